@@ -1,0 +1,60 @@
+"""Pretrain the small CLIP that the package carries, on 18 k named icons.
+
+    pip install -e '.[pretrain]'
+    python -m jax_promptmtl.main --config=configs/pretrain_clip.py --workdir=runs/pretrain_clip
+
+The result is runs/pretrain_clip/clip; time and accuracy are in jax_promptmtl/assets/icon_clip/README.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = ConfigDict()
+    config.job = "pretrain"
+    config.seed = 0
+    config.batch_size = 256  # images, each with a caption
+    config.keep = 0.5  # share of the patches that the image tower sees, except in the last part
+    config.whole_share = 0.2  # last share of the steps, with all patches
+    config.slot = 8  # random tokens per layer in a prompted step
+    config.prompted = 0.25  # share of the prompted steps
+
+    config.corpus = ConfigDict()
+    config.corpus.merges = 1024  # of the byte-pair vocabulary
+    config.corpus.length = 12  # ids in a row of text
+    config.corpus.extra = 24  # random words that join every batch as texts
+    config.corpus.held_out = 0.02  # share of the icons that measure progress
+
+    config.clip = ConfigDict()  # sizes, see backbones/clip.py
+    config.clip.embed_dim = 128
+    config.clip.image_size = 48
+    config.clip.patch_size = 8
+    config.clip.image_width = 192
+    config.clip.image_layers = 4
+    config.clip.image_heads = 3
+    config.clip.context_length = 32
+    config.clip.text_width = 128
+    config.clip.text_layers = 4
+    config.clip.text_heads = 2
+    config.clip.activation = "quick_gelu"
+
+    config.train = ConfigDict()
+    config.train.seed = 0
+    config.train.steps = 5000
+    config.train.steps_per_epoch = 68
+    config.train.log_every = 50
+    config.train.evaluate_every = 250
+    config.train.checkpoint_every = 250
+    config.train.parallel = "jit"
+    config.train.optimizer = ConfigDict()
+    config.train.optimizer.name = "muon"
+    config.train.optimizer.learning_rate = 2e-3
+    config.train.optimizer.schedule = "cosine"
+    config.train.optimizer.warmup = 0.02  # share of the steps
+    config.train.optimizer.weight_decay = 0.05
+    config.train.optimizer.momentum = 0.95
+    config.train.optimizer.b2 = 0.98
+    config.train.optimizer.matrix_rms = 0.2
+    config.train.optimizer.clip = None
+    return config

@@ -1,0 +1,210 @@
+"""Checkpoints: the trainable state, and a JSON `meta` that describes and verifies it.
+
+Layout: directory/<step>/{params, opt, meta, metrics}. Frozen weights are never saved; `meta["about"]` names them.
+"""
+
+import json
+import logging
+import math
+import pathlib
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jax_promptmtl import tree
+from jax_promptmtl.engine.step import State
+from jax_promptmtl.errors import UserError
+
+SCHEMA = 1
+# A run may be resumed with other values of these: they change what is seen or saved, not what is learned.
+FREE = {"log_every", "evaluate_every", "checkpoint_every", "parallel"}
+log = logging.getLogger(__name__)
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was saved."""
+
+
+def plain(value: Any) -> Any:
+    """Return the value as JSON gives it back: tuples and arrays become lists, ConfigDicts dicts.
+
+    >>> plain({"groups": (np.int32(1), np.arange(2))})
+    {'groups': [1, [0, 1]]}
+    """
+    return json.loads(
+        json.dumps(value, default=lambda v: v.to_dict() if hasattr(v, "to_dict") else np.asarray(v).tolist())
+    )
+
+
+def checksums(state: State) -> dict[str, int]:
+    """Return {path: CRC-32} over the parameters and the optimiser's state."""
+    leaves = jax.tree_util.tree_leaves_with_path({"params": state.params, "opt": state.opt})
+    return tree.checksums({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+
+
+def seal(meta: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of the JSON itself.
+
+    >>> seal({"step": 1}) == seal({"step": 2})
+    False
+    """
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+def first_difference(expected: Mapping, given: Mapping) -> tuple[str, Any, Any] | None:
+    """Return (path, expected value, given value) of the first leaf that differs; keys in `FREE` do not count.
+
+    >>> first_difference({"method": {"name": "a"}, "log_every": 1}, {"method": {"name": "b"}, "log_every": 2})
+    ('method/name', 'a', 'b')
+    """
+    want, have = tree.flatten(expected), tree.flatten(given)
+    for path in sorted(want.keys() | have.keys()):
+        if path.split("/")[-1] not in FREE and want.get(path) != have.get(path):
+            return path, want.get(path), have.get(path)
+    return None
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest two, and the best one by the metric `best`."""
+
+    def __init__(self, directory: Any, *, config: Any, about: Mapping[str, Any], best: str = "accuracy", keep: int = 2):
+        """Open a directory, which is made if missing; `config` and `about` are stored with every checkpoint."""
+        self.directory = pathlib.Path(directory).absolute()
+        self.identity = {"config": plain(config), "about": plain(about)}
+        policy = ocp.checkpoint_managers
+
+        def rank(metrics: Mapping[str, float]) -> float:
+            return metrics.get(best, -math.inf)  # a checkpoint without an evaluation is never the best
+
+        options = ocp.CheckpointManagerOptions(
+            step_format_fixed_length=8,
+            cleanup_tmp_directories=True,
+            best_fn=rank,
+            best_mode="max",
+            # Not max_to_keep: with best_fn it would drop the newest checkpoint if that is not among the best.
+            preservation_policy=policy.AnyPreservationPolicy(
+                [
+                    policy.LatestN(keep),
+                    policy.BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False),
+                ]
+            ),
+        )
+        self._orbax = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, state: State, *, metrics: Mapping[str, float] | None = None, progress: Any = None) -> None:
+        """Start to save in the background; an error of the previous save is raised here.
+
+        Args:
+          state: on any device; it may be donated as soon as this returns. A checkpoint of the same step is replaced.
+          metrics: of the evaluation of this very state, if there was one.
+          progress: JSON that the loop wants back on restore.
+        """
+        self._orbax.check_for_errors()
+        state = jax.device_get(state)
+        step = int(state.step)
+        meta = {"schema": SCHEMA, "step": step, **self.identity, "crc32": checksums(state)}
+        meta |= {"metrics": plain(metrics), "progress": plain(progress)}
+        if step in self._orbax.all_steps():
+            self._orbax.delete(step)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            opt=ocp.args.StandardSave(state.opt),
+            meta=ocp.args.JsonSave(meta | {"seal": seal(meta)}),
+        )
+        self._orbax.save(step, args=items, metrics=plain(metrics or {}), force=True)
+
+    def restore(self, template: State, *, best: bool = False) -> tuple[State, dict[str, Any]] | None:
+        """Return the newest intact state and its `meta`, or `None` if nothing was ever saved.
+
+        A damaged checkpoint is set aside as `damaged.<step>` with a warning, and the one before it is taken.
+
+        Args:
+          template: a state of the right structure, shapes and types, such as the initial one.
+          best: try the one with the best metric first.
+
+        Raises:
+          UserError: all are damaged, or the checkpoint belongs to another backbone or config.
+        """
+        damaged = []
+        for step in self._candidates(best):
+            try:
+                restored = self._read(step, template)
+            except UserError:
+                raise
+            except Exception as error:  # damage shows as anything from KeyError to a TensorStore error
+                log.warning("Checkpoint %s is damaged (%s); trying the one before.", self._path(step), _line(error))
+                damaged.append(step)
+            else:
+                self._set_aside(damaged)
+                return restored
+        if damaged:
+            raise UserError(
+                f"All checkpoints in {self.directory} are damaged (steps {', '.join(map(str, damaged))}); "
+                "restore the directory from a copy, or delete it to start again at step 0."
+            )
+        return None
+
+    def close(self) -> None:
+        """Wait until all is on disk; raises if a save failed."""
+        self._orbax.wait_until_finished()
+        self._orbax.check_for_errors()
+        self._orbax.close()
+
+    def _candidates(self, best: bool) -> Iterator[int]:
+        steps = sorted(self._orbax.all_steps(), reverse=True)
+        first = self._orbax.best_step() if best else None
+        yield from [step for step in steps if step == first] + [step for step in steps if step != first]
+
+    def _read(self, step: int, template: State) -> tuple[State, dict[str, Any]]:
+        meta = self._orbax.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        if meta.pop("seal", None) != seal(meta):
+            raise Damaged("checksum mismatch in meta")
+        self._verify_identity(step, meta)
+        host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+        items = ocp.args.Composite(params=ocp.args.StandardRestore(host.params), opt=ocp.args.StandardRestore(host.opt))
+        read = self._orbax.restore(step, args=items)
+        state = State(np.int32(meta["step"]), read["params"], read["opt"])
+        crc = checksums(state)
+        wrong = sorted(path for path in crc.keys() | meta["crc32"].keys() if crc.get(path) != meta["crc32"].get(path))
+        if wrong:
+            raise Damaged(f"checksum mismatch in {wrong[0]}")
+        return state, meta
+
+    def _verify_identity(self, step: int, meta: Mapping[str, Any]) -> None:
+        where = f"The checkpoint {self._path(step)}"
+        if meta["schema"] != SCHEMA:
+            raise UserError(f"{where} has schema {meta['schema']}; this version reads {SCHEMA}: use a new workdir.")
+        saved, current = (about.get("backbone", {}) for about in (meta["about"], self.identity["about"]))
+        if saved.get("sha256") != current.get("sha256"):
+            raise UserError(
+                f"{where} belongs to the backbone {saved.get('name')!r} (sha256 {saved.get('sha256')}), not to "
+                f"{current.get('name')!r} (sha256 {current.get('sha256')}); give that backbone or another workdir."
+            )
+        for part in ("config", "about"):
+            difference = first_difference(meta[part], self.identity[part])
+            if difference:
+                path, old, new = difference
+                raise UserError(
+                    f"{where} was written with {part} {path} = {old!r}, and this run has {new!r}; "
+                    "set it back or use another workdir."
+                )
+
+    def _path(self, step: int) -> pathlib.Path:
+        return self.directory / f"{step:08d}"
+
+    def _set_aside(self, steps: list[int]) -> None:
+        for step in steps:
+            target = self.directory / f"damaged.{step:08d}"
+            while target.exists():
+                target = target.with_name(target.name + "x")
+            self._path(step).rename(target)
+        if steps:
+            self._orbax.reload()
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,240 @@
+"""The training loop: it drives any problem, and loses no work.
+
+The order is fixed: restore -> batch = data(step) -> step -> log -> evaluate -> checkpoint. A checkpoint comes last, so
+that everything written before it is on disk once it exists, and what is written after it can be written again.
+"""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_promptmtl import tree
+from jax_promptmtl.engine import optim
+from jax_promptmtl.engine.checkpoint import Checkpoints
+from jax_promptmtl.engine.meter import Speed, summarize
+from jax_promptmtl.engine.parallel import parallelize, replicate
+from jax_promptmtl.engine.preemption import Preempted, Stop, listen, lock
+from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, train_step
+from jax_promptmtl.engine.writer import Writer, progress
+from jax_promptmtl.errors import UserError
+from jax_promptmtl.problem import Problem
+
+PyTree = Any
+RUN_AHEAD = 2  # steps that may wait on the device; more would only hold their batches in memory
+
+
+class Diverged(UserError):
+    """The loss or its gradient is not a number any more."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training left behind.
+
+    Attributes:
+      params: the trained tree on the host, `None` where frozen.
+      step: steps done.
+      evaluation: the last one: `accuracy`, the mean over tasks, and `accuracy/<task>`; `None` without evaluation data.
+      seconds: wall time of this process, without earlier ones of a resumed run.
+      images_per_second: training speed without compilation, evaluation and checkpoints; 0 if nothing was measured.
+    """
+
+    params: PyTree
+    step: int
+    evaluation: dict[str, float] | None
+    seconds: float
+    images_per_second: float
+
+
+def train(
+    problem: Problem,
+    batches: Callable[[int], Iterator[Batch]],
+    config: Any,
+    workdir: Any,
+    *,
+    name: str,
+    observe: Observe | None = None,
+    on_observed: Callable[[int, dict[str, np.ndarray]], None] | None = None,
+    evaluation: Callable[[], Iterable[Batch]] | None = None,
+) -> Result:
+    """Train a problem to the end, from its newest checkpoint if there is one.
+
+    Args:
+      problem: what to train.
+      batches: from a number of steps done to the batches that follow; a pure function of it and of the seed.
+      config: reads `seed`, `steps`, `steps_per_epoch`, `log_every`, `checkpoint_every`, `evaluate_every` (0: at the end
+        only), `parallel` (`jit` or `pmap`) and `optimizer` (see `optim.make`).
+      workdir: gets `metrics.jsonl`, `tensorboard/<name>/`, `checkpoints/<name>/` and `observed/<name>.jsonl`.
+      name: of this training within the workdir.
+      observe: see `train_step`; returns a dict of arrays.
+      on_observed: called with (step, dict of float64 arrays) for every step in order; a resumed run calls it for the
+        earlier steps as well, from what was written.
+      evaluation: returns fresh batches of the evaluation data.
+
+    Raises:
+      UserError: nothing to train, no data, a damaged or foreign checkpoint, or a workdir in use.
+      Diverged: the loss is not finite.
+      Preempted: a signal came; a checkpoint was saved.
+    """
+    if tree.count(problem.params) == 0:
+        raise UserError(f"The training {name!r} has no trainable parameter; choose a method or give `tune` a pattern.")
+    workdir = pathlib.Path(workdir)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock(workdir / "checkpoints" / f"{name}.lock"))
+        stop = stack.enter_context(listen())
+        checkpoints = Checkpoints(workdir / "checkpoints" / name, config=config, about=problem.about)
+        stack.callback(checkpoints.close)
+        training = _Training(problem, config, name, checkpoints, stop, observe, on_observed, evaluation)
+        writer = training.restore(workdir)
+        stack.callback(writer.close)
+        return training.run(batches)
+
+
+class _Training:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: Any,
+        name: str,
+        checkpoints: Checkpoints,
+        stop: Stop,
+        observe: Observe | None,
+        on_observed: Callable[[int, dict[str, np.ndarray]], None] | None,
+        evaluation: Callable[[], Iterable[Batch]] | None,
+    ):
+        self.problem, self.config, self.name = problem, config, name
+        self.checkpoints, self.stop, self.on_observed, self.evaluation = checkpoints, stop, on_observed, evaluation
+        plan = {"steps_per_epoch": config["steps_per_epoch"], "total_steps": config["steps"]}
+        self.rate = optim.schedule(config["optimizer"], **plan)
+        tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
+        step = partial(train_step, problem=problem, tx=tx, key=jax.random.key(config["seed"]), observe=observe)
+        self.advance = parallelize(step, config["parallel"], donate=True)
+        self.evaluate = evaluator(problem, config["parallel"])
+        self.state = initial(problem, tx)
+        self.frozen = replicate(problem.frozen)
+        self.step = 0
+        self.pending: list[dict[str, Any]] = []  # metrics on the device, of the last steps
+        self.window: list[dict[str, Any]] = []  # metrics on the host, since the last log
+        self.evaluated: dict[str, float] | None = None
+        self.speed = Speed()
+
+    def restore(self, workdir: pathlib.Path) -> Writer:
+        """Load the newest intact checkpoint, open the files and repeat the observations up to it."""
+        found = self.checkpoints.restore(self.state)
+        if found:
+            self.state, meta = found
+            self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
+        self.state = replicate(self.state)
+        self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
+        for record in self.writer.observations if self.on_observed else []:
+            self.on_observed(record["step"], {key: np.asarray(value) for key, value in record["observed"].items()})
+        return self.writer
+
+    def run(self, batches: Callable[[int], Iterator[Batch]]) -> Result:
+        start, total = time.perf_counter(), self.config["steps"]
+        if self.step and self.evaluation_is_due():
+            self.finish_step()  # a signal interrupted this evaluation just before the checkpoint
+        data = batches(self.step) if self.step < total else iter(())
+        with progress(self.name, step=self.step, total=total) as self.bar:
+            while self.step < total:
+                self.take_step(data)
+                if self.due("log_every"):
+                    self.log()
+                self.finish_step()
+        params, seconds = jax.device_get(self.state.params), time.perf_counter() - start
+        speed = self.speed.images / self.speed.seconds if self.speed.seconds else 0.0
+        return Result(params, self.step, self.evaluated, seconds, speed)
+
+    def due(self, key: str) -> bool:
+        """Return whether something that happens every so many steps, and at the end, happens at this one."""
+        every = self.config[key]
+        return self.step == self.config["steps"] or (every > 0 and self.step % every == 0)
+
+    def take_step(self, data: Iterator[Batch]) -> None:
+        batch = next(data, None)
+        if batch is None:
+            raise UserError(f"The data of {self.name!r} ended after {self.step} of {self.config['steps']} steps.")
+        self.state, metrics = self.advance(self.state, self.frozen, batch)
+        self.step += 1
+        self.pending.append(metrics)
+        if self.speed.running:
+            self.speed.images += int(np.count_nonzero(batch["weight"]))
+        else:  # the first step compiles: the clock starts after it
+            jax.block_until_ready(metrics)
+            self.speed.run()
+        if len(self.pending) > RUN_AHEAD:
+            jax.block_until_ready(self.pending[-1 - RUN_AHEAD]["loss"])
+        self.evaluated = None
+        self.bar.update()
+
+    def fetch(self) -> None:
+        """Bring the pending metrics to the host; the only place where the host waits for the device's numbers."""
+        first = self.step - len(self.pending) + 1
+        for step, metrics in enumerate(jax.device_get(self.pending), first):
+            for key in ("loss", "grad_norm"):
+                if not np.isfinite(metrics[key]):
+                    raise Diverged(
+                        f"{key} is {metrics[key]} at step {step} of {self.name!r}; lower optimizer.learning_rate "
+                        f"or look at that step's batch; the checkpoints before it are intact."
+                    )
+            if "observed" in metrics:
+                observed = {key: np.asarray(value, np.float64) for key, value in metrics["observed"].items()}
+                self.writer.observed(step, observed)
+                if self.on_observed:
+                    self.on_observed(step, observed)
+            self.window.append({key: np.asarray(metrics[key]).tolist() for key in ("loss", "grad_norm")})
+            self.window[-1]["sums"] = {key: value.tolist() for key, value in metrics["sums"].items()}
+        self.pending = []
+
+    def log(self) -> None:
+        self.fetch()
+        speed = self.speed.lap()
+        values = summarize(self.window, self.problem.tasks)
+        values["learning_rate"] = float(self.rate(self.step - 1))
+        self.writer.scalars(self.step, values, images_per_second=speed)
+        shown = {key: f"{values[key]:.3f}" for key in ("loss", "accuracy") if key in values}
+        self.bar.set_postfix({**shown, "images/s": f"{speed:.1f}"})
+        self.window = []
+
+    def evaluation_is_due(self) -> bool:
+        return self.evaluation is not None and self.evaluated is None and self.due("evaluate_every")
+
+    def finish_step(self) -> None:
+        """Evaluate and save if that is due, or if the run was asked to stop."""
+        if self.evaluation_is_due() or self.due("checkpoint_every") or self.stop.signal:
+            self.fetch()
+            self.speed.pause()
+            if self.evaluation_is_due():
+                self.evaluated = self.evaluate_all()
+            self.checkpoints.save(self.state, metrics=self.evaluated, progress={"window": self.window})
+            self.speed.run()
+        if self.stop.signal:
+            raise Preempted(
+                f"{self.stop.signal} stopped {self.name!r} after step {self.step} of {self.config['steps']}; "
+                "a checkpoint is saved, run the same command to go on."
+            )
+
+    def evaluate_all(self) -> dict[str, float] | None:
+        """Return the accuracies, or `None` if a signal came before the end."""
+        counts = self.evaluate(self.state.params, self.frozen, self.until_stopped(self.evaluation()))
+        if self.stop.signal:
+            return None
+        values = {"accuracy": float(np.mean(counts["accuracy"]))}
+        values |= {f"accuracy/{task}": float(a) for task, a in zip(self.problem.tasks, counts["accuracy"], strict=True)}
+        self.writer.evaluation(self.step, values)
+        return values
+
+    def until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            yield batch
+            if self.stop.signal:
+                return

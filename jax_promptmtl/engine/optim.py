@@ -1,0 +1,129 @@
+"""Optimisers and learning-rate schedules, applied to the trainable leaves only."""
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_promptmtl.errors import UserError, pick
+
+PyTree = Any
+WARMUP_LR = 1e-5  # Dassl: the constant rate of the first epoch
+BLOCK_KERNEL = re.compile(r".*blocks_\d+/.*kernel")
+
+
+def dassl_table(learning_rate: float, epochs: int) -> np.ndarray:
+    """Return the learning rate of each epoch as Dassl computes it: one constant warm-up epoch, then a cosine.
+
+    Args:
+      learning_rate: the rate of the second epoch, the largest.
+      epochs: E; the cosine spans E epochs from the second one, so that the rate never reaches 0.
+
+    Returns:
+      float[E]. Source: KaiyangZhou/Dassl.pytorch dassl/optim/lr_scheduler.py with WARMUP_RECOUNT.
+
+    >>> [round(float(rate), 7) for rate in dassl_table(0.0035, 5)]
+    [1e-05, 0.0035, 0.0031658, 0.0022908, 0.0012092]
+    """
+    cosine = [learning_rate * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2 for epoch in range(1, epochs)]
+    return np.array([WARMUP_LR, *cosine])
+
+
+def schedule(config: Any, *, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of the step.
+
+    Args:
+      config: reads `learning_rate` and `schedule`: `constant`; `cosine`, per step, after a linear rise over the
+        fraction `warmup` of all steps, to 0; or `dassl_cosine`, per epoch.
+      steps_per_epoch: steps of one pass over the data; only `dassl_cosine` reads it.
+      total_steps: steps of the whole run.
+    """
+    peak = config["learning_rate"]
+    kind = pick(config["schedule"], ("constant", "cosine", "dassl_cosine"), "schedule")
+    if kind == "constant":
+        return optax.constant_schedule(peak)
+    if kind == "dassl_cosine":
+        table = jnp.asarray(dassl_table(peak, -(-total_steps // steps_per_epoch)), jnp.float32)
+        return lambda step: table[jnp.minimum(step // steps_per_epoch, len(table) - 1)]
+    rise = round(config["warmup"] * total_steps)
+
+    def cosine(step: Any) -> Any:
+        progress = jnp.clip((step - rise) / max(1, total_steps - rise), 0.0, 1.0)
+        return peak * jnp.minimum((step + 1) / max(1, rise), 0.5 + 0.5 * jnp.cos(jnp.pi * progress))
+
+    return cosine
+
+
+def matrix_axes(params: PyTree) -> PyTree:
+    """Mark the 2-D kernels of the transformer blocks, which Muon updates; every other leaf gets `None`: AdamW."""
+
+    def mark(path: tuple, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return optax.contrib.MuonDimensionNumbers() if leaf.ndim == 2 and BLOCK_KERNEL.fullmatch(name) else None
+
+    return jax.tree_util.tree_map_with_path(mark, params)
+
+
+def decayed(params: PyTree) -> PyTree:
+    """Mark the leaves that decoupled weight decay shrinks: matrices and prompts, neither biases nor LayerNorms."""
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def sgd(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Return torch's SGD: weight decay joins the gradient, the rate multiplies after momentum, no dampening."""
+    return optax.chain(
+        optax.add_decayed_weights(config["weight_decay"]),
+        optax.trace(config["momentum"]),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def adamw(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Return AdamW; `momentum` and `b2` are its two decay rates."""
+    return optax.adamw(rate, b1=config["momentum"], b2=config["b2"], weight_decay=config["weight_decay"], mask=decayed)
+
+
+def muon(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Return Muon for the block kernels and AdamW (b1 0.9) for the rest, with one learning rate.
+
+    `matrix_rms` 0.2 scales a matrix update by 0.2 * sqrt(longer side), to the size of an AdamW update
+    (arXiv 2502.16982); `None` keeps sqrt(max(1, fan_out / fan_in)).
+    """
+    return optax.contrib.muon(
+        rate,
+        beta=config["momentum"],
+        weight_decay=config["weight_decay"],
+        adam_b2=config["b2"],
+        adam_weight_decay=config["weight_decay"],
+        weight_decay_mask=decayed,
+        muon_weight_dimension_numbers=matrix_axes,
+        consistent_rms=config["matrix_rms"],
+    )
+
+
+def make(config: Any, *, mask: PyTree, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
+    """Build the optimiser of the trainable leaves.
+
+    Args:
+      config: reads `name` (`sgd`, `adamw` or `muon`), `learning_rate`, `schedule` (with `warmup` if `cosine`),
+        `weight_decay`, `momentum`, `clip` (largest global gradient norm, `None` for no clipping), and for adamw and
+        muon `b2`, for muon `matrix_rms`.
+      mask: the problem's tree of bools, true where trainable; frozen leaves have no optimiser state.
+      steps_per_epoch: steps of one pass over the data.
+      total_steps: steps of the whole run.
+
+    Raises:
+      UserError: an unknown name or schedule, or a run without a step.
+    """
+    if total_steps < 1 or steps_per_epoch < 1:
+        raise UserError(f"A run of {total_steps} steps, {steps_per_epoch} per epoch, trains nothing; give at least 1.")
+    table = {"sgd": sgd, "adamw": adamw, "muon": muon}
+    rate = schedule(config, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    tx = table[pick(config["name"], table, "optimizer")](config, rate)
+    if config["clip"] is not None:
+        tx = optax.chain(optax.clip_by_global_norm(config["clip"]), tx)
+    return optax.masked(tx, mask)

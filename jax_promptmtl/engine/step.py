@@ -1,0 +1,154 @@
+"""One training step and one evaluation, as pure functions of a problem."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jax_promptmtl.engine.parallel import pad, parallelize, replicate
+from jax_promptmtl.errors import UserError
+from jax_promptmtl.problem import Problem
+
+PyTree = Any
+Batch = dict[str, Any]
+Observe = Callable[[PyTree, Batch], PyTree]
+
+
+@flax.struct.dataclass
+class State:
+    """What a step changes and a checkpoint saves.
+
+    Attributes:
+      step: int32[], the number of steps done.
+      params: the trainable tree, `None` where frozen.
+      opt: the optimiser's state of the trainable leaves.
+    """
+
+    step: Any
+    params: PyTree
+    opt: PyTree
+
+
+def initial(problem: Problem, tx: optax.GradientTransformation) -> State:
+    """Return the state before the first step, in memory of its own, so that a step may donate it."""
+    params = jax.tree.map(jnp.array, problem.params)
+    return State(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def train_step(
+    state: State,
+    frozen: PyTree,
+    batch: Batch,
+    *,
+    problem: Problem,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    axis_name: str | None = None,
+    observe: Observe | None = None,
+) -> tuple[State, dict[str, Any]]:
+    """Take one step on the trainable parameters.
+
+    Args:
+      state: before the step.
+      frozen: the parameters that the step reads only.
+      batch: leading axis B, or this device's part of it where `axis_name` is given.
+      problem: gives `expand` and `loss`.
+      tx: from `optim.make`.
+      key: of the run; the step number is folded in.
+      axis_name: the `pmap` axis over which the losses and gradients are summed.
+      observe: pure function of the per-task gradients, summed over all devices, and the whole batch, with its padding
+        (weight 0).
+
+    Returns:
+      The next state, and metrics: `loss` [], `grad_norm` [], `sums` (float[T] each) and, with `observe`, `observed`.
+    """
+    rng = jax.random.fold_in(key, state.step)
+    total, whole = (lambda tree: tree), (lambda tree: tree)
+    if axis_name is not None:
+        rng = jax.random.fold_in(rng, lax.axis_index(axis_name))  # other noise for other examples
+        total = partial(lax.psum, axis_name=axis_name)
+        whole = partial(lax.all_gather, axis_name=axis_name, tiled=True)
+    per_task, collapse = jax.vjp(problem.expand, state.params)
+    value_and_grad = jax.value_and_grad(problem.loss, has_aux=True)
+    (loss, sums), per_task_grads = total(value_and_grad(per_task, frozen, batch, rng))
+    (grads,) = collapse(per_task_grads)  # the transpose of expand: task gradients add up per slot
+    updates, opt = tx.update(grads, state.opt, state.params)
+    metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), "sums": sums}
+    if observe is not None:
+        metrics["observed"] = observe(per_task_grads, whole(batch))
+    return State(state.step + 1, optax.apply_updates(state.params, updates), opt), metrics
+
+
+def predict_step(
+    prepared: PyTree, frozen: PyTree, batch: Batch, *, problem: Problem, axis_name: str | None = None
+) -> jax.Array:
+    """Return the class of the largest logit, int32[B]. Examples do not interact, so that no axis is summed over."""
+    del axis_name
+    return jnp.argmax(problem.predict(prepared, frozen, batch), axis=-1).astype(jnp.int32)
+
+
+def evaluator(problem: Problem, mode: str = "jit", devices: Any = None) -> Callable[..., dict[str, np.ndarray]]:
+    """Compile the evaluation of a problem once; returns a function of (params, frozen, batches), see `evaluate`."""
+    prepare = jax.jit(lambda params, frozen: problem.prepare(problem.expand(params), frozen))
+    predict = parallelize(partial(predict_step, problem=problem), mode, devices=devices, per_example=True)
+
+    def run(params: PyTree, frozen: PyTree, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
+        params, frozen = replicate(params, devices), replicate(frozen, devices)
+        prepared = prepare(params, frozen)
+        guesses, labels, tasks = [], [], []
+        size = 0
+        for batch in batches:
+            size = max(size, len(batch["weight"]))
+            real = np.asarray(batch["weight"]) > 0
+            # One shape for all batches, the short last one too, is one compilation.
+            guesses.append(np.asarray(predict(prepared, frozen, pad(batch, size)))[: len(real)][real])
+            labels.append(np.asarray(batch["label"])[real])
+            tasks.append(np.asarray(batch["task"])[real])
+        if not guesses:
+            raise UserError("There is no example to evaluate; look at the test split of the data.")
+        return tally(*map(np.concatenate, (guesses, labels, tasks)), num_tasks=len(problem.tasks))
+
+    return run
+
+
+def tally(prediction: np.ndarray, label: np.ndarray, task: np.ndarray, *, num_tasks: int) -> dict[str, np.ndarray]:
+    """Count the right predictions of each task.
+
+    >>> tally(np.array([1, 2]), np.array([1, 0]), np.array([0, 0]), num_tasks=1)["accuracy"].tolist()
+    [0.5]
+    """
+    count = np.bincount(task, minlength=num_tasks)
+    correct = np.bincount(task[prediction == label], minlength=num_tasks)
+    accuracy = correct / np.maximum(count, 1)
+    return {"accuracy": accuracy, "correct": correct, "count": count, "prediction": prediction}
+
+
+def evaluate(
+    problem: Problem,
+    params: PyTree,
+    frozen: PyTree,
+    batches: Iterable[Batch],
+    *,
+    mode: str = "jit",
+    devices: Any = None,
+) -> dict[str, np.ndarray]:
+    """Predict every example once; those of weight 0 are padding and are not counted.
+
+    Args:
+      problem: gives `expand`, `prepare` (run once) and `predict` (run per batch).
+      params: trainable tree.
+      frozen: the rest.
+      batches: host batches of any number of examples.
+      mode: `jit` or `pmap`.
+      devices: all by default.
+
+    Returns:
+      `accuracy` float[T], `correct` int[T], `count` int[T], and `prediction` int[all examples] in their order.
+    """
+    return evaluator(problem, mode, devices)(params, frozen, batches)

@@ -1,0 +1,129 @@
+"""What a run leaves to read: JSON lines, TensorBoard scalars and a progress bar, on process 0 only."""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+import tqdm
+
+Record = dict[str, Any]
+
+
+def read(path: Any) -> Iterator[Record]:
+    """Yield the records of a file of JSON lines, if it exists; a last line cut short by a crash is left out."""
+    if not pathlib.Path(path).exists():
+        return
+    for line in pathlib.Path(path).read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+class Lines:
+    """A file of JSON lines to append to; records that a resumed run will write again are first taken out."""
+
+    def __init__(self, path: Any, keep: Callable[[Record], bool]):
+        """Open `path`; if it exists, it is rewritten in one move with only the records that `keep` accepts."""
+        self.path = pathlib.Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.kept = [record for record in read(self.path) if keep(record)]
+        draft = self.path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(record) + "\n" for record in self.kept))
+        os.replace(draft, self.path)
+        self._file = self.path.open("a")
+
+    def write(self, record: Record) -> None:
+        """Append one record, so that a killed process has lost none."""
+        self._file.write(json.dumps(record, default=lambda value: np.asarray(value).tolist()) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Writer:
+    """The records of one stage of a run.
+
+    `metrics.jsonl` is shared by the stages of a workdir and holds nothing that depends on the clock, so that a run
+    repeated or resumed writes the same bytes. TensorBoard has the speed as well.
+    """
+
+    def __init__(self, workdir: Any, stage: str, *, step: int, evaluated: bool):
+        """Open the files of a run that has done `step` steps; records of later steps are taken out.
+
+        Args:
+          workdir: gets `metrics.jsonl`, `observed/<stage>.jsonl` and `tensorboard/<stage>/`.
+          stage: name of this training.
+          step: of the restored checkpoint; 0 for a new run.
+          evaluated: whether the checkpoint knows the evaluation at this very step; else it is going to be repeated.
+        """
+        self.stage = stage
+        self.observations: list[Record] = []
+        self._files: list[Any] = []
+        if jax.process_index() != 0:
+            return
+
+        def keep(record: Record) -> bool:
+            again = record["step"] > step or (record["step"] == step and "evaluation" in record and not evaluated)
+            return record["stage"] != stage or not again
+
+        workdir = pathlib.Path(workdir)
+        metrics = Lines(workdir / "metrics.jsonl", keep)
+        observed = Lines(workdir / "observed" / f"{stage}.jsonl", keep)
+        board = tensorboardX.SummaryWriter(str(workdir / "tensorboard" / stage), purge_step=step + 1)
+        self.observations = observed.kept
+        self._files = [metrics, observed, board]
+
+    def scalars(self, step: int, values: Mapping[str, float], **clock: float) -> None:
+        """Write the training metrics at `step`; the `clock` values, such as images per second, only to TensorBoard."""
+        if self._files:
+            self._files[0].write({"stage": self.stage, "step": step, **values})
+            self._board(step, {**values, **clock})
+
+    def evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the evaluation metrics at `step`."""
+        if self._files:
+            self._files[0].write({"stage": self.stage, "step": step, "evaluation": dict(values)})
+            self._board(step, {f"evaluation/{name}": value for name, value in values.items()})
+
+    def observed(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write arrays by name, in full precision."""
+        if self._files:
+            self._files[1].write({"stage": self.stage, "step": step, "observed": dict(values)})
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self._files:
+            file.close()
+
+    def _board(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._files[2].add_scalar(name, value, step)
+        self._files[2].flush()
+
+
+def progress(name: str, *, step: int, total: int) -> tqdm.tqdm:
+    """Return a progress bar on stderr that has done `step` of `total` steps.
+
+    A terminal is refreshed ten times a second; a log file gets a line every ten seconds.
+    """
+    terminal = sys.stderr.isatty()
+    return tqdm.tqdm(
+        desc=name,
+        initial=step,
+        total=total,
+        unit="step",
+        file=sys.stderr,
+        mininterval=0.1 if terminal else 10,
+        maxinterval=10,
+        dynamic_ncols=terminal,
+        disable=jax.process_index() != 0,
+    )

@@ -1,0 +1,47 @@
+"""Free prompt tokens: CoOp (text, layer 0), VPT (image, shallow or deep), and both towers jointly (IVLP)."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+
+Prompts = dict[str, dict[int, jax.Array]]
+
+
+class TokenPrompts(nn.Module):
+    """Learn the tokens of the given layers directly.
+
+    Attributes:
+      towers: tower -> (layers, width).
+      length: tower -> prompt tokens per layer.
+      depth: tower -> number of layers, from the first on, that get tokens of their own.
+      std: standard deviation at the start.
+    """
+
+    towers: Mapping[str, tuple[int, int]]
+    length: Mapping[str, int]
+    depth: Mapping[str, int]
+    std: float = 0.02
+
+    @nn.compact
+    def __call__(self, context: None = None) -> Prompts:
+        """Return tower -> layer -> float[length, D]."""
+        return {tower: dict(enumerate(Tokens(*self.shape(tower), self.std, name=tower)())) for tower in self.length}
+
+    def shape(self, tower: str) -> tuple[int, int, int]:
+        """Return the sizes of one tower's tokens: layers, tokens, width."""
+        return self.depth[tower], self.length[tower], self.towers[tower][1]
+
+
+class Tokens(nn.Module):
+    """The tokens of one tower, float[K, P, D]."""
+
+    layers: int
+    length: int
+    width: int
+    std: float
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Return the parameter itself."""
+        return self.param("tokens", nn.initializers.normal(self.std), (self.layers, self.length, self.width))

@@ -1,0 +1,67 @@
+"""The pretraining job: learn a byte-pair vocabulary and a small CLIP from named icons, and save them as a HF folder."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_promptmtl import clip_pretrain, tree
+from jax_promptmtl.backbones import convert
+from jax_promptmtl.backbones.clip import CLIP, ClipConfig
+from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
+from jax_promptmtl.data import icon_corpus
+from jax_promptmtl.engine import loop
+
+PIXELS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the towers see [-1, 1]
+
+
+def read_corpus(config: Any, seed: int) -> tuple[clip_pretrain.Captions, clip_pretrain.Captions]:
+    """Return the captions to train on and those of the held-out icons, which share tokenizer and concepts."""
+    masks, words, concepts, _ = icon_corpus.corpus()
+    tokenizer = Tokenizer(learn_merges([" ".join(row) for row in words], config.merges))
+    held = np.random.default_rng(seed).random(len(masks)) < config.held_out
+    parts = []
+    for chosen in (np.flatnonzero(~held), np.flatnonzero(held)):
+        rows = [words[i] for i in chosen], [concepts[i] for i in chosen]
+        parts.append(clip_pretrain.Captions(masks[chosen], *rows, tokenizer, config.length, config.extra))
+    return parts[0], parts[1].label_like(parts[0])
+
+
+def view(config: Any, patches: int, step: int) -> dict[str, Any]:
+    """Return the options of the batch of a step: few patches first, all of them for the last part."""
+    last = step >= config.train.steps * (1 - config.whole_share)
+    options = {"size": config.batch_size, "seed": config.seed, "patches": patches, "slot": config.slot}
+    return options | {"keep": 1.0 if last else config.keep, "prompted": config.prompted}
+
+
+def run(config: Any, workdir: pathlib.Path) -> None:
+    """Pretrain and write `<workdir>/clip`: model.safetensors (float16), config.json, vocabulary, preprocessing."""
+    train, held = read_corpus(config.corpus, config.seed)
+    sizes = ClipConfig(vocab_size=train.tokenizer.vocab_size, **config.clip)
+    shapes = (1, sizes.image_size, sizes.image_size, 3), (1, sizes.context_length)
+    inputs = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
+    params = jax.jit(CLIP(sizes).init)(jax.random.key(config.seed), *inputs)["params"]
+    print(f"{len(train.masks):,} icons, {len(held.masks):,} held out, {len(train.vocabulary):,} words, "
+          f"{len(train.labels)} concepts, {tree.count(params):,} parameters")
+    patches = (sizes.image_size // sizes.patch_size) ** 2
+    result = loop.train(
+        clip_pretrain.build(sizes, params, train),
+        lambda start: train.batches(start, schedule=lambda step: view(config, patches, step)),
+        config.train,
+        workdir,
+        name="pretrain",
+        evaluation=lambda: held.evaluation(config.batch_size, config.seed),
+    )
+    save(workdir / "clip", sizes, result.params["backbone"], train.tokenizer)
+    print(f"Saved {workdir / 'clip'} after {result.seconds / 60:.0f} minutes.")
+
+
+def save(folder: pathlib.Path, sizes: ClipConfig, params: Any, tokenizer: Tokenizer) -> None:
+    """Write the weights in float16 and all that belongs to them, as transformers reads it."""
+    convert.save(folder, sizes, jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params))
+    tokenizer.save(folder)
+    size = {"size": {"shortest_edge": sizes.image_size}, "crop_size": sizes.image_size}
+    (folder / "preprocessor_config.json").write_text(json.dumps(size | PIXELS, indent=2) + "\n", "utf-8")

@@ -1,0 +1,39 @@
+"""All that the engine may know of a job: what is trained, what is frozen, and how to get a loss and predictions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PyTree = Any
+Sums = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One training problem. `clip_mtl.build` and its siblings make it; `engine` runs it.
+
+    A batch is a dict of host or device arrays with leading axis B: `image`, `label`, `task`, `weight`; an example of
+    weight 0 is padding. Sums are additive over examples, so shards and batches add up exactly.
+
+    Attributes:
+      tasks: T task names; `batch["task"]` indexes them.
+      params: trainable tree, fp32, with `None` where a leaf is frozen.
+      frozen: the same tree the other way round; never differentiated, donated, updated or saved.
+      mask: the same tree of bools, true where trainable.
+      expand: params -> per-task params, linear; method leaves are gathered by their slots to [T, ...].
+      loss: (per_task, frozen, batch, rng) -> (scalar sum of weight * loss, sums), where sums holds float[T] arrays
+        `loss`, `correct` and `count`, unweighted, without padding.
+      prepare: (per_task, frozen) -> whatever prediction needs that no image changes, such as class text features.
+      predict: (prepared, frozen, batch) -> logits float[B, C], -inf beyond the classes of the example's task.
+      about: what a checkpoint says of itself: backbone, preprocessing, class names, groups, split hashes.
+    """
+
+    tasks: tuple[str, ...]
+    params: PyTree
+    frozen: PyTree
+    mask: PyTree
+    expand: Callable[[PyTree], PyTree]
+    loss: Callable[[PyTree, PyTree, dict, Any], tuple[Any, Sums]]
+    prepare: Callable[[PyTree, PyTree], PyTree]
+    predict: Callable[[PyTree, PyTree, dict], Any]
+    about: dict[str, Any]

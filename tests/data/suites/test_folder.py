@@ -1,0 +1,143 @@
+"""Own data from a folder tree."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jax_promptmtl.data import suites
+from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.sampler import batches, evaluation_batches
+from jax_promptmtl.data.suites import folder
+from jax_promptmtl.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two tasks with different class lists, 8 pictures per class whose grey says which; plus clutter."""
+    grey = 0
+    for task, classes in {"art": ("alarm_clock", "cup"), "photo": ("cup", "dog", "eye")}.items():
+        for name in classes:
+            (tmp_path / task / name).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (12, 10), (grey, grey, grey)).save(tmp_path / task / name / f"{i}.png")
+                grey += 1
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "art" / "cup" / "notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+def build(root, **options):
+    return suites.build({"name": "folder", "root": str(root), "shots": 3, "seed": 0} | options)
+
+
+def test_builds_tasks_with_their_own_classes(root):
+    suite = build(root)
+    assert [(t.name, t.class_names) for t in suite.tasks] == [
+        ("art", ("alarm clock", "cup")),
+        ("photo", ("cup", "dog", "eye")),
+    ]
+    assert [(len(t.train), len(t.test)) for t in suite.tasks] == [(6, 10), (9, 15)]
+    for task in suite.tasks:
+        assert not set(task.train.names) & set(task.test.names)
+        for i, name in enumerate(task.train.names):
+            example = task.train[i]
+            assert task.class_names[example["label"]] == name.split("/")[1].replace("_", " ")
+            np.testing.assert_array_equal(example["image"], np.asarray(Image.open(root / name)))
+
+
+def test_the_split_is_kept_pinned_and_nested(root):
+    suite = build(root)
+    manifest = root / "split_shots3_seed0_reserve0.json"
+    assert suite.split_hash == json.loads(manifest.read_text())["sha256"]
+    Image.new("RGB", (12, 10)).save(root / "art" / "cup" / "0000.png")  # new pictures do not move the split
+    assert build(root).split_hash == suite.split_hash
+    manifest.unlink()
+    assert build(root).split_hash != suite.split_hash
+    more = build(root, shots=6)
+    for small, large in zip(build(root).tasks, more.tasks, strict=True):
+        assert set(small.train.names) < set(large.train.names)
+
+
+def test_a_choice_of_tasks_keeps_the_split(root):
+    both, one = build(root), build(root, tasks=("photo",))
+    assert [t.name for t in one.tasks] == ["photo"] and one.split_hash == both.split_hash
+    assert one.tasks[0].train.names == both.tasks[1].train.names
+
+
+def test_feeds_training_and_evaluation(root):
+    suite = build(root)
+    batch = next(batches(suite, Preprocess(8), batch_size=4, seed=0))
+    assert batch["image"].shape == (4, 8, 8, 3)
+    assert sum(b["weight"].sum() for b in evaluation_batches(suite, Preprocess(8), batch_size=8)) == 25
+
+
+def edit(root, change):
+    """Change the manifest and sign it again, as somebody who writes their own split would."""
+    from jax_promptmtl.data import fewshot
+
+    build(root)
+    path = root / "split_shots3_seed0_reserve0.json"
+    tasks = json.loads(path.read_text())["tasks"]
+    change(tasks)
+    fewshot.write_manifest(path, tasks, shots=3, seed=0)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UserError, match=r"There is no data folder '.*nowhere'"):
+        build(tmp_path / "nowhere")
+
+
+def test_no_tasks(tmp_path):
+    with pytest.raises(UserError, match="has no tasks"):
+        build(tmp_path)
+
+
+def test_empty_class(root):
+    (root / "art" / "bare").mkdir()
+    with pytest.raises(UserError, match="Class 'bare' of task 'art' has no images"):
+        build(root)
+
+
+def test_unknown_task_in_the_options(root):
+    with pytest.raises(UserError, match=r"Unknown task 'foto'; legal values: art, photo\. Did you mean 'photo'\?"):
+        build(root, tasks=("foto",))
+
+
+def test_unknown_task_in_the_manifest(root):
+    edit(root, lambda tasks: tasks.update(music=tasks["art"]))
+    with pytest.raises(UserError, match=r"Unknown task of the split .* 'music'; legal values: art, photo"):
+        build(root)
+
+
+def test_unknown_class_in_the_manifest(root):
+    edit(root, lambda tasks: tasks["art"].update(cap=tasks["art"].pop("cup")))
+    with pytest.raises(UserError, match=r"Unknown class of task 'art' of the split .* 'cap'; .* Did you mean 'cup'"):
+        build(root)
+
+
+def test_image_of_the_manifest_is_gone(root):
+    build(root)
+    (root / "art" / "cup" / "5.png").unlink()
+    with pytest.raises(UserError, match=r"Image 'art/cup/5.png' and 0 others of the split"):
+        build(root)
+
+
+def test_no_image_left_to_test(root):
+    with pytest.raises(UserError, match="Task 'art' has no images left for the test"):
+        build(root, shots=8)
+
+
+def test_unreadable_image_names_the_file(root):
+    suite = build(root)
+    name = suite.tasks[0].test.names[0]
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(root / name)
+    (root / name).write_bytes((root / name).read_bytes()[:900])
+    with pytest.raises(UserError, match=f"Image '.*{name}' is broken"):
+        list(evaluation_batches(suite, Preprocess(8), batch_size=5))
+
+
+def test_tree_is_sorted_and_relative(root):
+    assert folder.scan(root)["art"]["cup"] == [f"art/cup/{i}.png" for i in range(8)]

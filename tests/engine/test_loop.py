@@ -1,0 +1,255 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+
+from jax_promptmtl import tree
+from jax_promptmtl.engine.loop import Diverged, train
+from jax_promptmtl.engine.preemption import Preempted, listen, lock
+from jax_promptmtl.errors import UserError
+
+HERE = pathlib.Path(__file__).parent
+
+
+def observe(per_task_grads, batch):
+    rows = per_task_grads["method"]["prompt"].reshape(3, -1)
+    return {"gram": rows @ rows.T}
+
+
+def run(toy, workdir, batches=None, seen=None, **changes):
+    return train(
+        toy["problem"](),
+        batches or toy["batches"],
+        toy["config"](**changes),
+        workdir,
+        name="main",
+        observe=observe,
+        on_observed=None if seen is None else lambda step, observed: seen.append((step, observed["gram"].tolist())),
+        evaluation=lambda: [toy["batch"](100), toy["batch"](101, 7)],
+    )
+
+
+def files(workdir):
+    return {name: (workdir / name).read_bytes() for name in ("metrics.jsonl", "observed/main.jsonl")}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return {}
+
+
+@pytest.fixture
+def whole(reference, tmp_path_factory, toy):
+    """An uninterrupted run: result, files and observations."""
+    if not reference:
+        workdir, seen = tmp_path_factory.mktemp("whole"), []
+        reference.update(result=run(toy, workdir, seen=seen), files=files(workdir), seen=seen, workdir=workdir)
+    return reference
+
+
+def assert_same(whole, result, workdir, seen):
+    assert tree.checksums(result.params) == tree.checksums(whole["result"].params)
+    assert result.evaluation == whole["result"].evaluation
+    assert files(workdir) == whole["files"]
+    assert seen == whole["seen"]
+
+
+def interrupt(kind, at):
+    """A crash, or a signal, while the batch after `at` steps is read."""
+
+    def batches_of(toy):
+        def batches(start):
+            for number, batch in enumerate(toy["batches"](start), start):
+                if number == at and kind == "crash":
+                    raise RuntimeError("crash")
+                if number == at:
+                    signal.raise_signal(kind)
+                yield batch
+
+        return batches
+
+    return batches_of
+
+
+def test_metrics_say_what_happened(whole, toy):
+    records = [json.loads(line) for line in whole["files"]["metrics.jsonl"].splitlines()]
+    assert [(r["step"], "evaluation" in r) for r in records] == [
+        (4, False),
+        (6, True),
+        (8, False),
+        (12, False),
+        (12, True),
+    ]
+    examples = [toy["batch"](step) for step in range(4)]
+    first = records[0]
+    assert first["learning_rate"] == pytest.approx(0.1)  # step 3 is the first of the second epoch
+    right = sum(
+        first[f"accuracy/{name}"] * sum((b["task"] == t).sum() for b in examples) for t, name in enumerate("abc")
+    )
+    assert first["accuracy"] == pytest.approx(right / 72)
+    assert records[-1]["evaluation"] == whole["result"].evaluation
+    assert [step for step, _ in whole["seen"]] == list(range(1, 13))
+    assert whole["result"].images_per_second > 0
+    assert list((whole["workdir"] / "tensorboard" / "main").iterdir())
+
+
+def test_training_reduces_the_loss(toy, tmp_path):
+    def batches(start):
+        while True:
+            yield toy["batch"](0)
+
+    changes = {"steps": 60, "steps_per_epoch": 10, "log_every": 10, "checkpoint_every": 0, "evaluate_every": 0}
+    run(toy, tmp_path, batches, **changes)
+    losses = [json.loads(line).get("loss") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-2] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("at", [2, 5, 7, 11])
+def test_resume_after_a_crash_is_bitwise_the_uninterrupted_run(whole, toy, tmp_path, at):
+    with pytest.raises(RuntimeError, match="crash"):
+        run(toy, tmp_path, interrupt("crash", at)(toy))
+    seen = []
+    assert_same(whole, run(toy, tmp_path, seen=seen), tmp_path, seen)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_saves_and_resume_loses_no_step(whole, toy, tmp_path, kind):
+    before = signal.getsignal(kind)
+    with pytest.raises(Preempted, match=f"{kind.name} stopped 'main' after step 5 of 12"):
+        run(toy, tmp_path, interrupt(kind, 4)(toy))
+    assert signal.getsignal(kind) == before
+    starts, seen = [], []
+
+    def batches(start):
+        starts.append(start)
+        return toy["batches"](start)
+
+    assert_same(whole, run(toy, tmp_path, batches, seen=seen), tmp_path, seen)
+    assert starts == [5]
+
+
+@pytest.mark.parametrize("at", [6, 12])
+def test_a_signal_during_evaluation_is_obeyed_and_the_evaluation_is_repeated(whole, toy, tmp_path, at):
+    calls = []
+
+    def evaluation():
+        calls.append(None)
+        yield toy["batch"](100)
+        if len(calls) == at // 6:
+            signal.raise_signal(signal.SIGTERM)
+        yield toy["batch"](101, 7)
+
+    settings = {"name": "main", "observe": observe, "evaluation": evaluation}
+    with pytest.raises(Preempted, match=f"after step {at} of 12"):
+        train(toy["problem"](), toy["batches"], toy["config"](), tmp_path, **settings)
+    seen = []
+    assert_same(whole, run(toy, tmp_path, seen=seen), tmp_path, seen)
+
+
+def test_a_finished_run_returns_its_result_again(whole, toy, tmp_path):
+    run(toy, tmp_path)
+    again = run(toy, tmp_path, lambda start: pytest.fail("no batch is needed"))
+    assert_same(whole, again, tmp_path, whole["seen"])
+
+
+def test_pmap_learns_the_same(whole, toy, tmp_path):
+    result = run(toy, tmp_path, parallel="pmap")
+    for path, leaf in tree.flatten(result.params).items():
+        if leaf is not None:
+            np.testing.assert_allclose(leaf, tree.flatten(whole["result"].params)[path], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("bad", [4, 5])
+def test_a_loss_that_is_not_finite_stops_with_its_step(toy, tmp_path, bad):
+    def batches(start):
+        for number, batch in enumerate(toy["batches"](start), start + 1):
+            yield {**batch, "image": batch["image"] * (np.nan if number == bad else 1)}
+
+    with pytest.raises(Diverged, match=f"loss is nan at step {bad} of 'main'"):
+        run(toy, tmp_path, batches)
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / "main").iterdir()) == ["00000003"]
+
+
+def test_data_that_ends_early_is_an_error(toy, tmp_path):
+    with pytest.raises(UserError, match="ended after 1 of 12 steps"):
+        run(toy, tmp_path, lambda start: iter([toy["batch"](0)]))
+
+
+def test_nothing_to_train_is_an_error(toy, tmp_path):
+    problem = toy["problem"]()
+    frozen = type(problem)(**{**vars(problem), "params": jax.tree.map(lambda _: None, problem.params)})
+    with pytest.raises(UserError, match="no trainable parameter"):
+        train(frozen, toy["batches"], toy["config"](), tmp_path, name="main")
+
+
+def test_a_second_run_on_the_workdir_is_refused(toy, tmp_path):
+    with lock(tmp_path / "checkpoints" / "main.lock"), pytest.raises(UserError, match=r"in use by process .* since"):
+        run(toy, tmp_path)
+    run(toy, tmp_path, steps=1)  # free again
+
+
+def test_a_second_signal_is_not_swallowed():
+    with listen() as stop, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == "SIGINT"
+        signal.raise_signal(signal.SIGINT)
+
+
+SCRIPT = """
+    import os, runpy, sys, time
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    toy = runpy.run_path(sys.argv[1])
+    from jax_promptmtl import tree
+    from jax_promptmtl.engine.loop import train
+    from jax_promptmtl.engine.preemption import Preempted
+
+    def batches(start):
+        for step, batch in enumerate(toy["toy_batches"](start), start):
+            print("batch", step, flush=True)
+            time.sleep(float(sys.argv[3]))
+            yield batch
+
+    try:
+        train(toy["toy_problem"](), batches, toy["toy_config"](), sys.argv[2], name="main")
+    except Preempted as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(75)
+"""
+
+
+@pytest.mark.multiproc
+def test_sigterm_and_kill_of_a_process_lose_nothing(whole, toy, tmp_path):
+    def start(pause):
+        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(HERE / "conftest.py"), str(tmp_path), str(pause)]
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def until(process, line):
+        for text in process.stdout:
+            if text.strip() == line:
+                return
+        pytest.fail(process.stderr.read())
+
+    process = start(0.1)
+    until(process, "batch 4")
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "SIGTERM stopped 'main' after step 5 of 12" in errors
+
+    process = start(0.1)
+    until(process, "batch 10")  # resumed at 5; step 9 is saved or being saved
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+    result = train(toy["problem"](), toy["batches"], toy["config"](), tmp_path, name="main")
+    assert tree.checksums(result.params) == tree.checksums(whole["result"].params)
