@@ -14,16 +14,16 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.job = "pretrain"
     config.seed = 0
-    config.batch_size = 256  # images, each with a caption
+    config.batch_size = 128  # images, each with a caption
     config.keep = 0.5  # share of the patches that the image tower sees, except in the last part
     config.whole_share = 0.2  # last share of the steps, with all patches
     config.slot = 8  # random tokens per layer in a prompted step
     config.prompted = 0.25  # share of the prompted steps
 
     config.corpus = ConfigDict()
-    config.corpus.merges = 1024  # of the byte-pair vocabulary
-    config.corpus.length = 12  # ids in a row of text
-    config.corpus.extra = 24  # random words that join every batch as texts
+    config.corpus.merges = 2048  # of the byte-pair vocabulary
+    config.corpus.length = 8  # ids in a row of text
+    config.corpus.extra = (112, 16)  # random concept names and words that join every batch as texts
     config.corpus.held_out = 0.02  # share of the icons that measure progress
 
     config.clip = ConfigDict()  # sizes, see backbones/clip.py
@@ -41,17 +41,17 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.seed = 0
-    config.train.steps = 5000
-    config.train.steps_per_epoch = 68
+    config.train.steps = 4800
+    config.train.steps_per_epoch = 183
     config.train.log_every = 50
-    config.train.evaluate_every = 250
-    config.train.checkpoint_every = 250
+    config.train.evaluate_every = 400
+    config.train.checkpoint_every = 400
     config.train.parallel = "jit"
     config.train.optimizer = ConfigDict()
     config.train.optimizer.name = "muon"
-    config.train.optimizer.learning_rate = 2e-3
+    config.train.optimizer.learning_rate = 2.5e-3
     config.train.optimizer.schedule = "cosine"
-    config.train.optimizer.warmup = 0.02  # share of the steps
+    config.train.optimizer.warmup = 0.03  # share of the steps
     config.train.optimizer.weight_decay = 0.05
     config.train.optimizer.momentum = 0.95
     config.train.optimizer.b2 = 0.98

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, repeat
 
-from jax_promptmtl import sharing, tree
+from jax_promptmtl import tree
 from jax_promptmtl.backbones.clip import Backbone, score
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.problem import Problem
+from jax_promptmtl.sharing import expand as expand_slots
+from jax_promptmtl.sharing import slots
 
 Array = jax.Array
 PyTree = Any
@@ -53,14 +55,14 @@ def stack_tokens(backbone: Backbone, tasks: Sequence, template: str, slot: int) 
 
 def initialise(method: Any, vectors: Mapping[str, np.ndarray], key: Array) -> dict[str, PyTree]:
     """Return a method's parameters, every subtree [S, ...] with each slot drawn for itself."""
-    slots = {name: int(vector.max()) + 1 for name, vector in vectors.items()}
-    draws = [method.init(jax.random.fold_in(key, s)).get("params", {}) for s in range(max(slots.values(), default=1))]
+    counts = {name: int(vector.max()) + 1 for name, vector in vectors.items()}
+    draws = [method.init(jax.random.fold_in(key, s)).get("params", {}) for s in range(max(counts.values(), default=1))]
     if set(draws[0]) != set(vectors):
         raise UserError(
             f"config.sharing names {sorted(vectors)}, but the method's parameters are {sorted(draws[0])}; name those."
         )
     return {
-        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(d[name] for d in draws[: slots[name]]))
+        name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(d[name] for d in draws[: counts[name]]))
         for name in vectors
     }
 
@@ -75,40 +77,54 @@ def make_method(config: Mapping[str, Any], towers: Mapping[str, tuple[int, int]]
     return constructor(towers=towers, **options)
 
 
-def build(config: Any, suite: Any, backbone: Backbone, groups: Sequence[Sequence[int]]) -> Problem:
+def build(
+    suite: Any,
+    backbone: Backbone,
+    *,
+    method: Mapping[str, Any],
+    sharing: Mapping[str, str],
+    tune: Sequence[str],
+    template: str,
+    seed: int,
+    groups: Sequence[Sequence[int]],
+) -> Problem:
     """Join backbone, method and suite into a problem.
 
     Args:
-      config: has `method`, `sharing` {subtree: all | task | group}, `tune` (patterns of backbone paths), `template`, `seed`.
       suite: tasks with names and class names.
       backbone: the loaded CLIP.
+      method: `name` of the method and its options.
+      sharing: parameter subtree of the method -> all | task | group.
+      tune: patterns of the backbone weights to train, such as ".*/bias".
+      template: of the class texts, such as "a photo of a {}.".
+      seed: of the initial parameters.
       groups: partition of the task numbers, read where sharing is "group".
 
     Raises:
       UserError: an unknown method, option, sharing or pattern.
     """
     tasks, model = suite.tasks, backbone.model
-    method = make_method(config.method, backbone.config.towers)
-    vectors = {name: sharing.slots(kind, len(tasks), groups) for name, kind in config.sharing.items()}
+    prompter = make_method(method, backbone.config.towers)
+    vectors = {name: slots(kind, len(tasks), groups) for name, kind in sharing.items()}
     full = {
         "backbone": backbone.params,
-        "method": initialise(method, vectors, jax.random.key(config.seed)),
+        "method": initialise(prompter, vectors, jax.random.key(seed)),
     }
     mask = {
-        "backbone": trainable(backbone.params, config.tune),
+        "backbone": trainable(backbone.params, tune),
         "method": jax.tree.map(lambda _: True, full["method"]),
     }
     params, frozen = tree.partition(full, mask)
-    shapes = jax.eval_shape(lambda: method.apply({"params": jax.tree.map(lambda leaf: leaf[0], full["method"])}))
+    shapes = jax.eval_shape(lambda: prompter.apply({"params": jax.tree.map(lambda leaf: leaf[0], full["method"])}))
     slot = shapes["text"][0].shape[0] if 0 in shapes.get("text", {}) else 0
-    tokens, real = stack_tokens(backbone, tasks, config.template, slot)
+    tokens, real = stack_tokens(backbone, tasks, template, slot)
 
     def expand(params):
-        return {"backbone": params["backbone"], "method": sharing.expand(params["method"], vectors)}
+        return {"backbone": params["backbone"], "method": expand_slots(params["method"], vectors)}
 
     def prepare(per_task, frozen):
         weights = tree.merge(per_task["backbone"], frozen["backbone"])
-        prompts = jax.vmap(lambda p, _: method.apply({"params": p}))(per_task["method"], jnp.arange(len(tasks)))
+        prompts = jax.vmap(lambda p, _: prompter.apply({"params": p}))(per_task["method"], jnp.arange(len(tasks)))
         return {
             "backbone": per_task["backbone"],
             "classes": encode_classes(model, weights, tokens, prompts.get("text", {}), slot),
@@ -118,7 +134,7 @@ def build(config: Any, suite: Any, backbone: Backbone, groups: Sequence[Sequence
     def predict(prepared, frozen, batch):
         weights, task = tree.merge(prepared["backbone"], frozen["backbone"]), batch["task"]
         prompts = {layer: rows[task] for layer, rows in prepared["image"].items()}
-        features = model.apply({"params": weights}, batch["image"], prompts, method="encode_image")
+        features: Any = model.apply({"params": weights}, batch["image"], prompts, method="encode_image")
         logits = score(features, prepared["classes"][task], weights["logit_scale"])
         return jnp.where(jnp.asarray(real)[task], logits, -jnp.inf)
 
@@ -128,7 +144,7 @@ def build(config: Any, suite: Any, backbone: Backbone, groups: Sequence[Sequence
     about = {
         "backbone": {"name": backbone.name, "sha256": backbone.sha256, "activation": backbone.config.activation},
         "preprocess": dict(backbone.preprocess),
-        "template": config.template,
+        "template": template,
         "class_names": {task.name: list(task.class_names) for task in tasks},
         "groups": [list(map(int, group)) for group in groups],
         "split_hash": suite.split_hash,

@@ -1,10 +1,11 @@
 """Pretraining of the small embedded CLIP on named icons: the corpus as a stream of batches, and the loss.
 
-Four things differ from Radford et al. 2021 and are part of the model card:
+Five things differ from Radford et al. 2021 and are part of the model card:
 
 - captions are shortened at random to one word or to the icon's concept;
-- every text whose words all belong to an icon is a positive of that icon, and the names of all concepts join every
-  batch as further texts;
+- every text whose words all belong to an icon is a positive of that icon, and random concept names and words join
+  every batch as further texts;
+- the icons are black on white at first, then in random colours;
 - the image tower sees a random part of the patches for most of the schedule (FLIP, Li et al. 2023);
 - in a share of the steps random tokens stand in the prompt slots of both towers ("prompt dropout"), so that the towers
   work with and without prompts.
@@ -36,7 +37,7 @@ class Captions:
       concepts: the concept of each icon, or None.
       tokenizer: text to ids.
       length: ids in a row of text; a longer name loses its last words.
-      extra: random words that join every batch as texts, beside the names of all concepts.
+      extra: numbers of random concept names and of random words that join every batch as texts.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Captions:
         concepts: Sequence[str | None],
         tokenizer: Tokenizer,
         length: int,
-        extra: int,
+        extra: tuple[int, int],
     ):
         self.masks, self.words, self.concepts = masks, words, concepts
         self.tokenizer, self.length, self.extra = tokenizer, length, extra
@@ -54,7 +55,9 @@ class Captions:
         names = [{*row, *(concept or "").split()} for row, concept in zip(words, concepts, strict=True)]
         self.vocabulary = sorted(set().union(*names))
         self.column = {word: i for i, word in enumerate(self.vocabulary)}
-        self.belongs = self.many_hot(names)
+        self.belongs = np.zeros((len(names), len(self.vocabulary)), bool)
+        for row, name in zip(self.belongs, names, strict=True):
+            row[[self.column[word] for word in name]] = True
         named = [icon for icon, concept in enumerate(concepts) if concept]
         self.epoch = np.array([*range(len(masks)), *named])  # an icon with a concept comes twice
         root = np.sqrt(self.belongs.sum(axis=0))  # frequent words less often than they occur
@@ -66,12 +69,10 @@ class Captions:
         self.concepts = [concept if concept in other.labels else None for concept in self.concepts]
         return self
 
-    def many_hot(self, texts: Sequence) -> np.ndarray:
-        """Return float32[len(texts), words], 1 where a text has the word."""
-        table = np.zeros((len(texts), len(self.vocabulary)), np.float32)
-        for row, text in zip(table, texts, strict=True):
-            row[[self.column[word] for word in text]] = 1
-        return table
+    def positives(self, icons: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        """Return bool[len(icons), len(texts)], true where all words of the text belong to the icon."""
+        rows = self.belongs[icons]
+        return np.stack([rows[:, [self.column[word] for word in text]].all(axis=1) for text in texts], axis=1)
 
     def caption(self, icon: int, rng: np.random.Generator) -> list[str]:
         """Return the words of one caption: the whole name (40 %), the concept (30 %) or one word (the rest)."""
@@ -80,7 +81,7 @@ class Captions:
             return list(words)
         if draw < 0.7 and concept:
             return concept.split()
-        return [words[rng.integers(len(words))]]
+        return [words[int(rng.integers(len(words)))]]
 
     def tokenize(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[Sequence[str]]]:
         """Return rows of ids int32[len(texts), length] and the texts as far as they fit."""
@@ -91,13 +92,16 @@ class Captions:
             kept.append(text)
         return self.tokenizer.tokenize([" ".join(text) for text in kept], self.length), kept
 
-    def batch(self, step: int, *, size: int, seed: int, patches: int, keep: float, slot: int, prompted: float) -> dict:
+    def batch(
+        self, step: int, *, size: int, seed: int, printed: float, patches: int, keep: float, slot: int, prompted: float
+    ) -> dict[str, np.ndarray]:
         """Return the batch of a step.
 
         Args:
           step: counts from 0.
           size: images B.
           seed: of the stream.
+          printed: share of the images in black on white.
           patches: number of patches of an image.
           keep: share of the patches that the image tower sees, drawn per image.
           slot: prompt tokens per layer in a prompted step.
@@ -110,19 +114,21 @@ class Captions:
         """
         rng = np.random.default_rng([seed, step])
         icons = self.icons(step, size, seed)
-        texts = [self.caption(icon, rng) for icon in icons]
-        words = rng.choice(len(self.vocabulary), self.extra, replace=False, p=self.chance)
-        texts += [label.split() for label in self.labels] + [[self.vocabulary[word]] for word in words]
+        texts: list[Sequence[str]] = [self.caption(icon, rng) for icon in icons]
+        names, words = self.extra
+        labels = rng.choice(len(self.labels), min(names, len(self.labels)), replace=False)
+        texts += [self.labels[label].split() for label in labels]
+        words = rng.choice(len(self.vocabulary), words, replace=False, p=self.chance)
+        texts += [[self.vocabulary[word]] for word in words]
         tokens, texts = self.tokenize(texts)
-        hot = self.many_hot(texts)
         width = slot if rng.random() < prompted else 0
         seen = np.argsort(rng.random((size, patches)), axis=1)[:, : round(keep * patches)]
         return {
-            "image": plain_batch(self.masks[icons], rng).astype(np.float32) / 127.5 - 1,
+            "image": plain_batch(self.masks[icons], rng, printed).astype(np.float32) / 127.5 - 1,
             "keep": np.sort(seen, axis=1).astype(np.int32),
             "tokens": np.insert(tokens, [1] * width, 0, axis=1),
             "slot": np.zeros((size, width), np.int32),
-            "positive": self.belongs[icons] @ hot.T >= hot.sum(axis=1),
+            "positive": self.positives(icons, texts),
             "label": np.zeros(size, np.int32),
             "task": np.zeros(size, np.int32),
             "weight": np.full(size, 1 / size, np.float32),
@@ -205,8 +211,10 @@ def build(config: ClipConfig, params: Any, captions: Captions) -> Problem:
     def loss(params, frozen, batch, rng):
         variables, slot = {"params": params["backbone"]}, batch["slot"].shape[1]
         prompts = random_prompts(rng, config, slot) if slot else {"image": None, "text": None}
-        images = model.apply(variables, batch["image"], prompts["image"], keep=batch["keep"], method="encode_image")
-        texts = model.apply(variables, batch["tokens"], prompts["text"], slot=slot, method="encode_text")
+        images: Any = model.apply(
+            variables, batch["image"], prompts["image"], keep=batch["keep"], method="encode_image"
+        )
+        texts: Any = model.apply(variables, batch["tokens"], prompts["text"], slot=slot, method="encode_text")
         losses = contrast(images, texts, batch["positive"], params["backbone"]["logit_scale"])
         best = jnp.argmax(normalize(images) @ normalize(texts).T, axis=1)
         correct = jnp.take_along_axis(batch["positive"], best[:, None], axis=1).sum()
@@ -219,7 +227,7 @@ def build(config: ClipConfig, params: Any, captions: Captions) -> Problem:
         return {"classes": texts, "params": params["backbone"]}
 
     def predict(prepared, frozen, batch):
-        features = model.apply({"params": prepared["params"]}, batch["image"], method="encode_image")
+        features: Any = model.apply({"params": prepared["params"]}, batch["image"], method="encode_image")
         return score(features, prepared["classes"], prepared["params"]["logit_scale"])
 
     full = {"backbone": params}

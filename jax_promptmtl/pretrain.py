@@ -22,30 +22,35 @@ def read_corpus(config: Any, seed: int) -> tuple[clip_pretrain.Captions, clip_pr
     """Return the captions to train on and those of the held-out icons, which share tokenizer and concepts."""
     masks, words, concepts, _ = icon_corpus.corpus()
     tokenizer = Tokenizer(learn_merges([" ".join(row) for row in words], config.merges))
+    words = [[word for word in row if len(tokenizer.encode(word)) <= config.length - 2] for row in words]
+    named = np.array([bool(row) for row in words])  # a few brands are too long to spell
     held = np.random.default_rng(seed).random(len(masks)) < config.held_out
     parts = []
-    for chosen in (np.flatnonzero(~held), np.flatnonzero(held)):
+    for chosen in (np.flatnonzero(named & ~held), np.flatnonzero(named & held)):
         rows = [words[i] for i in chosen], [concepts[i] for i in chosen]
         parts.append(clip_pretrain.Captions(masks[chosen], *rows, tokenizer, config.length, config.extra))
     return parts[0], parts[1].label_like(parts[0])
 
 
 def view(config: Any, patches: int, step: int) -> dict[str, Any]:
-    """Return the options of the batch of a step: few patches first, all of them for the last part."""
-    last = step >= config.train.steps * (1 - config.whole_share)
+    """Return the options of the batch of a step: black on white first, then in colour; few patches first, then all."""
+    done = step / config.train.steps
     options = {"size": config.batch_size, "seed": config.seed, "patches": patches, "slot": config.slot}
-    return options | {"keep": 1.0 if last else config.keep, "prompted": config.prompted}
+    options["printed"] = float(np.clip(1 - (done - 0.1) / 0.2, 0.1, 1))
+    return options | {"keep": 1.0 if done >= 1 - config.whole_share else config.keep, "prompted": config.prompted}
 
 
-def run(config: Any, workdir: pathlib.Path) -> None:
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool = False) -> None:
     """Pretrain and write `<workdir>/clip`: model.safetensors (float16), config.json, vocabulary, preprocessing."""
     train, held = read_corpus(config.corpus, config.seed)
     sizes = ClipConfig(vocab_size=train.tokenizer.vocab_size, **config.clip)
     shapes = (1, sizes.image_size, sizes.image_size, 3), (1, sizes.context_length)
     inputs = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
     params = jax.jit(CLIP(sizes).init)(jax.random.key(config.seed), *inputs)["params"]
-    print(f"{len(train.masks):,} icons, {len(held.masks):,} held out, {len(train.vocabulary):,} words, "
-          f"{len(train.labels)} concepts, {tree.count(params):,} parameters")
+    print(
+        f"{len(train.masks):,} icons, {len(held.masks):,} held out, {len(train.vocabulary):,} words, "
+        f"{len(train.labels)} concepts, {tree.count(params):,} parameters"
+    )
     patches = (sizes.image_size // sizes.patch_size) ** 2
     result = loop.train(
         clip_pretrain.build(sizes, params, train),

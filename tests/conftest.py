@@ -7,8 +7,8 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
-import jax  # noqa: E402
-from absl import flags  # noqa: E402
+import jax
+from absl import flags
 
 cache = pathlib.Path(os.environ.get("JAX_PROMPTMTL_TEST_CACHE", pathlib.Path(tempfile.gettempdir()) / "jax_promptmtl"))
 jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))

@@ -146,7 +146,7 @@ def _code_point(value: int | str | dict) -> int:
     """Read 59905, '0xf102', 'f102' or {'encodedCode': '\\\\e589'}."""
     if isinstance(value, dict):
         value = value["encodedCode"]
-    return value if isinstance(value, int) else int(value.lstrip("\\"), 16)
+    return value if isinstance(value, int) else int(str(value).lstrip("\\"), 16)
 
 
 def list_names(family: str) -> dict[str, int]:
@@ -275,8 +275,9 @@ def shapes(masks: np.ndarray) -> np.ndarray:
     """
     small = masks.reshape(-1, 32, 2, 32, 2).sum((2, 4), dtype=np.int32)
     padded = np.pad(small, ((0, 0), (1, 1), (1, 1)))
-    rows = sum(weight * padded[:, i : i + 32] for i, weight in enumerate(_BLUR))
-    blurred = sum(weight * rows[:, :, i : i + 32] for i, weight in enumerate(_BLUR))
+    first, middle, last = _BLUR
+    rows = first * padded[:, :-2] + middle * padded[:, 1:-1] + last * padded[:, 2:]
+    blurred = first * rows[:, :, :-2] + middle * rows[:, :, 1:-1] + last * rows[:, :, 2:]
     flat = blurred.reshape(len(masks), 32 * 32).astype(np.float32)
     flat -= flat.mean(1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)

@@ -109,7 +109,7 @@ class Preprocess:
     def normalise(self, picture: Image.Image) -> np.ndarray:
         """Return (pixels / 255 - mean) / std, float32[H, W, 3]."""
         pixels = np.asarray(picture, np.float32) / np.float32(255)
-        return (pixels - np.float32(self.mean)) / np.float32(self.std)
+        return (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
 
 def resized(width: int, height: int, size: int) -> tuple[int, int]:

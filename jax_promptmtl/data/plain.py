@@ -13,12 +13,13 @@ CHUNK = 32  # masks at a time: their float copies stay in the cache
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def plain_batch(masks: Array, rng: np.random.Generator) -> Array:
+def plain_batch(masks: Array, rng: np.random.Generator, printed: float = 0.0) -> Array:
     """Render glyphs in random flat colours or gradients after a random warp and change of stroke.
 
     Args:
       masks: uint8[B, H, H], 255 = ink.
       rng: the only source of randomness.
+      printed: share of the pictures in black on white instead; easier, for the start of a pretraining.
 
     Returns:
       uint8[B, 48, 48, 3].
@@ -30,7 +31,7 @@ def plain_batch(masks: Array, rng: np.random.Generator) -> Array:
     for start in range(0, len(masks), CHUNK):
         part = slice(start, start + CHUNK)
         coverage = _coverage(masks[part], rng)
-        for channel, plane in enumerate(_paint(coverage, rng)):
+        for channel, plane in enumerate(_paint(coverage, rng, printed)):
             out[part, ..., channel] = plane
     return out
 
@@ -70,12 +71,14 @@ def _coordinates(count: int, rng: np.random.Generator) -> tuple[Array, Array]:
     return y, x
 
 
-def _paint(coverage: Array, rng: np.random.Generator) -> Iterator[Array]:
+def _paint(coverage: Array, rng: np.random.Generator, printed: float) -> Iterator[Array]:
     """Yield the three colour planes uint8[B, 48, 48] of ink over ground, each flat or a linear gradient."""
     count = len(coverage)
     ground, ink = _colours(count, rng)
     shaded = rng.random((2, count, 1)) < 0.3
     ground_step, ink_step = rng.uniform(-60, 60, (2, count, 3)).astype(np.float32) * shaded
+    black = rng.random(count) < printed
+    ground[black], ink[black], ground_step[black], ink_step[black] = 255, 0, 0, 0
     turn = rng.uniform(0, 2 * np.pi, count)
     y, x = raster.grid(SIZE)
     slope = column(np.cos(turn)) * x + column(np.sin(turn)) * y

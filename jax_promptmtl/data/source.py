@@ -15,7 +15,8 @@ Example = dict[str, Any]
 class Source(Protocol):
     """Random access to examples {"image": uint8[H, W, 3] RGB, "label": int}; `names` says where each comes from."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 

@@ -119,7 +119,7 @@ def real(ink: Array, rng: Generator) -> Array:
     cover = _threshold(soft, 0.45, 3)
     ground, body = _contrast(rng)
     canvas = _texture(ground, rng)
-    down, right = rng.integers(2, 7), rng.integers(-5, 6)
+    down, right = int(rng.integers(2, 7)), int(rng.integers(-5, 6))
     shadow = _soften(raster.shifted(cover, down, right), 2)
     canvas = _over(canvas, ground * 0.15, shadow * rng.uniform(0.35, 0.7))
     light, gloss = _shade(cover, _side(rng))
@@ -219,7 +219,7 @@ def _paper(rng: Generator) -> Array:
 def _discs(rng: Generator, hue: float) -> list[tuple[Array, float, float, float]]:
     """Draw discs (colour, radius, y, x): one large behind the object and a few small ones around it."""
     large = (_hsv(hue + rng.uniform(0.1, 0.4), rng.uniform(0.4, 0.9), rng.uniform(0.8, 1)), rng.uniform(0.6, 0.95))
-    discs = [(*large, *map(float, rng.uniform(-0.2, 0.2, 2)))]
+    discs = [(*large, rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2))]
     for _ in range(rng.integers(2, 7)):
         turn, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.2)
         colour = _hsv(rng.uniform(0, 1), rng.uniform(0.6, 1), rng.uniform(0.7, 1))

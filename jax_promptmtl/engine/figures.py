@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -19,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 Groups = Sequence[Sequence[int]]
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 INK, FAINT, RIGHT, WRONG = "#222222", "#8A8A8A", "#00805E", "#C04A00"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
     "font.size": 9,
     "axes.titlesize": 10.5,
@@ -48,9 +49,8 @@ STYLE = {
 def _figure(path: str | pathlib.Path, width: float, height: float):
     """Give a styled figure of so many inches and save it to `path`; no global state of pyplot is touched."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         FigureCanvasAgg(figure)
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
         yield figure
         figure.savefig(path, dpi=160, facecolor="white")
 
@@ -220,7 +220,7 @@ def curves(path: str | pathlib.Path, records: Sequence[Mapping[str, Any]]) -> No
                 axes.set_title(stage if row == 0 else "")
                 axes.set_xlabel("step" if row == len(metrics) - 1 else "")
             grid[row][0].set_ylabel(metric + (" [%]" if metric == "accuracy" else ""))
-        handles = {}
+        handles: dict[str, Any] = {}
         for axes in grid.ravel():
             handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         if len(handles) > 1:
@@ -304,7 +304,7 @@ def _shorten(name: str, width: int = 15) -> str:
 
 
 def class_gains(
-    path: str | pathlib.Path, classes: Sequence[str], gains: Sequence[float], title: str, most: int = 60
+    path: str | pathlib.Path, classes: Sequence[str], gains: Sequence[float] | np.ndarray, title: str, most: int = 60
 ) -> None:
     """Draw the gain of each class as a bar, sorted.
 

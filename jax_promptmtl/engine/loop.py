@@ -97,6 +97,22 @@ def train(
         return training.run(batches)
 
 
+def memory(problem: Problem, batch: Batch, config: Any) -> int:
+    """Return the bytes that a compiled training step needs on one device: arguments, results and temporaries.
+
+    Args:
+      problem: what to train.
+      batch: any batch of the right shapes.
+      config: as for `train`.
+    """
+    plan = {"steps_per_epoch": config["steps_per_epoch"], "total_steps": config["steps"]}
+    tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
+    step = partial(train_step, problem=problem, tx=tx, key=jax.random.key(config["seed"]))
+    compiled = jax.jit(step, donate_argnums=0).lower(initial(problem, tx), problem.frozen, batch).compile()
+    used: Any = compiled.memory_analysis()
+    return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+
+
 class _Training:
     """The state of one call of `train`."""
 
@@ -135,8 +151,10 @@ class _Training:
             self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
         self.state = replicate(self.state)
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
-        for record in self.writer.observations if self.on_observed else []:
-            self.on_observed(record["step"], {key: np.asarray(value) for key, value in record["observed"].items()})
+        if self.on_observed is not None:
+            for record in self.writer.observations:
+                observed = {key: np.asarray(value) for key, value in record["observed"].items()}
+                self.on_observed(record["step"], observed)
         return self.writer
 
     def run(self, batches: Callable[[int], Iterator[Batch]]) -> Result:
@@ -202,7 +220,7 @@ class _Training:
         values["learning_rate"] = float(self.rate(self.step - 1))
         self.writer.scalars(self.step, values, images_per_second=speed)
         shown = {key: f"{values[key]:.3f}" for key in ("loss", "accuracy") if key in values}
-        self.bar.set_postfix({**shown, "images/s": f"{speed:.1f}"})
+        self.bar.set_postfix(shown | {"images/s": f"{speed:.1f}"})
         self.window = []
 
     def evaluation_is_due(self) -> bool:
@@ -225,6 +243,7 @@ class _Training:
 
     def evaluate_all(self) -> dict[str, float] | None:
         """Return the accuracies, or `None` if a signal came before the end."""
+        assert self.evaluation is not None
         counts = self.evaluate(self.state.params, self.frozen, self.until_stopped(self.evaluation()))
         if self.stop.signal:
             return None

@@ -5,14 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 from transformers import CLIPConfig, CLIPModel
 
 from jax_promptmtl import tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.clip import CLIP
 from jax_promptmtl.errors import UserError
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 
 TINY = dict(embed_dim=64, image_size=12, patch=4, image_width=128, text_width=64, layers=2, context=9, vocab=40)
 
@@ -181,7 +182,7 @@ def weights_only(module):
 
 def test_open_clip_folder(tmp_path, openai):
     module, image, tokens, expected = openai
-    safetensors.torch.save_file(weights_only(module), tmp_path / "open_clip_model.safetensors")
+    safetensors_torch.save_file(weights_only(module), tmp_path / "open_clip_model.safetensors")
     (tmp_path / "open_clip_config.json").write_text(open_clip_config(quick_gelu=True))
     config, params, _ = convert.load(tmp_path)
     assert config.activation == "quick_gelu"
@@ -228,7 +229,7 @@ def test_openai_torchscript_in_half_precision(tmp_path, openai, openai_clip):
 def test_bfloat16_safetensors(tmp_path, hf):
     model = hf[0]
     state = {name: tensor.bfloat16() for name, tensor in weights_only(model).items()}
-    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    safetensors_torch.save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(model.config.to_json_string())
     params = convert.load(tmp_path)[1]
     expected = convert.to_tree({name: tensor.float().numpy() for name, tensor in state.items()})
@@ -312,7 +313,7 @@ def test_quantised_and_misshapen_leaves_are_refused(openai):
 
 def test_activation_is_never_guessed(tmp_path, hf):
     model = hf[0]
-    safetensors.torch.save_file(weights_only(model), tmp_path / "model.safetensors")
+    safetensors_torch.save_file(weights_only(model), tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"Nothing beside .* tells its activation"):
         convert.load(tmp_path)
     assert convert.load(tmp_path, activation="gelu")[0].activation == "gelu"

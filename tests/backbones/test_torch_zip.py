@@ -8,10 +8,11 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 
 from jax_promptmtl.backbones import torch_zip
 from jax_promptmtl.errors import UserError
+
+torch = pytest.importorskip("torch")
 
 
 class Small(torch.nn.Module):

@@ -1,14 +1,14 @@
 """Families of data sets; each module turns its options into a `Suite`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import folder, icons, tfds
 from jax_promptmtl.errors import UserError, pick
 
-SUITES = {"icons": icons.build, "folder": folder.build, "tfds": tfds.build}
+SUITES: dict[str, Callable[..., Suite]] = {"icons": icons.build, "folder": folder.build, "tfds": tfds.build}
 
 
 def build(config: Mapping[str, Any]) -> Suite:

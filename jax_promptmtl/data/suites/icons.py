@@ -13,6 +13,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -26,7 +27,7 @@ from jax_promptmtl.errors import UserError, pick
 RENDERS = {"train": 24, "tune": 12, "test": 12}  # pictures per style, class and part
 RENDERING = 1  # raise when the pictures change, so that they are prepared anew
 Parts = dict[str, dict[str, dict[str, list[list[str]]]]]  # style -> class -> part -> groups of `family:name`
-Record = dict[str, object]
+Record = dict[str, Any]
 
 
 class IconHome(tfds.core.GeneratorBasedBuilder):

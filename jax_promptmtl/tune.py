@@ -1,0 +1,349 @@
+"""The tuning job: measure zero-shot, find the task groups, train the method, evaluate, report."""
+
+import contextlib
+import json
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jax_promptmtl import clip_mtl, grouping, tree
+from jax_promptmtl.backbones.clip import Backbone
+from jax_promptmtl.backbones.load import load
+from jax_promptmtl.data import sampler, suites
+from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.source import Suite
+from jax_promptmtl.engine import figures, loop, report, step
+from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.partition import Groups, partition
+from jax_promptmtl.problem import Problem
+
+BEFORE = "zero-shot"
+ZERO_SHOT = {"method": {"name": "none"}, "sharing": {}, "tune": ()}
+RANKING = 6  # partitions that grouping.json lists
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all stages share."""
+
+    config: Any
+    workdir: pathlib.Path
+    suite: Suite
+    backbone: Backbone
+    preprocess: Preprocess
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Return the task names."""
+        return tuple(task.name for task in self.suite.tasks)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Announce a stage and keep its wall time."""
+        print(f"{stage} ...", flush=True)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def problem(self, part: Mapping[str, Any], groups: Groups) -> Problem:
+        """Build the problem of a config section with `method`, `sharing` and `tune`."""
+        options = {key: part[key] for key in ("method", "sharing", "tune")}
+        about = {"template": self.config.template, "seed": self.config.seed, "groups": groups}
+        return clip_mtl.build(self.suite, self.backbone, **options, **about)
+
+    def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Return the test images of all tasks, in order."""
+        size, workers = self.config.evaluation_batch_size, self.config.workers
+        return sampler.evaluation_batches(self.suite, self.preprocess, batch_size=size, workers=workers)
+
+    def evaluate(self, problem: Problem, params: Any) -> dict[str, np.ndarray]:
+        """Predict every test image once; see `step.evaluate`."""
+        return step.evaluate(problem, params, problem.frozen, self.test_batches(), mode=self.config.parallel)
+
+
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Run the job of a config into a work directory; with `dry_run`, only say what it would train."""
+    start = time.perf_counter()
+    job = prepare(config, workdir)
+    if dry_run:
+        describe(job)
+        return
+    none = job.problem(ZERO_SHOT, whole(job))
+    with job.timed("zero-shot"):
+        before = job.evaluate(none, none.params)
+    groups, learned = find_groups(job)
+    problem = job.problem(config, groups)
+    with job.timed("training"):
+        params = train(job, problem, config, "train").params if problem_trains(problem) else problem.params
+    with job.timed("evaluation"):
+        after = job.evaluate(problem, params)
+    job.seconds["all"] = time.perf_counter() - start
+    publish(job, problem, {BEFORE: before, config.title: after}, learned)
+
+
+def prepare(config: Any, workdir: pathlib.Path) -> Job:
+    """Load data and backbone, and say what they are."""
+    suite = suites.build(config.suite)
+    backbone = load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer)
+    preprocess = Preprocess(**backbone.preprocess, **config.augment)
+    print(f"suite {suite.name}: " + "; ".join(describe_task(task) for task in suite.tasks))
+    print(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
+    return Job(config, workdir, suite, backbone, preprocess)
+
+
+def describe_task(task: Any) -> str:
+    """Return the name and sizes of a task."""
+    return f"{task.name} {len(task.class_names)} classes, {len(task.train)} train, {len(task.test)} test"
+
+
+def whole(job: Job) -> Groups:
+    """Return one group of all tasks."""
+    return (tuple(range(len(job.tasks))),)
+
+
+def problem_trains(problem: Problem) -> bool:
+    """Return whether there is anything to train."""
+    return tree.count(problem.params) > 0
+
+
+def plan(job: Job, part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the loop's config of a section: its `train` entries, steps from epochs, and what identifies the run."""
+    options = dict(part["train"])
+    images = sum(len(task.train) for task in job.suite.tasks)
+    steps_per_epoch = max(images // options["batch_size"], 1)  # a last short batch is dropped
+    identity = {key: part[key] for key in ("method", "sharing", "tune")}
+    run = {"seed": job.config.seed, "parallel": job.config.parallel, "evaluate_every": 0}
+    steps = {"steps_per_epoch": steps_per_epoch, "steps": options["epochs"] * steps_per_epoch}
+    return options | identity | run | steps | {"augment": dict(job.config.augment)}
+
+
+def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **observers: Any) -> loop.Result:
+    """Train a problem as its section says, or evaluate-only: restore what an earlier run trained to the end."""
+    settings = plan(job, part)
+    if pick(job.config.stage, ("train", "evaluate"), "stage") == "evaluate":
+        require_finished(job.workdir, name, settings["steps"])
+    stream = partial(
+        sampler.batches,
+        job.suite,
+        job.preprocess,
+        batch_size=settings["batch_size"],
+        seed=job.config.seed,
+        kind=settings["sampler"],
+        reduction=settings["reduction"],
+        workers=job.config.workers,
+    )
+    return loop.train(problem, lambda done: stream(start_step=done), settings, job.workdir, name=name, **observers)
+
+
+def require_finished(workdir: pathlib.Path, name: str, steps: int) -> None:
+    """Refuse to evaluate what was never trained to its end."""
+    if not any(path.name.isdigit() and int(path.name) == steps for path in (workdir / "checkpoints" / name).glob("*")):
+        raise UserError(
+            f"{workdir} holds no finished training {name!r} of {steps} steps; run with --config.stage=train."
+        )
+
+
+def find_groups(job: Job) -> tuple[Groups, dict[str, Any] | None]:
+    """Return the task groups that the config asks for, and the content of grouping.json where they were learned."""
+    source = job.config.grouping.source
+    if source == "given":
+        return check_groups(job.config.grouping.groups, job.tasks), None
+    if pick(source, ("learn", "random", "one", "given"), "grouping source") == "one" or len(job.tasks) == 1:
+        return whole(job), None
+    with job.timed("task grouping"):
+        content = learn_groups(job)
+    groups = grouping.load_groups(job.workdir / "grouping.json", job.tasks)
+    print("groups: " + "; ".join(" + ".join(group) for group in content["groups"]))
+    if source == "random":
+        groups = grouping.random_groups(groups, job.config.seed)
+        print("random groups instead: " + "; ".join(" + ".join(job.tasks[t] for t in group) for group in groups))
+    return groups, content
+
+
+def check_groups(named: Iterable[Iterable[str]], tasks: tuple[str, ...]) -> Groups:
+    """Return groups given by task names as task numbers."""
+    named = [list(group) for group in named]
+    if sorted(name for group in named for name in group) != sorted(tasks):
+        raise UserError(f"config.grouping.groups is {named}; it must hold each of the tasks {', '.join(tasks)} once.")
+    return tuple(tuple(tasks.index(name) for name in group) for group in named)
+
+
+def learn_groups(job: Job) -> dict[str, Any]:
+    """Train the global prompts, take gradient snapshots, search the best partition (eq. 8); write grouping.json."""
+    options = job.config.grouping
+    settings = plan(job, options)
+    similarity = grouping.Similarity(
+        job.tasks, settings["steps_per_epoch"], round(options.warmup_epochs * settings["steps_per_epoch"])
+    )
+    observers = {"observe": grouping.observe, "on_observed": similarity.add_observed}
+    train(job, job.problem(options, whole(job)), options, "global", **observers)
+    rule = {"objective": options.objective, "singletons": options.singletons, "num_groups": options.num_groups or None}
+    found = partition(similarity.matrix(options.similarity), top=RANKING, **rule)
+    share = grouping.stability(similarity, found.groups, options.similarity, **rule)
+    content = grouping.report(similarity, found, kind=options.similarity, stable=share, **rule)
+    grouping.save(job.workdir / "grouping.json", content)
+    draw_groups(job, similarity, found)
+    return content
+
+
+def draw_groups(job: Job, similarity: grouping.Similarity, found: Any) -> None:
+    """Draw what the grouping saw."""
+    folder = job.workdir / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    matrices = {"dot product (eq. 8)": similarity.matrix("dot"), "cosine": similarity.matrix("cosine")}
+    figures.heat_map(folder / "similarity.png", job.tasks, matrices, found.groups)
+    figures.similarity_curves(folder / "similarity_epochs.png", job.tasks, *similarity.per_epoch(), found.groups)
+    figures.partition_bars(folder / "partitions.png", job.tasks, found.ranking, job.config.grouping.objective)
+
+
+def describe(job: Job) -> None:
+    """Print parameters, batch shapes and the compiled step's memory; train nothing."""
+    source = job.config.grouping.source
+    groups = check_groups(job.config.grouping.groups, job.tasks) if source == "given" else whole(job)
+    problem = job.problem(job.config, groups)
+    trainable, total = tree.count(problem.params), trained_size(problem)
+    print(
+        f"trainable: {trainable:,} of {total:,} parameters"
+        + ("" if source != "learn" else ", with one group of all tasks")
+    )
+    for path, leaf in tree.flatten(problem.params).items():
+        if leaf is not None:
+            print(f"  {path}: {'x'.join(map(str, leaf.shape))}")
+    if problem_trains(problem):
+        settings = plan(job, job.config)
+        print(f"steps: {settings['steps']:,}, {settings['steps_per_epoch']:,} per epoch")
+        print(f"memory of a step: {loop.memory(problem, first_batch(job, settings), settings) / 2**20:,.0f} MiB")
+
+
+def first_batch(job: Job, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return one training batch."""
+    options = {"batch_size": settings["batch_size"], "kind": settings["sampler"], "reduction": settings["reduction"]}
+    return next(sampler.batches(job.suite, job.preprocess, seed=job.config.seed, **options))
+
+
+def trained_size(problem: Problem) -> int:
+    """Return the number of all parameters, trainable and frozen."""
+    return tree.count(problem.params) + tree.count(problem.frozen)
+
+
+def publish(job: Job, problem: Problem, counts: dict[str, dict], learned: dict[str, Any] | None) -> None:
+    """Print the table and write report.md with its pictures."""
+    record = report.results(
+        job.tasks,
+        counts[BEFORE]["count"].tolist(),
+        {name: count["correct"].tolist() for name, count in counts.items()},
+        trainable=tree.count(problem.params),
+        total=trained_size(problem),
+    )
+    pictures = draw_results(job, {name: count["prediction"] for name, count in counts.items()})
+    if learned:
+        pictures |= {
+            "figures/similarity.png": "Similarity of the tasks' gradients; groups are framed.",
+            "figures/similarity_epochs.png": "The same per epoch of the global prompts.",
+            "figures/partitions.png": "The best partitions of the tasks.",
+        }
+    path = report.write_report(
+        job.workdir,
+        title=f"{job.config.title} on {job.suite.name}",
+        command=shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]]),
+        record=record,
+        config=tree.flatten(job.config.to_dict()),
+        timings=job.seconds,
+        groups=learned,
+        pictures=pictures,
+        files={name: text for name, text in FILES.items() if (job.workdir / name).exists()},
+    )
+    print(f"\n{report.table(record)}\n\n{path} has the pictures; {report.duration(job.seconds['all'])} in all.")
+
+
+FILES = {
+    "config.json": "the resolved config",
+    "metrics.jsonl": "loss and accuracy of every log step",
+    "tensorboard": "the same for TensorBoard",
+    "grouping.json": "similarities, groups and how sure they are",
+    "checkpoints": "trained parameters, for resuming and evaluation",
+    "results.json": "the table as data",
+}
+
+
+def draw_results(job: Job, predictions: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Draw training curves, test examples and gains per class; return {path: caption}."""
+    folder = job.workdir / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    before, after = predictions.values()
+    figures.example_grid(folder / "examples.png", examples(job.suite, before, after), *predictions)
+    figures.class_gains(folder / "classes.png", *gains(job.suite, before, after), "gain over zero-shot, points")
+    pictures = {
+        "figures/examples.png": "Test images that the two models see differently, then others.",
+        "figures/classes.png": "Gain of each class over zero-shot, all tasks together.",
+    }
+    metrics = job.workdir / "metrics.jsonl"
+    if metrics.exists():
+        figures.curves(folder / "curves.png", [json.loads(line) for line in metrics.read_text().splitlines()])
+        pictures["figures/curves.png"] = "Loss and accuracy on the training batches."
+    return pictures
+
+
+def examples(suite: Suite, before: np.ndarray, after: np.ndarray, most: int = 8) -> list[dict[str, Any]]:
+    """Choose test images of each task, those whose prediction changed first, evenly over the test set."""
+    rows, start = [], 0
+    for task in suite.tasks:
+        part = slice(start, start + len(task.test))
+        start = part.stop
+        changed = np.flatnonzero(before[part] != after[part])
+        same = np.flatnonzero(before[part] == after[part])
+        share = min(len(changed), most * 3 // 4)
+        chosen = [*spread(changed, share), *spread(same, most - share)]
+        items = [task.test[int(i)] for i in chosen]
+        rows.append(
+            {
+                "task": task.name,
+                "images": [item["image"] for item in items],
+                "labels": [task.class_names[item["label"]] for item in items],
+                "before": [task.class_names[before[part][i]] for i in chosen],
+                "after": [task.class_names[after[part][i]] for i in chosen],
+            }
+        )
+    return rows
+
+
+def spread(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` of the numbers, evenly spaced.
+
+    >>> spread(np.arange(10), 3).tolist()
+    [0, 4, 9]
+    """
+    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).astype(int)]
+
+
+def gains(suite: Suite, before: np.ndarray, after: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return class names and their gains in points over all test images with that name."""
+    truth = np.array(
+        [task.class_names[int(task.test[i]["label"])] for task in suite.tasks for i in range(len(task.test))]
+    )
+    spelled = [
+        np.array(
+            [
+                task.class_names[int(label)]
+                for task, part in zip(suite.tasks, split_tasks(suite, guess), strict=True)
+                for label in part
+            ]
+        )
+        for guess in (before, after)
+    ]
+    names = sorted(set(truth))
+    right = [[(guess == truth)[truth == name].mean() for name in names] for guess in spelled]
+    return names, 100 * (np.array(right[1]) - np.array(right[0]))
+
+
+def split_tasks(suite: Suite, values: np.ndarray) -> list[np.ndarray]:
+    """Cut values of all test images into one array per task."""
+    return np.split(values, np.cumsum([len(task.test) for task in suite.tasks])[:-1])
