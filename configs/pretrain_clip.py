@@ -15,8 +15,12 @@ def get_config() -> ConfigDict:
     config.job = "pretrain"
     config.seed = 0
     config.batch_size = 128  # images, each with a caption
+    config.warp = 0.8  # final strength of the distortions, 0 to 1
+    config.warp_ramp = (0.04, 0.4)  # shares of the steps between which they grow from 0
+    config.colour = 0.95  # final share of the coloured pictures; the others are black on white
+    config.colour_ramp = (0.12, 0.45)  # shares of the steps between which it grows from 0
     config.keep = 0.5  # share of the patches that the image tower sees, except in the last part
-    config.whole_share = 0.2  # last share of the steps, with all patches
+    config.whole_share = 0.15  # last share of the steps, with all patches
     config.slot = 8  # random tokens per layer in a prompted step
     config.prompted = 0.25  # share of the prompted steps
 
@@ -41,7 +45,7 @@ def get_config() -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.seed = 0
-    config.train.steps = 4800
+    config.train.steps = 3900
     config.train.steps_per_epoch = 183
     config.train.log_every = 50
     config.train.evaluate_every = 400
@@ -49,7 +53,7 @@ def get_config() -> ConfigDict:
     config.train.parallel = "jit"
     config.train.optimizer = ConfigDict()
     config.train.optimizer.name = "muon"
-    config.train.optimizer.learning_rate = 2.5e-3
+    config.train.optimizer.learning_rate = 3e-3
     config.train.optimizer.schedule = "cosine"
     config.train.optimizer.warmup = 0.03  # share of the steps
     config.train.optimizer.weight_decay = 0.05

@@ -157,9 +157,8 @@ def trainable(params: PyTree, patterns: Sequence[str]) -> PyTree:
     """Return the mask of the tuned backbone weights; a pattern that matches nothing is an error."""
     for pattern in patterns:
         if not any(tree.flatten(tree.mask_from_patterns(params, [pattern])).values()):
-            raise UserError(
-                f"The pattern {pattern!r} in config.tune matches no weight; paths look like {next(iter(tree.flatten(params)))!r}."
-            )
+            path = next(iter(tree.flatten(params)))
+            raise UserError(f"The pattern {pattern!r} in config.tune matches no weight; paths look like {path!r}.")
     return tree.mask_from_patterns(params, patterns)
 
 

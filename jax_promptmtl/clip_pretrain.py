@@ -5,7 +5,7 @@ Five things differ from Radford et al. 2021 and are part of the model card:
 - captions are shortened at random to one word or to the icon's concept;
 - every text whose words all belong to an icon is a positive of that icon, and random concept names and words join
   every batch as further texts;
-- the icons are black on white at first, then in random colours;
+- the icons are undistorted and black on white at first, then more and more distorted, and in random colours;
 - the image tower sees a random part of the patches for most of the schedule (FLIP, Li et al. 2023);
 - in a share of the steps random tokens stand in the prompt slots of both towers ("prompt dropout"), so that the towers
   work with and without prompts.
@@ -93,7 +93,17 @@ class Captions:
         return self.tokenizer.tokenize([" ".join(text) for text in kept], self.length), kept
 
     def batch(
-        self, step: int, *, size: int, seed: int, printed: float, patches: int, keep: float, slot: int, prompted: float
+        self,
+        step: int,
+        *,
+        size: int,
+        seed: int,
+        printed: float,
+        warp: float,
+        patches: int,
+        keep: float,
+        slot: int,
+        prompted: float,
     ) -> dict[str, np.ndarray]:
         """Return the batch of a step.
 
@@ -102,6 +112,7 @@ class Captions:
           size: images B.
           seed: of the stream.
           printed: share of the images in black on white.
+          warp: strength of the distortions of the images, 0 to 1.
           patches: number of patches of an image.
           keep: share of the patches that the image tower sees, drawn per image.
           slot: prompt tokens per layer in a prompted step.
@@ -115,16 +126,16 @@ class Captions:
         rng = np.random.default_rng([seed, step])
         icons = self.icons(step, size, seed)
         texts: list[Sequence[str]] = [self.caption(icon, rng) for icon in icons]
-        names, words = self.extra
+        names, others = self.extra
         labels = rng.choice(len(self.labels), min(names, len(self.labels)), replace=False)
         texts += [self.labels[label].split() for label in labels]
-        words = rng.choice(len(self.vocabulary), words, replace=False, p=self.chance)
+        words = rng.choice(len(self.vocabulary), others, replace=False, p=self.chance)
         texts += [[self.vocabulary[word]] for word in words]
         tokens, texts = self.tokenize(texts)
         width = slot if rng.random() < prompted else 0
         seen = np.argsort(rng.random((size, patches)), axis=1)[:, : round(keep * patches)]
         return {
-            "image": plain_batch(self.masks[icons], rng, printed).astype(np.float32) / 127.5 - 1,
+            "image": plain_batch(self.masks[icons], rng, printed, warp).astype(np.float32) / 127.5 - 1,
             "keep": np.sort(seen, axis=1).astype(np.int32),
             "tokens": np.insert(tokens, [1] * width, 0, axis=1),
             "slot": np.zeros((size, width), np.int32),

@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 a bug; 2 bad config, data or weights, said in one sentence
 saved: run the same command again.
 """
 
-import difflib
 import json
 import os
 import pathlib
@@ -35,25 +34,29 @@ def parse(argv: Sequence[str]) -> ConfigDict:
     """
     try:
         stray = flags.FLAGS(list(argv))[1:]
+        config = CONFIG.value and CONFIG.value.copy_and_resolve_references()  # reads the file only now
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(explain(argv, error)) from error
     if stray:
-        near = difflib.get_close_matches(
-            stray[0].split("=")[0], ["--config", "--workdir", "--config.seed"], n=1, cutoff=0.4
-        )
-        hint = f" Did you mean {near[0]}=...?" if near else ""
-        raise UserError(f"Stray argument {stray[0]!r}; options look like --config.seed=1.{hint}")
-    if CONFIG.value is None:
+        raise UserError(f"Stray argument {stray[0]!r}; options look like --config.seed=1 or --workdir=runs/first.")
+    if config is None:
         raise UserError("No config; give one, such as --config=configs/mmap.py.")
-    return CONFIG.value
+    return config
 
 
-def explain(argv: Sequence[str], error: Exception) -> str:
-    """Return one sentence for what ml_collections and absl say in several ways."""
-    message = " ".join(str(error.args[0] if error.args else error).split())
-    overrides = [argument for argument in argv if argument.startswith("--config.")]
-    where = f" (among {' '.join(overrides)})" if overrides else ""
-    return f"Cannot read the options{where}: {message}"
+def explain(argv: Sequence[str], error: BaseException) -> str:
+    """Return one sentence for what absl and ml_collections say in several ways: the last error that explains itself."""
+    message = say(error)
+    while (error := error.__cause__ or error.__context__) and " " in say(error):  # type: ignore[assignment]
+        message = say(error)
+    given = " ".join(argument for argument in argv[1:] if argument.startswith("--"))
+    message = " ".join(message.split()).rstrip(".")
+    return f"Cannot read the options {given}: {message}; --print_config shows what can be set."
+
+
+def say(error: BaseException) -> str:
+    """Return an error's message; KeyError would quote it."""
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def start(argv: Sequence[str]) -> None:

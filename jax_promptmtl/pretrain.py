@@ -33,10 +33,11 @@ def read_corpus(config: Any, seed: int) -> tuple[clip_pretrain.Captions, clip_pr
 
 
 def view(config: Any, patches: int, step: int) -> dict[str, Any]:
-    """Return the options of the batch of a step: black on white first, then in colour; few patches first, then all."""
+    """Return the options of the batch of a step: easy pictures first, then distorted and in colour; all patches last."""
     done = step / config.train.steps
     options = {"size": config.batch_size, "seed": config.seed, "patches": patches, "slot": config.slot}
-    options["printed"] = float(np.clip(1 - (done - 0.1) / 0.2, 0.1, 1))
+    options["warp"] = float(np.interp(done, config.warp_ramp, (0, config.warp)))
+    options["printed"] = float(np.interp(done, config.colour_ramp, (1, 1 - config.colour)))
     return options | {"keep": 1.0 if done >= 1 - config.whole_share else config.keep, "prompted": config.prompted}
 
 

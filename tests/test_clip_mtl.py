@@ -1,5 +1,5 @@
-"""The CLIP problem against MmAP's equations written out in torch: every class of every task encoded for itself, one image
-at a time, in float64; and what sharing, weights, padding and the engine must keep."""
+"""The CLIP problem against MmAP's equations written out in torch: every class of every task encoded for itself, one
+image at a time, in float64; and what sharing, weights, padding and the engine must keep."""
 
 import math
 from functools import partial
@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from jax_promptmtl import clip_mtl, tree
 from jax_promptmtl.backbones.clip import CLIP, Backbone, ClipConfig
@@ -18,6 +16,9 @@ from jax_promptmtl.backbones.tokenizer import Tokenizer
 from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.parallel import parallelize, replicate
+
+torch = pytest.importorskip("torch")
+functional = torch.nn.functional
 
 TOKENIZER = Tokenizer([])  # a letter is a token
 SIZES = ClipConfig(12, 8, 4, 48, 2, 2, 20, TOKENIZER.vocab_size, 32, 2, 4, "quick_gelu")

@@ -1,4 +1,4 @@
-"""What `clip_mtl.build` makes of a config: trainable parameters at ViT-B/16 as integers, and one sentence for a mistake."""
+"""What `clip_mtl.build` makes of a config: trainable parameters at ViT-B/16, and one sentence for a mistake."""
 
 import jax
 import pytest
@@ -40,7 +40,7 @@ def vit_b16():
 
 def build(backbone, method, sharing, tune=(), template="a photo of a {}."):
     tasks = tuple(Task(name, ("a", "b_c"), None, None) for name in ("art", "clipart", "product", "real"))
-    options = ConfigDict(dict(method=method, sharing=sharing, tune=tune, template=template))  # as a config file has them
+    options = ConfigDict(dict(method=method, sharing=sharing, tune=tune, template=template))  # as in config files
     return clip_mtl.build(Suite("tiny", tasks, "hash"), backbone, **options, seed=0, groups=[[0, 3], [1, 2]])
 
 

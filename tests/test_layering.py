@@ -54,7 +54,7 @@ def units(source):
 
 
 def legal(unit, other):
-    """Say whether one unit may import another: itself, errors, anything of lower rank; the verbs may call each other."""
+    """Say whether one unit may import another: itself, errors, any lower rank; the verbs may call each other."""
     return other in (unit, "errors") or RANK[other] < RANK[unit] or RANK[other] == RANK[unit] == TOP
 
 
@@ -114,7 +114,8 @@ def test_no_method_is_named_outside_methods(file):
 
 
 def test_the_checks_see_what_they_look_for():
-    source = '"""About mmap."""\ndef f():\n    """CoOp."""\n    from jax_promptmtl.engine import loop\n    return "the MmAP"\n'
+    body = '    """CoOp."""\n    from jax_promptmtl.engine import loop\n    return "the MmAP"\n'
+    source = '"""About mmap."""\ndef f():\n' + body
     assert units(source) == {"engine"}
     assert units("from jax_promptmtl import nn, tree\nimport jax_promptmtl.data.images") == {"nn", "tree", "data"}
     assert methods_named(source) == {"mmap"}

@@ -15,7 +15,11 @@ def params():
     rng = np.random.default_rng(0)
     draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     block = lambda: {"attn": {"query": {"kernel": draw(3, 3), "bias": draw(3)}}, "ln_1": {"scale": draw(3)}}  # noqa: E731
-    return {"image": {"blocks_0": block(), "blocks_10": block()}, "text": {"position": draw(4, 3)}, "logit_scale": draw()}
+    return {
+        "image": {"blocks_0": block(), "blocks_10": block()},
+        "text": {"position": draw(4, 3)},
+        "logit_scale": draw(),
+    }
 
 
 def test_flatten_gives_every_leaf_once_in_the_order_of_paths(params):

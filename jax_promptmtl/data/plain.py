@@ -13,13 +13,14 @@ CHUNK = 32  # masks at a time: their float copies stay in the cache
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def plain_batch(masks: Array, rng: np.random.Generator, printed: float = 0.0) -> Array:
+def plain_batch(masks: Array, rng: np.random.Generator, printed: float = 0.0, warp: float = 1.0) -> Array:
     """Render glyphs in random flat colours or gradients after a random warp and change of stroke.
 
     Args:
       masks: uint8[B, H, H], 255 = ink.
       rng: the only source of randomness.
       printed: share of the pictures in black on white instead; easier, for the start of a pretraining.
+      warp: strength of rotation, scaling, shift, shear, elastic warp and change of stroke, 0 to 1; likewise.
 
     Returns:
       uint8[B, 48, 48, 3].
@@ -30,7 +31,7 @@ def plain_batch(masks: Array, rng: np.random.Generator, printed: float = 0.0) ->
     out = np.empty((len(masks), SIZE, SIZE, 3), np.uint8)
     for start in range(0, len(masks), CHUNK):
         part = slice(start, start + CHUNK)
-        coverage = _coverage(masks[part], rng)
+        coverage = _coverage(masks[part], rng, warp)
         for channel, plane in enumerate(_paint(coverage, rng, printed)):
             out[part, ..., channel] = plane
     return out
@@ -41,31 +42,31 @@ def plain(mask: Array, rng: np.random.Generator) -> Array:
     return plain_batch(mask[None], rng)[0]
 
 
-def _coverage(masks: Array, rng: np.random.Generator) -> Array:
+def _coverage(masks: Array, rng: np.random.Generator, warp: float) -> Array:
     """Return the ink coverage float32[B, 48, 48] in [0, 1] of warped masks with other strokes, some only outlined."""
     count = len(masks)
     soft = raster.blur(masks.astype(np.float32) * np.float32(1 / 255), 2)
-    thick = rng.random(count) < 0.3  # a wider blur allows a larger change of stroke
+    thick = rng.random(count) < 0.3 * warp  # a wider blur allows a larger change of stroke
     soft[thick] = raster.blur(soft[thick], 4)
-    value = raster.sample(soft, *_coordinates(count, rng))
-    outline = rng.random(count) < 0.12
+    value = raster.sample(soft, *_coordinates(count, rng, warp))
+    outline = rng.random(count) < 0.12 * warp
     value[outline] = 1 - np.abs(2 * value[outline] - 1)
-    level = np.where(outline, rng.uniform(0.35, 0.55, count), rng.uniform(0.28, 0.6, count))
+    level = np.where(outline, rng.uniform(0.35, 0.55, count), 0.44 + warp * rng.uniform(-0.16, 0.16, count))
     gain = rng.uniform(1.4, 2.4, count)
     value *= column(gain)
     value += column(0.5 - level * gain)
     return np.clip(value, 0, 1, out=value)
 
 
-def _coordinates(count: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def _coordinates(count: int, rng: np.random.Generator, warp: float) -> tuple[Array, Array]:
     """Draw the source coordinates of `count` random affine maps with a slight elastic warp."""
-    angle = np.deg2rad(rng.uniform(-15, 15, count))
-    scale = rng.uniform(0.7, 1.05, count)
-    shear = rng.uniform(-0.15, 0.15, count)
-    room = np.maximum(1.05 - scale, 0.05)[:, None]
+    angle = warp * np.deg2rad(rng.uniform(-15, 15, count))
+    scale = 0.95 + warp * rng.uniform(-0.25, 0.1, count)
+    shear = warp * rng.uniform(-0.15, 0.15, count)
+    room = warp * np.maximum(1.05 - scale, 0.05)[:, None]
     shift = rng.uniform(-1, 1, (count, 2)) * room
     y, x = raster.affine(*raster.grid(SIZE), angle=angle, scale=scale, shear=shear, shift=shift)
-    strength = column(np.where(rng.random(count) < 0.5, rng.uniform(0.01, 0.045, count), 0))
+    strength = column(np.where(rng.random(count) < 0.5 * warp, rng.uniform(0.01, 0.045, count), 0))
     y += raster.field(rng, count, SIZE, 5) * strength
     x += raster.field(rng, count, SIZE, 5) * strength
     return y, x

@@ -104,7 +104,7 @@ def test_small_scaling_matrices_sink_the_prompts_below_layer_norms_epsilon():
 
 @pytest.fixture(scope="module")
 def row_spread():
-    """Return scaling matrices [K, b/m, D/n] -> the largest difference between their rows' gradients, and the largest."""
+    """Return scaling matrices [K, b/m, D/n] -> the largest difference of their rows' gradients, and the largest."""
     width, source = 12, np.random.default_rng(0).normal(size=(2, 2, 4)).astype(np.float32)
     tower = Transformer(2, 3, "quick_gelu")
     x = np.random.default_rng(1).normal(size=(2, 5, width)).astype(np.float32)

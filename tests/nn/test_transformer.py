@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl.nn.transformer import ACTIVATIONS, Transformer, insert
+from jax_promptmtl.nn.transformer import Transformer, insert
 
 LAYERS, HEADS, WIDTH = 3, 2, 8
 ERF = np.vectorize(math.erf)

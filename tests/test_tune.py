@@ -1,0 +1,277 @@
+"""The tuning job from files to files, on a tiny CLIP and a folder of tiny images; and what it says to bad input."""
+
+import json
+import pathlib
+import pickle
+import shutil
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from configs import mmap
+from jax_promptmtl import main, tune
+from jax_promptmtl.backbones import convert
+from jax_promptmtl.backbones.clip import ClipConfig
+from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
+from jax_promptmtl.errors import UserError
+
+CLASSES = ("cat", "dog", "red_fox")
+TASKS = ("ink", "oil", "pen", "wax")
+
+
+def save_clip(folder, seed=0):
+    """Save a random CLIP of width 64 with two layers, eight-pixel images and a learnt vocabulary."""
+    tokenizer = Tokenizer(learn_merges([name.replace("_", " ") for name in CLASSES], 20))
+    config = ClipConfig(16, 8, 4, 64, 2, 1, 16, tokenizer.vocab_size, 64, 2, 1, "quick_gelu")
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), convert.shapes(config))
+    params["logit_scale"] = np.float32(2.0)
+    convert.save(folder, config, params)
+    tokenizer.save(folder)
+
+
+def save_images(root, per_class=4):
+    """Save random images root/<task>/<class>/<i>.png."""
+    rng = np.random.default_rng(1)
+    for task in TASKS:
+        for name in CLASSES:
+            (root / task / name).mkdir(parents=True)
+            for i in range(per_class):
+                Image.fromarray(rng.integers(0, 255, (9, 10, 3), np.uint8)).save(root / task / name / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    save_clip(folder / "clip")
+    save_images(folder / "images")
+    return folder
+
+
+def make_config(files):
+    config = mmap.get_config().unlock()
+    config.backbone.path = str(files / "clip")
+    config.suite = {"name": "folder", "root": str(files / "images"), "shots": 2}
+    config.evaluation_batch_size = 16
+    for part in (config, config.grouping):
+        part.method.length, part.method.rows, part.method.columns = 2, 1, 16
+        part.train.epochs, part.train.batch_size, part.train.log_every = 2, 8, 1
+    config.grouping.warmup_epochs = 0.0
+    return config.lock()
+
+
+@pytest.fixture
+def config(files):
+    return make_config(files)
+
+
+@pytest.fixture(scope="module")
+def finished(files, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    tune.run(make_config(files), workdir, dry_run=False)
+    return workdir
+
+
+def results(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def test_the_job_leaves_what_it_promises(finished):
+    made = {path.name for path in finished.iterdir()}
+    assert made >= {
+        "metrics.jsonl",
+        "tensorboard",
+        "grouping.json",
+        "checkpoints",
+        "report.md",
+        "results.json",
+        "figures",
+    }
+    report = (finished / "report.md").read_text()
+    for picture in ("similarity", "similarity_epochs", "partitions", "examples", "classes", "curves"):
+        assert f"figures/{picture}.png" in report
+        with Image.open(finished / "figures" / f"{picture}.png") as image:
+            assert min(image.size) > 100
+    assert list((finished / "tensorboard").rglob("events*"))
+
+
+def test_every_test_image_is_counted_once(finished):
+    record = results(finished)
+    assert record["images"] == [len(CLASSES) * 2] * len(TASKS)
+    # sets x K (m n + b/m (D_text + D_image)/n), four task sets and two groups
+    groups = json.loads((finished / "grouping.json").read_text())["groups"]
+    assert record["trainable"] == (len(TASKS) + len(groups)) * 2 * (1 * 16 + 2 * (64 + 64) // 16)
+
+
+def test_a_second_run_trains_nothing_and_finds_the_same(files, finished, tmp_path):
+    workdir = tmp_path / "again"
+    shutil.copytree(finished, workdir)
+    before = (workdir / "metrics.jsonl").read_bytes()
+    tune.run(make_config(files), workdir, dry_run=False)
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+    assert results(workdir)["accuracy"] == results(finished)["accuracy"]
+
+
+def test_two_fresh_runs_are_equal_to_the_bit(files, finished, tmp_path):
+    tune.run(make_config(files), tmp_path, dry_run=False)
+    for name in ("metrics.jsonl", "grouping.json"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+    assert results(tmp_path)["accuracy"] == results(finished)["accuracy"]
+
+
+def test_evaluation_never_trains(config, finished, tmp_path):
+    config.stage = "evaluate"
+    with pytest.raises(UserError, match="no finished training"):
+        tune.run(config, tmp_path, dry_run=False)
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    tune.run(config, workdir, dry_run=False)
+    assert results(workdir)["accuracy"] == results(finished)["accuracy"]
+
+
+def test_given_groups_are_used_and_checked(config, tmp_path):
+    config.grouping.unlock().update({"source": "given", "groups": (("ink", "wax"), ("oil", "pen"))})
+    tune.run(config, tmp_path, dry_run=False)
+    about = next((tmp_path / "checkpoints" / "train").rglob("meta/metadata"), None)
+    assert about is not None and json.loads(about.read_text())["about"]["groups"] == [[0, 3], [1, 2]]
+    config.grouping.groups = (("ink", "wax"), ("oil",))
+    with pytest.raises(UserError, match="each of the tasks"):
+        tune.run(config, tmp_path, dry_run=False)
+
+
+def test_a_dry_run_prints_sizes_and_writes_nothing(config, tmp_path, capsys):
+    tune.run(config, tmp_path / "none", dry_run=True)
+    printed = capsys.readouterr().out
+    assert "trainable: 320 of" in printed and "method/group/source: 1x2x1x16" in printed and "MiB" in printed
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("tuned", [(".*/bias",), ()], ids=["bitfit", "zero-shot"])
+def test_weights_are_tuned_by_pattern(tuned, config, tmp_path):
+    config.unlock()
+    config.method, config.sharing, config.tune, config.grouping.source = {"name": "none"}, {}, tuned, "one"
+    tune.run(config, tmp_path, dry_run=False)
+    state = safetensors.numpy.load_file(pathlib.Path(config.backbone.path) / "model.safetensors")
+    biases = sum(leaf.size for name, leaf in state.items() if name.endswith("bias"))
+    assert results(tmp_path)["trainable"] == (biases if tuned else 0)
+
+
+def exit_code(config, workdir, monkeypatch):
+    """Run `main` as the command line does, with this config."""
+    monkeypatch.setattr(main, "start", lambda argv: tune.run(config, workdir, dry_run=False))
+    return main.main([])
+
+
+def truncated_image(config, root):
+    picture = root / "images" / "oil" / "dog" / "0.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+
+
+def empty_image(config, root):
+    (root / "images" / "oil" / "dog" / "0.png").write_bytes(b"")
+
+
+def missing_image(config, root):
+    tune.prepare(config, root / "first")  # writes the split
+    (root / "images" / "oil" / "dog" / "0.png").unlink()
+
+
+def unknown_task(config, root):
+    config.suite.unlock().tasks = ("ink", "oli")
+
+
+def missing_leaf(config, root):
+    edit_weights(root, lambda state: state.pop("logit_scale"))
+
+
+def surplus_leaf(config, root):
+    edit_weights(root, lambda state: state.update(extra=np.zeros(3, np.float32)))
+
+
+def edit_weights(root, change):
+    path = root / "clip" / "model.safetensors"
+    state = safetensors.numpy.load_file(path)
+    change(state)
+    safetensors.numpy.save_file(state, path)
+
+
+class Hostile:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
+def hostile_archive(config, root):
+    with zipfile.ZipFile(root / "evil.pt", "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps(Hostile(root / "owned")))
+        archive.writestr("evil/version", "3")
+    config.backbone.path = str(root / "evil.pt")
+
+
+def unknown_method(config, root):
+    config.method.name = "mmpa"
+
+
+def unknown_option(config, root):
+    config.method.unlock().lenght = 3
+
+
+def wrong_subtree(config, root):
+    config.sharing.unlock().groop = "all"
+
+
+def wrong_divisor(config, root):
+    config.grouping.method.columns = config.method.columns = 15
+
+
+def no_such_weights(config, root):
+    config.backbone.path = str(root / "nowhere")
+
+
+BAD = {
+    truncated_image: ["oil/dog/0.png"],
+    empty_image: ["oil/dog/0.png"],
+    missing_image: ["dog", "oil"],
+    unknown_task: ["oli", "oil"],
+    missing_leaf: ["logit_scale"],
+    surplus_leaf: ["extra"],
+    hostile_archive: ["evil.pt"],
+    unknown_method: ["mmpa", "mmap"],
+    unknown_option: ["lenght", "length"],
+    wrong_subtree: ["groop"],
+    wrong_divisor: ["15", "64"],
+    no_such_weights: ["nowhere"],
+}
+
+
+@pytest.mark.parametrize("harm", BAD, ids=lambda harm: harm.__name__)
+def test_bad_input_is_one_sentence_and_exit_code_2(harm, files, tmp_path, monkeypatch, capsys):
+    for name in ("clip", "images"):
+        shutil.copytree(files / name, tmp_path / name)
+    config = make_config(tmp_path)
+    harm(config, tmp_path)
+    assert exit_code(config, tmp_path / "work", monkeypatch) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("error: ") and all(word in message for word in BAD[harm])
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_of_another_backbone_is_refused_and_kept(finished, tmp_path, monkeypatch, capsys):
+    for name, source in (("work", finished), ("images", None)):
+        shutil.copytree(source, tmp_path / name) if source else save_images(tmp_path / name)
+    save_clip(tmp_path / "clip", seed=5)
+    config = make_config(tmp_path)
+    kept = sorted(path.relative_to(finished) for path in (finished / "checkpoints").rglob("*"))
+    assert exit_code(config, tmp_path / "work", monkeypatch) == 2
+    assert "backbone" in capsys.readouterr().err
+    assert (
+        sorted(path.relative_to(tmp_path / "work") for path in (tmp_path / "work" / "checkpoints").rglob("*")) == kept
+    )
