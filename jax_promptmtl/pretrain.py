@@ -33,7 +33,7 @@ def read_corpus(config: Any, seed: int) -> tuple[clip_pretrain.Captions, clip_pr
 
 
 def view(config: Any, patches: int, step: int) -> dict[str, Any]:
-    """Return the options of the batch of a step: easy pictures first, then distorted and in colour; all patches last."""
+    """Return the options of the batch of a step: easy pictures first, then distorted and coloured; all patches last."""
     done = step / config.train.steps
     options = {"size": config.batch_size, "seed": config.seed, "patches": patches, "slot": config.slot}
     options["warp"] = float(np.interp(done, config.warp_ramp, (0, config.warp)))

@@ -2,6 +2,7 @@
 image at a time, in float64; and what sharing, weights, padding and the engine must keep."""
 
 import math
+import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from jax_promptmtl import clip_mtl, tree
-from jax_promptmtl.backbones.clip import CLIP, Backbone, ClipConfig
+from jax_promptmtl.backbones import convert
+from jax_promptmtl.backbones.clip import Backbone, ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer
 from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.engine import optim, step
@@ -20,6 +22,7 @@ from jax_promptmtl.engine.parallel import parallelize, replicate
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles 3 times faster
 TOKENIZER = Tokenizer([])  # a letter is a token
 SIZES = ClipConfig(12, 8, 4, 48, 2, 2, 20, TOKENIZER.vocab_size, 32, 2, 4, "quick_gelu")
 CLASSES = (("a", "bd"), ("e f", "g_h", "a"), ("bd", "kkk"))
@@ -53,10 +56,9 @@ def build(case, backbone):
 @pytest.fixture(scope="module")
 def backbone():
     """Return a random tiny CLIP, all leaves away from 0 and 1."""
-    inputs = jnp.zeros((1, SIZES.image_size, SIZES.image_size, 3)), jnp.zeros((1, 4), jnp.int32)
-    params = jax.jit(CLIP(SIZES).init)(jax.random.key(0), *inputs)["params"]
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: np.float32(leaf + rng.normal(0, 0.1, leaf.shape)), params)
+    rng, scales = np.random.default_rng(0), re.compile(r".*(/|_)scale")
+    draw = lambda path, leaf: rng.normal(bool(scales.fullmatch(path)), 0.2, leaf.shape).astype(np.float32)  # noqa: E731
+    params = tree.unflatten({path: draw(path, leaf) for path, leaf in tree.flatten(convert.shapes(SIZES)).items()})
     return Backbone("tiny", SIZES, params, TOKENIZER, {"image_size": 8}, "0" * 64)
 
 
@@ -85,7 +87,7 @@ def run(backbone):
             logits = problem.predict(problem.prepare(per_task, frozen), frozen, batch)
             return dict(loss=loss, sums=sums, logits=logits, per_task=grads, grads=collapse(grads)[0])
 
-        return problem, jax.jit(everything)
+        return problem, jax.jit(everything, compiler_options=FAST)
 
     def call(case, batch):
         if case not in compiled:
@@ -181,6 +183,15 @@ def reference(case, problem, batch, at_end):
     loss.backward()
     trained = {path for path, leaf in tree.flatten(problem.params).items() if leaf is not None}
     return [row.detach().numpy() for row in logits], loss.item(), {path: leaves[path].grad.numpy() for path in trained}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread():
+    """Keep torch's threads from waiting for each other: the reference's products are tiny."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("case", CASES)

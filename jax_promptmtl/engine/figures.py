@@ -140,7 +140,7 @@ def similarity_curves(
     mates = {(min(i, j), max(i, j)) for group in groups for i in group for j in group if i != j}
     pairs = [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     matrices = np.asarray(matrices)
-    power, unit = _unit(max((abs(matrices[:, i, j]).max() for i, j in pairs), default=0.0))
+    power, unit = _unit(max((float(abs(matrices[:, i, j]).max()) for i, j in pairs), default=0.0))
     matrices = matrices / 10.0**power
     pairs.sort(key=lambda pair: -matrices[-1][pair])
     with _figure(path, 7.2, 3.6) as figure:

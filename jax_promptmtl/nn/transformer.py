@@ -53,7 +53,7 @@ class LayerNorm(nn.LayerNorm):
     """LayerNorm with CLIP's epsilon, always in float32."""
 
     epsilon: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
 
 class Linear(nn.Module):

@@ -108,8 +108,9 @@ def row_spread():
     width, source = 12, np.random.default_rng(0).normal(size=(2, 2, 4)).astype(np.float32)
     tower = Transformer(2, 3, "quick_gelu")
     x = np.random.default_rng(1).normal(size=(2, 5, width)).astype(np.float32)
-    params = jax.jit(lambda: tower.init(jax.random.key(0), x, at=1))()
-    params = jax.tree.map(lambda leaf: 3 * leaf, params)
+    shapes = jax.eval_shape(lambda: tower.init(jax.random.key(0), x, at=1))
+    rng = np.random.default_rng(3)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
 
     def loss(scale):
         prompts = {k: jnp.kron(scale[k], source[k]) for k in range(2)}
