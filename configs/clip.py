@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from configs import mmap
 
 TOKENS = {"name": "tokens", "std": 0.02}
-PRESETS = {  # title, method, sharing, tuned weights, learning rate chosen on the tuning split
+PRESETS = {  # title, method, sharing, tuned weights, learning rate
     "zero_shot": ("zero-shot again", {"name": "none"}, {}, (), 0.0),
-    "full_ft": ("full fine-tuning", {"name": "none"}, {}, (".*",), 1e-4),
+    "full_ft": ("full fine-tuning", {"name": "none"}, {}, (".*",), 3e-4),
     "bitfit": ("BitFit", {"name": "none"}, {}, (".*/bias",), 1e-3),
     "coop": ("CoOp-MT", TOKENS | {"length": {"text": 8}, "depth": {"text": 1}}, {"text": "all"}, (), 1e-2),
     "vpt": ("VPT-MT", TOKENS | {"length": {"image": 8}, "depth": {"image": 4}}, {"image": "all"}, (), 1e-2),
@@ -23,7 +23,7 @@ PRESETS = {  # title, method, sharing, tuned weights, learning rate chosen on th
         TOKENS | {"length": {"text": 8, "image": 8}, "depth": {"text": 4, "image": 4}},
         {"text": "all", "image": "all"},
         (),
-        1e-2,
+        3e-3,
     ),
 }
 
