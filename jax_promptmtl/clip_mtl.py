@@ -155,6 +155,8 @@ def build(
 
 def trainable(params: PyTree, patterns: Sequence[str]) -> PyTree:
     """Return the mask of the tuned backbone weights; a pattern that matches nothing is an error."""
+    if isinstance(patterns, str):
+        raise UserError(f"config.tune is the text {patterns!r}; give a tuple of patterns, such as ({patterns!r},).")
     for pattern in patterns:
         if not any(tree.flatten(tree.mask_from_patterns(params, [pattern])).values()):
             path = next(iter(tree.flatten(params)))

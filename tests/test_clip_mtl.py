@@ -22,7 +22,7 @@ from jax_promptmtl.engine.parallel import parallelize, replicate
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
-FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles 3 times faster
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 TOKENIZER = Tokenizer([])  # a letter is a token
 SIZES = ClipConfig(12, 8, 4, 48, 2, 2, 20, TOKENIZER.vocab_size, 32, 2, 4, "quick_gelu")
 CLASSES = (("a", "bd"), ("e f", "g_h", "a"), ("bd", "kkk"))

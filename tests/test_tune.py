@@ -228,6 +228,10 @@ def wrong_subtree(config, root):
     config.sharing.unlock().groop = "all"
 
 
+def text_for_patterns(config, root):
+    config.unlock().tune = ".*"
+
+
 def wrong_divisor(config, root):
     config.grouping.method.columns = config.method.columns = 15
 
@@ -247,6 +251,7 @@ BAD = {
     unknown_method: ["mmpa", "mmap"],
     unknown_option: ["lenght", "length"],
     wrong_subtree: ["groop"],
+    text_for_patterns: ["tune", "tuple"],
     wrong_divisor: ["15", "64"],
     no_such_weights: ["nowhere"],
 }
