@@ -73,6 +73,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Run the job of a config into a work directory; with `dry_run`, only say what it would train."""
     start = time.perf_counter()
     job = prepare(config, workdir)
+    job.seconds["loading"] = time.perf_counter() - start
     if dry_run:
         describe(job)
         return
@@ -85,7 +86,6 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         params = train(job, problem, config, "train").params if problem_trains(problem) else problem.params
     with job.timed("evaluation"):
         after = job.evaluate(problem, params)
-    job.seconds["all"] = time.perf_counter() - start
     publish(job, problem, {BEFORE: before, config.title: after}, learned)
 
 
@@ -261,7 +261,7 @@ def publish(job: Job, problem: Problem, counts: dict[str, dict], learned: dict[s
         pictures=pictures,
         files={name: text for name, text in FILES.items() if (job.workdir / name).exists()},
     )
-    print(f"\n{report.table(record)}\n\n{path} has the pictures; {report.duration(job.seconds['all'])} in all.")
+    print(f"\n{report.table(record)}\n\n{path} has the pictures; {report.duration(sum(job.seconds.values()))} in all.")
 
 
 FILES = {

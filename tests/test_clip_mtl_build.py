@@ -94,3 +94,8 @@ def test_a_wrong_config_is_one_sentence(vit_b16, case):
     method, sharing, tune, template, message = ERRORS[case]
     with pytest.raises(UserError, match=message):
         build(vit_b16, method, sharing, tune, template)
+
+
+def test_a_text_in_place_of_patterns_is_refused():
+    with pytest.raises(UserError, match="tuple of patterns"):
+        clip_mtl.trainable({"fc": {"bias": 0}}, ".*")

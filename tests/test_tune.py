@@ -3,6 +3,7 @@
 import json
 import pathlib
 import pickle
+import re
 import shutil
 import zipfile
 
@@ -97,6 +98,14 @@ def test_the_job_leaves_what_it_promises(finished):
         with Image.open(finished / "figures" / f"{picture}.png") as image:
             assert min(image.size) > 100
     assert list((finished / "tensorboard").rglob("events*"))
+
+
+def test_the_report_adds_up_its_stages(finished):
+    row = re.compile(r"^\| ([a-z -]+) \| (?:(\d+) min )?([\d.]+) s \|$", re.MULTILINE)
+    found = row.findall((finished / "report.md").read_text())
+    rows = {name: 60 * float(minutes or 0) + float(seconds) for name, minutes, seconds in found}
+    assert set(rows) == {"loading", "zero-shot", "task grouping", "training", "evaluation", "all"}
+    assert abs(rows.pop("all") - sum(rows.values())) < 1
 
 
 def test_every_test_image_is_counted_once(finished):
@@ -228,10 +237,6 @@ def wrong_subtree(config, root):
     config.sharing.unlock().groop = "all"
 
 
-def text_for_patterns(config, root):
-    config.unlock().tune = ".*"
-
-
 def wrong_divisor(config, root):
     config.grouping.method.columns = config.method.columns = 15
 
@@ -251,7 +256,6 @@ BAD = {
     unknown_method: ["mmpa", "mmap"],
     unknown_option: ["lenght", "length"],
     wrong_subtree: ["groop"],
-    text_for_patterns: ["tune", "tuple"],
     wrong_divisor: ["15", "64"],
     no_such_weights: ["nowhere"],
 }
