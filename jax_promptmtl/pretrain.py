@@ -41,8 +41,11 @@ def view(config: Any, patches: int, step: int) -> dict[str, Any]:
     return options | {"keep": 1.0 if done >= 1 - config.whole_share else config.keep, "prompted": config.prompted}
 
 
-def run(config: Any, workdir: pathlib.Path, *, dry_run: bool = False) -> None:
-    """Pretrain and write `<workdir>/clip`: model.safetensors (float16), config.json, vocabulary, preprocessing."""
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Pretrain and write `<workdir>/clip`: model.safetensors (float16), config.json, vocabulary, preprocessing.
+
+    With `dry_run`, only say what would be trained.
+    """
     train, held = read_corpus(config.corpus, config.seed)
     sizes = ClipConfig(vocab_size=train.tokenizer.vocab_size, **config.clip)
     shapes = (1, sizes.image_size, sizes.image_size, 3), (1, sizes.context_length)
@@ -52,6 +55,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool = False) -> None:
         f"{len(train.masks):,} icons, {len(held.masks):,} held out, {len(train.vocabulary):,} words, "
         f"{len(train.labels)} concepts, {tree.count(params):,} parameters"
     )
+    if dry_run:
+        return
     patches = (sizes.image_size // sizes.patch_size) ** 2
     result = loop.train(
         clip_pretrain.build(sizes, params, train),

@@ -130,17 +130,22 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
     settings = plan(job, part)
     if pick(job.config.stage, ("train", "evaluate"), "stage") == "evaluate":
         require_finished(job.workdir, name, settings["steps"])
-    stream = partial(
-        sampler.batches,
+    stream = partial(training_batches, job, settings)
+    return loop.train(problem, stream, settings, job.workdir, name=name, **observers)
+
+
+def training_batches(job: Job, settings: Mapping[str, Any], start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    """Return the training batches of a plan from a step on."""
+    return sampler.batches(
         job.suite,
         job.preprocess,
         batch_size=settings["batch_size"],
         seed=job.config.seed,
+        start_step=start_step,
         kind=settings["sampler"],
         reduction=settings["reduction"],
         workers=job.config.workers,
     )
-    return loop.train(problem, lambda done: stream(start_step=done), settings, job.workdir, name=name, **observers)
 
 
 def require_finished(workdir: pathlib.Path, name: str, steps: int) -> None:
@@ -219,14 +224,9 @@ def describe(job: Job) -> None:
             print(f"  {path}: {'x'.join(map(str, leaf.shape))}")
     if problem_trains(problem):
         settings = plan(job, job.config)
+        batch = next(training_batches(job, settings, 0))
         print(f"steps: {settings['steps']:,}, {settings['steps_per_epoch']:,} per epoch")
-        print(f"memory of a step: {loop.memory(problem, first_batch(job, settings), settings) / 2**20:,.0f} MiB")
-
-
-def first_batch(job: Job, settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return one training batch."""
-    options = {"batch_size": settings["batch_size"], "kind": settings["sampler"], "reduction": settings["reduction"]}
-    return next(sampler.batches(job.suite, job.preprocess, seed=job.config.seed, **options))
+        print(f"memory of a step: {loop.memory(problem, batch, settings) / 2**20:,.0f} MiB")
 
 
 def trained_size(problem: Problem) -> int:
