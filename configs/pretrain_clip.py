@@ -1,24 +1,44 @@
-"""Pretrain the small CLIP that the package carries, on 18 k named icons.
+"""Pretrain the small CLIP that the package carries, on 18 k named icons: first plain pictures, then cluttered ones.
 
     pip install -e '.[pretrain]'
-    python -m jax_promptmtl.main --config=configs/pretrain_clip.py --workdir=runs/pretrain_clip
+    python -m jax_promptmtl.main --config=configs/pretrain_clip.py --workdir=runs/plain
+    python -m jax_promptmtl.main --config=configs/pretrain_clip.py:cluttered --config.start=runs/plain/clip \
+        --workdir=runs/cluttered
 
-The result is runs/pretrain_clip/clip; time and accuracy are in jax_promptmtl/assets/icon_clip/README.md.
+The result is runs/cluttered/clip; time and accuracy are in jax_promptmtl/assets/icon_clip/README.md.
 """
 
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
-    """Return the config."""
+def get_config(stage: str = "plain") -> ConfigDict:
+    """Return the config of a stage."""
+    return {"plain": plain, "cluttered": lambda: cluttered(plain())}[stage]()
+
+
+def cluttered(config: ConfigDict) -> ConfigDict:
+    """Return the config of the second stage: from trained weights, distorted and coloured pictures only."""
+    config.start = "runs/plain/clip"
+    config.cluttered = 0.65
+    config.warp_ramp = config.colour_ramp = (-2.0, -1.0)  # over before the first step
+    config.colour = 1.0
+    config.train.steps = 4500
+    config.train.optimizer.learning_rate = 2e-3
+    return config
+
+
+def plain() -> ConfigDict:
+    """Return the config of the first stage: from random weights, black on white at first, then plain colours."""
     config = ConfigDict()
     config.job = "pretrain"
     config.seed = 0
+    config.start = ""  # folder of the weights to start from; empty: random ones
     config.batch_size = 128  # images, each with a caption
     config.warp = 0.8  # final strength of the distortions, 0 to 1
     config.warp_ramp = (0.04, 0.4)  # shares of the steps between which they grow from 0
     config.colour = 0.95  # final share of the coloured pictures; the others are black on white
     config.colour_ramp = (0.12, 0.45)  # shares of the steps between which it grows from 0
+    config.cluttered = 0.0  # share of the pictures with patchy colours, rims, light, blur and noise
     config.keep = 0.5  # share of the patches that the image tower sees, except in the last part
     config.whole_share = 0.15  # last share of the steps, with all patches
     config.slot = 8  # random tokens per layer in a prompted step

@@ -38,6 +38,7 @@ class Captions:
       tokenizer: text to ids.
       length: ids in a row of text; a longer name loses its last words.
       extra: numbers of random concept names and of random words that join every batch as texts.
+      labels: the concept names that count, such as those of another corpus; all that occur when None.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Captions:
         tokenizer: Tokenizer,
         length: int,
         extra: tuple[int, int],
+        labels: Sequence[str] | None = None,
     ):
+        self.labels = tuple(sorted({concept for concept in concepts if concept}) if labels is None else labels)
+        concepts = [concept if concept in self.labels else None for concept in concepts]
         self.masks, self.words, self.concepts = masks, words, concepts
         self.tokenizer, self.length, self.extra = tokenizer, length, extra
-        self.labels = tuple(sorted({concept for concept in concepts if concept}))
         names = [{*row, *(concept or "").split()} for row, concept in zip(words, concepts, strict=True)]
         self.vocabulary = sorted(set().union(*names))
         self.column = {word: i for i, word in enumerate(self.vocabulary)}
@@ -62,12 +65,6 @@ class Captions:
         self.epoch = np.array([*range(len(masks)), *named])  # an icon with a concept comes twice
         root = np.sqrt(self.belongs.sum(axis=0))  # frequent words less often than they occur
         self.chance = root / root.sum()
-
-    def label_like(self, other: "Captions") -> "Captions":
-        """Take over the concept names of another corpus, so that labels mean the same; return self."""
-        self.labels = other.labels
-        self.concepts = [concept if concept in other.labels else None for concept in self.concepts]
-        return self
 
     def positives(self, icons: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
         """Return bool[len(icons), len(texts)], true where all words of the text belong to the icon."""
@@ -100,6 +97,7 @@ class Captions:
         seed: int,
         printed: float,
         warp: float,
+        cluttered: float,
         patches: int,
         keep: float,
         slot: int,
@@ -113,6 +111,7 @@ class Captions:
           seed: of the stream.
           printed: share of the images in black on white.
           warp: strength of the distortions of the images, 0 to 1.
+          cluttered: share of the images with patchy colours, rims, uneven light, blur and noise.
           patches: number of patches of an image.
           keep: share of the patches that the image tower sees, drawn per image.
           slot: prompt tokens per layer in a prompted step.
@@ -135,7 +134,7 @@ class Captions:
         width = slot if rng.random() < prompted else 0
         seen = np.argsort(rng.random((size, patches)), axis=1)[:, : round(keep * patches)]
         return {
-            "image": plain_batch(self.masks[icons], rng, printed, warp).astype(np.float32) / 127.5 - 1,
+            "image": plain_batch(self.masks[icons], rng, printed, warp, cluttered).astype(np.float32) / 127.5 - 1,
             "keep": np.sort(seen, axis=1).astype(np.int32),
             "tokens": np.insert(tokens, [1] * width, 0, axis=1),
             "slot": np.zeros((size, width), np.int32),

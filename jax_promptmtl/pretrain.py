@@ -14,6 +14,7 @@ from jax_promptmtl.backbones.clip import CLIP, ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
 from jax_promptmtl.data import icon_corpus
 from jax_promptmtl.engine import loop
+from jax_promptmtl.errors import UserError
 
 PIXELS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the towers see [-1, 1]
 
@@ -25,11 +26,13 @@ def read_corpus(config: Any, seed: int) -> tuple[clip_pretrain.Captions, clip_pr
     words = [[word for word in row if len(tokenizer.encode(word)) <= config.length - 2] for row in words]
     named = np.array([bool(row) for row in words])  # a few brands are too long to spell
     held = np.random.default_rng(seed).random(len(masks)) < config.held_out
-    parts = []
-    for chosen in (np.flatnonzero(named & ~held), np.flatnonzero(named & held)):
-        rows = [words[i] for i in chosen], [concepts[i] for i in chosen]
-        parts.append(clip_pretrain.Captions(masks[chosen], *rows, tokenizer, config.length, config.extra))
-    return parts[0], parts[1].label_like(parts[0])
+
+    def part(chosen: np.ndarray, labels: tuple[str, ...] | None = None) -> clip_pretrain.Captions:
+        rows = masks[chosen], [words[i] for i in chosen], [concepts[i] for i in chosen]
+        return clip_pretrain.Captions(*rows, tokenizer, config.length, config.extra, labels)
+
+    train = part(np.flatnonzero(named & ~held))
+    return train, part(np.flatnonzero(named & held), train.labels)
 
 
 def view(config: Any, patches: int, step: int) -> dict[str, Any]:
@@ -38,6 +41,7 @@ def view(config: Any, patches: int, step: int) -> dict[str, Any]:
     options = {"size": config.batch_size, "seed": config.seed, "patches": patches, "slot": config.slot}
     options["warp"] = float(np.interp(done, config.warp_ramp, (0, config.warp)))
     options["printed"] = float(np.interp(done, config.colour_ramp, (1, 1 - config.colour)))
+    options["cluttered"] = config.cluttered
     return options | {"keep": 1.0 if done >= 1 - config.whole_share else config.keep, "prompted": config.prompted}
 
 
@@ -48,9 +52,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """
     train, held = read_corpus(config.corpus, config.seed)
     sizes = ClipConfig(vocab_size=train.tokenizer.vocab_size, **config.clip)
-    shapes = (1, sizes.image_size, sizes.image_size, 3), (1, sizes.context_length)
-    inputs = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
-    params = jax.jit(CLIP(sizes).init)(jax.random.key(config.seed), *inputs)["params"]
+    params = initial(sizes, config.start, config.seed)
     print(
         f"{len(train.masks):,} icons, {len(held.masks):,} held out, {len(train.vocabulary):,} words, "
         f"{len(train.labels)} concepts, {tree.count(params):,} parameters"
@@ -68,6 +70,18 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     )
     save(workdir / "clip", sizes, result.params["backbone"], train.tokenizer)
     print(f"Saved {workdir / 'clip'} after {result.seconds / 60:.0f} minutes.")
+
+
+def initial(sizes: ClipConfig, start: str, seed: int) -> Any:
+    """Return the weights to start from: those of a folder of the same sizes, or random ones."""
+    if not start:
+        shapes = (1, sizes.image_size, sizes.image_size, 3), (1, sizes.context_length)
+        inputs = jnp.zeros(shapes[0]), jnp.zeros(shapes[1], jnp.int32)
+        return jax.jit(CLIP(sizes).init)(jax.random.key(seed), *inputs)["params"]
+    found, params, _ = convert.load(pathlib.Path(start), None)
+    if found != sizes:
+        raise UserError(f"The weights of config.start {start!r} have the sizes {found}, not {sizes} of config.clip.")
+    return jax.tree.map(jnp.asarray, params)
 
 
 def save(folder: pathlib.Path, sizes: ClipConfig, params: Any, tokenizer: Tokenizer) -> None:

@@ -14,7 +14,7 @@ from jax_promptmtl.clip_pretrain import MAX_SCALE, Captions, build, random_promp
 
 WORDS = [["red", "cat"], ["cat", "outline"], ["dog"], ["hot", "dog"], ["car"], ["car", "wash", "centre"]]
 CONCEPTS = ["cat", "cat", "dog", None, "racing car", None]
-OPTIONS = dict(size=4, seed=3, printed=0.2, warp=1.0, patches=9, keep=0.5, slot=2, prompted=0.5)
+OPTIONS = dict(size=4, seed=3, printed=0.2, warp=1.0, cluttered=0.3, patches=9, keep=0.5, slot=2, prompted=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +186,9 @@ def test_evaluation_shows_every_icon_with_a_concept_once(captions):
 
 
 def test_held_out_icons_take_over_the_labels(captions):
-    held = Captions(captions.masks[:2], [["bus"], ["cat"]], ["bus", "cat"], Tokenizer([]), length=13, extra=(1, 1))
-    assert held.label_like(captions).labels == captions.labels
+    rows = captions.masks[:2], [["bus"], ["cat"]], ["bus", "cat"]
+    held = Captions(*rows, Tokenizer([]), length=13, extra=(1, 1), labels=captions.labels)
+    assert held.labels == captions.labels
     assert [batch["label"].tolist() for batch in held.evaluation(1, seed=0)] == [[0]]
 
 

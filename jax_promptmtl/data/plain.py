@@ -1,10 +1,10 @@
-"""The rendering of the pretraining corpus: flat or shaded colours only, so that the four task styles stay unseen."""
+"""The rendering of the pretraining corpus: random colours, at times cluttered, never one of the four task styles."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from jax_promptmtl.data import raster
+from jax_promptmtl.data import clutter, raster
 from jax_promptmtl.data.raster import column
 
 Array = np.ndarray
@@ -13,13 +13,16 @@ CHUNK = 32  # masks at a time: their float copies stay in the cache
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def plain_batch(masks: Array, rng: np.random.Generator, printed: float = 0.0, warp: float = 1.0) -> Array:
+def plain_batch(
+    masks: Array, rng: np.random.Generator, printed: float = 0.0, warp: float = 1.0, cluttered: float = 0.0
+) -> Array:
     """Render glyphs in random flat colours or gradients after a random warp and change of stroke.
 
     Args:
       masks: uint8[B, H, H], 255 = ink.
       rng: the only source of randomness.
       printed: share of the pictures in black on white instead; easier, for the start of a pretraining.
+      cluttered: share of the pictures with patchy colours, rims, uneven light, blur and noise, see `clutter`.
       warp: strength of rotation, scaling, shift, shear, elastic warp and change of stroke, 0 to 1; likewise.
 
     Returns:
@@ -34,6 +37,9 @@ def plain_batch(masks: Array, rng: np.random.Generator, printed: float = 0.0, wa
         coverage = _coverage(masks[part], rng, warp)
         for channel, plane in enumerate(_paint(coverage, rng, printed)):
             out[part, ..., channel] = plane
+        busy = np.flatnonzero(rng.random(len(coverage)) < cluttered) if cluttered else []
+        if len(busy):
+            out[start + busy] = clutter.paint(coverage[busy], *_colours(len(busy), rng), rng)
     return out
 
 
