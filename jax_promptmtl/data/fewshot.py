@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from jax_promptmtl.errors import UserError
 
 VERSION = 1
+Names = Mapping[str, Mapping[str, Sequence[str]]]  # task -> class -> names
 Split = dict[str, dict[str, dict[str, list[str]]]]  # task -> class -> {"train": names, "test": names}
 
 
@@ -57,7 +58,7 @@ def order(
     return sorted(shuffled, key=turn.__getitem__)  # stable: the shuffle decides within a round
 
 
-def split(names: Mapping[str, Mapping[str, Sequence[str]]], *, shots: int, seed: int, reserve: int = 0) -> Split:
+def split(names: Names, *, shots: int, seed: int, reserve: int = 0, held_out: Names | None = None) -> Split:
     """Cut every class into `shots` training names and the rest for testing; a class with fewer gives all to training.
 
     Args:
@@ -65,6 +66,7 @@ def split(names: Mapping[str, Mapping[str, Sequence[str]]], *, shots: int, seed:
       shots: training examples per class.
       seed: draws the shots.
       reserve: names per class kept out of the test half, if more than `shots`, so that one test set serves all shots.
+      held_out: a test set of its own, task -> class -> names; then what is left of `names` is not used.
 
     Returns:
       task -> class -> {"train": names, "test": sorted names}.
@@ -77,8 +79,8 @@ def split(names: Mapping[str, Mapping[str, Sequence[str]]], *, shots: int, seed:
         result[task] = {}
         for class_name, members in classes.items():
             queue = order(members, seed=seed, task=task, class_name=class_name)
-            test = sorted(queue[max(shots, reserve) :])
-            result[task][class_name] = {"train": queue[:shots], "test": test}
+            rest = queue[max(shots, reserve) :] if held_out is None else held_out[task].get(class_name, ())
+            result[task][class_name] = {"train": queue[:shots], "test": sorted(rest)}
     return result
 
 
@@ -91,19 +93,19 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_manifest(path: str | os.PathLike, tasks: Split, *, shots: int, seed: int) -> str:
+def write_manifest(path: str | os.PathLike, tasks: Split, *, shots: int, seed: int, **about: Any) -> str:
     """Write a split with its hash, atomically.
 
     Args:
       path: the JSON file.
       tasks: see `split`; names are relative paths, never bare numbers.
-      shots, seed: how it was drawn, for the reader.
+      shots, seed, **about: how it was drawn; see `pin`.
 
     Returns:
       The sha256 of the tasks.
     """
     sha256 = digest(tasks)
-    manifest = {"version": VERSION, "shots": shots, "seed": seed, "sha256": sha256, "tasks": tasks}
+    manifest = {"version": VERSION, "shots": shots, "seed": seed, **about, "sha256": sha256, "tasks": tasks}
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -112,17 +114,18 @@ def write_manifest(path: str | os.PathLike, tasks: Split, *, shots: int, seed: i
     return sha256
 
 
-def read_manifest(path: str | os.PathLike) -> tuple[Split, str]:
-    """Read a split and check its hash.
+def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:
+    """Read a split, check its hash, and check that it is the one that was asked for.
 
     Args:
       path: a file of `write_manifest`.
+      **about: how the split should have been drawn, such as shots=6; what the manifest does not tell is not checked.
 
     Returns:
       (tasks, sha256).
 
     Raises:
-      UserError: unreadable, of another version, or changed since it was written.
+      UserError: unreadable, of another version, changed since it was written, or drawn otherwise.
     """
     try:
         manifest = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -139,4 +142,37 @@ def read_manifest(path: str | os.PathLike) -> tuple[Split, str]:
             f"Split manifest {str(path)!r} does not match its sha256 {sha256[:12]}: it was edited; restore it, or "
             "delete it to draw the split anew."
         )
+    for key, wanted in about.items():
+        if manifest.get(key, wanted) != wanted:
+            raise UserError(
+                f"Split manifest {str(path)!r} has {key}={manifest[key]!r}, but the config asks for {key}={wanted!r}; "
+                "change the config, or give another manifest."
+            )
     return tasks, sha256
+
+
+def pin(path: str | os.PathLike, draw: Callable[[], Split], **about: Any) -> tuple[Split, str]:
+    """Read the split of a manifest; where there is none yet, draw it and write it first.
+
+    Args:
+      path: the manifest; empty keeps none and draws every time.
+      draw: makes the split.
+      **about: `shots`, `seed` and what else the draw depends on; an older manifest must agree.
+
+    Returns:
+      (tasks, sha256); see `read_manifest`.
+
+    Raises:
+      UserError: see `read_manifest`; or the manifest cannot be written.
+    """
+    if not path:
+        split = draw()
+        return split, digest(split)
+    if not pathlib.Path(path).exists():
+        try:
+            write_manifest(path, draw(), **about)
+        except OSError as error:
+            raise UserError(
+                f"Cannot write the split {str(path)!r} ({error.strerror}); set `manifest` elsewhere."
+            ) from None
+    return read_manifest(path, **about)

@@ -89,3 +89,34 @@ def test_manifest_of_another_version_is_one_sentence(tmp_path):
     path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
     with pytest.raises(UserError, match="has version 9; legal: 1"):
         fewshot.read_manifest(path)
+
+
+def test_held_out_names_test_and_the_rest_is_not_used():
+    held_out = {"art": {"car": ["art/car/z.png", "art/car/y.png"]}}
+    halves = draw(3, names={"art": NAMES["art"]}, held_out=held_out)["art"]
+    assert halves["car"] == {"train": draw(3)["art"]["car"]["train"], "test": ["art/car/y.png", "art/car/z.png"]}
+    assert halves["cup"]["test"] == []
+
+
+def test_pin_draws_once_and_refuses_another_draw(tmp_path):
+    path, draws = tmp_path / "split.json", []
+
+    def counted():
+        draws.append(1)
+        return draw(3)
+
+    about = {"shots": 3, "seed": 0, "pool": "union"}
+    assert (
+        fewshot.pin(path, counted, **about) == fewshot.pin(path, counted, **about) == (draw(3), fewshot.digest(draw(3)))
+    )
+    assert len(draws) == 1
+    assert fewshot.pin(path, counted, shots=3, seed=0, reserve=12)[0] == draw(3)  # what it does not tell is not checked
+    with pytest.raises(UserError, match=r"has shots=3, but the config asks for shots=6; change the config"):
+        fewshot.pin(path, counted, **(about | {"shots": 6}))
+    assert fewshot.pin("", counted, **about) == fewshot.pin(path, counted, **about) and len(draws) == 2
+
+
+def test_pin_where_nothing_can_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write the split '.*split\.json' \(.*\); set `manifest` elsewhere"):
+        fewshot.pin(tmp_path / "file" / "split.json", lambda: draw(3), shots=3, seed=0)

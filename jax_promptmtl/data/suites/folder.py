@@ -2,14 +2,17 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from jax_promptmtl.data import fewshot
 from jax_promptmtl.data.source import FileSource, Suite, Task
 from jax_promptmtl.errors import UserError, pick
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-Tree = dict[str, dict[str, list[str]]]  # task -> class -> sorted paths relative to the root
+NAMED = 5  # files that a message lists
+Tree = dict[str, dict[str, list[str]]]  # task -> class -> paths relative to the root
 
 
 def scan(root: str | os.PathLike) -> Tree:
@@ -22,39 +25,131 @@ def scan(root: str | os.PathLike) -> Tree:
       task -> class -> paths relative to the root, with forward slashes.
 
     Raises:
-      UserError: there is no such folder, no task, a task without classes, or a class without images.
+      UserError: there is no such folder, no task, a task without classes, a class without images, or an empty file.
     """
-    root = pathlib.Path(root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"There is no data folder {str(root)!r}; give a folder of the form root/<task>/<class>/*.jpg.")
+    root = folder(root, "root/<task>/<class>/*.jpg")
+    sizes: dict[str, int] = {}
     tree: Tree = {}
     for task in _folders(root, "tasks"):
         tree[task.name] = {}
-        for folder in _folders(task, "classes"):
-            files = sorted(f.relative_to(root).as_posix() for f in folder.rglob("*") if _is_image(f))
-            if not files:
-                raise UserError(
-                    f"Class {folder.name!r} of task {task.name!r} has no images in {str(folder)!r}; legal endings: "
-                    f"{', '.join(SUFFIXES)}; add images or remove the folder."
-                )
-            tree[task.name][folder.name] = files
+        for place in _folders(task, "classes"):
+            files = {f"{task.name}/{place.name}/{file}": size for file, size in class_images(place).items()}
+            tree[task.name][place.name] = list(files)
+            sizes |= files
+    refuse_empty(sizes, root)
     return tree
 
 
+def folder(path: str | os.PathLike, layout: str) -> pathlib.Path:
+    """Return the path of a folder that exists; `layout` is what the message says it should hold."""
+    place = pathlib.Path(path).expanduser()
+    if not place.is_dir():
+        raise UserError(f"There is no data folder {str(place)!r}; give a folder of the form {layout}.")
+    return place
+
+
 def _folders(parent: pathlib.Path, what: str) -> list[pathlib.Path]:
-    folders = sorted(f for f in parent.iterdir() if f.is_dir() and not f.name.startswith("."))
+    folders = subfolders(parent)
     if not folders:
         raise UserError(f"Folder {str(parent)!r} has no {what}; expected subfolders root/<task>/<class>/*.jpg.")
     return folders
 
 
-def _is_image(file: pathlib.Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+def subfolders(parent: pathlib.Path) -> list[pathlib.Path]:
+    """Return the folders in a folder, sorted, without the hidden ones."""
+    return sorted(f for f in parent.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def build(
-    *, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, tasks: Sequence[str] = (), manifest: str = ""
-) -> Suite:
+def class_images(place: pathlib.Path) -> dict[str, int]:
+    """Return the `listing` of a class's folder, which must not be empty."""
+    files = listing(str(place))
+    if not files:
+        raise UserError(
+            f"Class {place.name!r} of task {place.parent.name!r} has no images in {str(place)!r}; legal endings: "
+            f"{', '.join(SUFFIXES)}; add images or remove the folder."
+        )
+    return files
+
+
+def listing(place: str) -> dict[str, int]:
+    """Return {path below a folder: bytes} of its images, sorted; a broken link has 0 bytes."""
+    sizes: dict[str, int] = {}
+    for entry in os.scandir(place):
+        if entry.is_dir() and not entry.name.startswith("."):
+            sizes |= {f"{entry.name}/{name}": size for name, size in listing(entry.path).items()}
+        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
+            sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
+    return dict(sorted(sizes.items()))
+
+
+def refuse_empty(sizes: Mapping[str, int], root: str | os.PathLike) -> None:
+    """Name the files that have no content, before a run comes across them."""
+    if empty := [name for name, size in sizes.items() if not size]:
+        raise UserError(
+            f"Files {some(empty)} in {str(root)!r} are empty (0 bytes) or broken links; restore or remove them."
+        )
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first names, and how many others there are.
+
+    >>> some("ab"), some("abcdefgh")
+    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 3 others")
+    """
+    names = list(names)
+    more = f" and {len(names) - NAMED:,} others" if len(names) > NAMED else ""
+    return ", ".join(repr(name) for name in names[:NAMED]) + more
+
+
+def squash(name: str) -> str:
+    """Return a name without case, spaces and marks, so that all its spellings are one.
+
+    >>> squash("Real World") == squash("real_world") == squash("RealWorld")
+    True
+    """
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def spelled(parent: pathlib.Path, names: Iterable[str]) -> dict[str, pathlib.Path]:
+    """Return {name: folder} of those names that a folder has in any spelling; twice the same is an error."""
+    found: dict[str, pathlib.Path] = {}
+    legal = {squash(name): name for name in names}
+    for place in subfolders(parent):
+        name = legal.get(squash(place.name))
+        if name in found:
+            raise UserError(
+                f"Folders {found[name].name!r} and {place.name!r} in {str(parent)!r} are both {name!r}; remove one."
+            )
+        if name is not None:
+            found[name] = place
+    return found
+
+
+def locate(root: str | os.PathLike, names: Iterable[str], inside: str, layout: str) -> dict[str, pathlib.Path]:
+    """Find a data set's folders, in any spelling, in the root or in a folder of the root that bears its name.
+
+    Args:
+      root: what the user gave.
+      names: the folders that must be there.
+      inside: the squashed start of the data set's own name, such as "officehome".
+      layout: what the message says should be there.
+
+    Returns:
+      {name: folder}.
+
+    Raises:
+      UserError: some folder is missing, or there twice.
+    """
+    root, names = folder(root, layout), list(names)
+    homes = [root, *(place for place in subfolders(root) if squash(place.name).startswith(inside))]
+    found = max((spelled(home, names) for home in homes), key=len)
+    if missing := [name for name in names if name not in found]:
+        place = next(iter(found.values())).parent if found else root
+        raise UserError(f"Folder {str(place)!r} has no {some(missing)}; expected {layout}.")
+    return {name: found[name] for name in names}
+
+
+def build(*, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, manifest: str = "") -> Suite:
     """Build a suite of a folder tree with a few-shot split that is drawn once and then kept.
 
     Args:
@@ -62,55 +157,78 @@ def build(
       shots: training images per class; the others are the test set.
       seed: draws the shots.
       reserve: images per class kept out of the test set, if more than `shots`, so that one test set serves all shots.
-      tasks: which tasks, in this order; empty for all.
       manifest: the split's file, read if it exists, else written; empty for one beside the tasks.
 
     Returns:
-      A suite of one task per chosen subfolder.
+      A suite of one task per subfolder.
 
     Raises:
       UserError: see `scan`; or the manifest names a task, class or image that is not there.
     """
-    tree = scan(root)
-    tree = {pick(task, tree, "task"): tree[task] for task in (tasks or tree)}
-    root = str(pathlib.Path(root).expanduser())
-    path = pathlib.Path(manifest or f"{root}/split_shots{shots}_seed{seed}_reserve{reserve}.json")
-    if not path.exists():
-        everything = scan(root)  # the manifest covers all tasks, whichever this run wants
-        split = fewshot.split(everything, shots=shots, seed=seed, reserve=reserve)
-        try:
-            fewshot.write_manifest(path, split, shots=shots, seed=seed)
-        except OSError as error:
-            raise UserError(
-                f"Cannot write the split {str(path)!r} ({error.strerror}); set `manifest` elsewhere."
-            ) from None
-    split, sha256 = fewshot.read_manifest(path)
-    _check(split, scan(root), path)
-    return Suite("folder", tuple(_task(root, task, split, path) for task in tree), sha256)
+    home = pathlib.Path(root).expanduser()
+    return suite("folder", home, scan(home), manifest=manifest, shots=shots, seed=seed, reserve=reserve)
 
 
-def _check(split: fewshot.Split, tree: Tree, path: pathlib.Path) -> None:
+def suite(
+    name: str,
+    root: pathlib.Path,
+    tree: Tree,
+    *,
+    manifest: str,
+    held_out: Tree | None = None,
+    paths: Mapping[str, str] | None = None,
+    **draw: Any,
+) -> Suite:
+    """Build a suite of listed files with a few-shot split that is drawn once and then kept.
+
+    Args:
+      name: of the suite.
+      root: the folder that the paths are relative to.
+      tree: task -> class -> names to draw from; labels follow the order of the classes.
+      manifest: the split's file, read if it exists, else written; empty for one in the root.
+      held_out: a test set of its own; None tests on what the draw leaves.
+      paths: name -> path relative to the root, where the two differ.
+      **draw: `shots`, `seed`, `reserve`, and other entries of the manifest that tell this split from another.
+
+    Returns:
+      A suite of one task per task of the tree.
+
+    Raises:
+      UserError: the manifest was edited, drawn otherwise, or names a task, class or image that is not there.
+    """
+    how = {key: draw[key] for key in ("shots", "seed", "reserve")}
+    told = "_".join(f"{key}{value}" for key, value in (how | draw).items())
+    path = pathlib.Path(manifest or root / f"split_{told}.json")
+    split, sha256 = fewshot.pin(path, lambda: fewshot.split(tree, held_out=held_out, **how), **draw)
+    _check(split, [tree, held_out or {}], path)
+    tasks = []
+    for task, classes in tree.items():
+        pick(task, split, f"task of the split {str(path)!r}")
+        chosen = {c: split[task][c] for c in classes if c in split[task]}
+        train, test = (_source(root, chosen, half, paths) for half in ("train", "test"))
+        tasks.append(Task(task, tuple(c.replace("_", " ") for c in chosen), train, test))
+    return Suite(name, tuple(tasks), sha256)
+
+
+def _check(split: fewshot.Split, trees: list[Tree], path: pathlib.Path) -> None:
     """Refuse a manifest that names what is not in the folder."""
-    where = f"split {str(path)!r}; delete it to draw the split anew"
     for task, classes in split.items():
-        pick(task, tree, f"task of the split {str(path)!r}")
+        pick(task, trees[0], f"task of the split {str(path)!r}")
         for class_name, halves in classes.items():
-            pick(class_name, tree[task], f"class of task {task!r} of the split {str(path)!r}")
-            missing = sorted({*halves["train"], *halves["test"]} - set(tree[task][class_name]))
+            pick(class_name, trees[0][task], f"class of task {task!r} of the split {str(path)!r}")
+            there = {name for tree in trees for name in tree.get(task, {}).get(class_name, ())}
+            missing = sorted({*halves["train"], *halves["test"]} - there)
             if missing:
                 raise UserError(
-                    f"Image {missing[0]!r} and {len(missing) - 1} others of the {where}, or restore the missing images."
+                    f"Image {missing[0]!r} and {len(missing) - 1} others of the split {str(path)!r} are not there; "
+                    "restore them, or delete the split to draw it anew."
                 )
 
 
-def _task(root: str, task: str, split: fewshot.Split, path: pathlib.Path) -> Task:
-    """Make one task of its part of the split."""
-    pick(task, split, f"task of the split {str(path)!r}")
-    classes = sorted(split[task])
-    halves = {}
-    for half in ("train", "test"):
-        pairs = [(name, label) for label, c in enumerate(classes) for name in split[task][c][half]]
-        halves[half] = FileSource(root, tuple(name for name, _ in pairs), tuple(label for _, label in pairs))
-    if not len(halves["test"]):
-        raise UserError(f"Task {task!r} has no images left for the test; ask for fewer shots or add images.")
-    return Task(task, tuple(name.replace("_", " ") for name in classes), halves["train"], halves["test"])
+def _source(
+    root: pathlib.Path, classes: Mapping[str, Mapping[str, list[str]]], half: str, paths: Mapping[str, str] | None
+) -> FileSource:
+    """Make one half of a task of its part of the split."""
+    pairs = [(name, label) for label, halves in enumerate(classes.values()) for name in halves[half]]
+    files = (paths[name] if paths else name for name, _ in pairs)
+    return FileSource(str(root), tuple(files), tuple(label for _, label in pairs))

@@ -1,6 +1,7 @@
 """Any prepared TFDS image classification data sets, one task each, read without tensorflow."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -17,11 +18,13 @@ class TfdsSource:
       builder: a prepared builder.
       split: its split, slices such as "train[:80%]" included.
       image, label: names of the two features.
+      classes: names of the classes to keep; a label is a position among them.
     """
 
-    def __init__(self, builder: Any, split: str, image: str, label: str):
-        self.image, self.label = image, label
-        self.prefix = f"{builder.info.full_name}:{split}"
+    def __init__(self, builder: Any, split: str, image: str, label: str, classes: Sequence[str]):
+        known = builder.info.features[label].names
+        self.image, self.label, self.classes = image, label, classes
+        self.relabel = {known.index(name): i for i, name in enumerate(classes)}
         try:
             self.records = builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
         except NotImplementedError as error:
@@ -34,27 +37,38 @@ class TfdsSource:
                 f"TFDS data set {builder.info.full_name!r} has no split {split!r}; legal values: "
                 f"{', '.join(builder.info.splits)} and slices of them ({error})."
             ) from None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}[{i:07d}]" for i in range(len(self)))
+        self.names = tuple(f"{builder.info.full_name}:{split}[{i:07d}]" for i in range(len(self.records)))
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[index]
-        name = f"{self.prefix}[{index:07d}]"
-        return {"image": images.decode(record[self.image], name), "label": int(record[self.label])}
+        image = images.decode(record[self.image], self.names[index])
+        return {"image": image, "label": self.relabel[int(record[self.label])]}
 
-    def labels(self) -> list[int]:
-        """Read all labels without decoding an image."""
-        return [int(record[self.label]) for record in self.records]
+    def members(self) -> dict[str, list[str]]:
+        """Read all labels, without decoding an image, and return {class: names of its records}."""
+        found: dict[str, list[str]] = {name: [] for name in self.classes}
+        for name, record in zip(self.names, self.records, strict=True):
+            label = self.relabel.get(int(record[self.label]))
+            if label is not None:
+                found[self.classes[label]].append(name)
+        return found
+
+    def subset(self, names: Iterable[str], where: str) -> Subset:
+        """Return the records of these names; `where` says who names them."""
+        number = {name: index for index, name in enumerate(self.names)}
+        names = list(names)
+        if strange := [name for name in names if name not in number]:
+            raise UserError(f"Record {strange[0]!r} of the {where} is not in the prepared data; draw the split anew.")
+        return Subset(self, tuple(number[name] for name in names))
 
 
 def build(
     *,
     names: Sequence[str],
+    classes: Sequence[str] = (),
     shots: int = 0,
     seed: int = 0,
     data_dir: str = "",
@@ -62,36 +76,57 @@ def build(
     test_split: str = "test",
     image: str = "image",
     label: str = "label",
+    manifest: str = "",
 ) -> Suite:
     """Build a suite of prepared data sets.
 
     Args:
       names: TFDS names such as "domainnet/real", one task each.
+      classes: names of the classes to keep, in the order of the labels; empty for all.
       shots: training images per class; 0 for all.
       seed: draws the shots.
       data_dir: the TFDS folder; empty for TFDS's own default.
       train_split, test_split: names of the splits.
       image, label: names of the features.
+      manifest: the split's file, read if it exists, else written; empty draws anew, which reads every record.
 
     Returns:
       A suite of one task per name.
 
     Raises:
-      UserError: a data set is unknown, not prepared, or lacks a feature or split.
+      UserError: a data set is unknown, not prepared, or lacks a feature, class or split.
     """
     if not names:
         raise UserError("The tfds suite has no data sets; set `names` to one or more TFDS names, one task each.")
-    tasks, chosen = [], {}
+    opened = {name: _builder(name, data_dir) for name in names}
+    kept = {name: _classes(builder, name, classes, image, label) for name, builder in opened.items()}
+    halves = {
+        half: {name: TfdsSource(builder, split, image, label, kept[name]) for name, builder in opened.items()}
+        for half, split in (("train", train_split), ("test", test_split))
+    }
+
+    def draw() -> fewshot.Split:
+        learn, held_out = ({name: source.members() for name, source in halves[h].items()} for h in ("train", "test"))
+        return fewshot.split(learn, shots=shots or sys.maxsize, seed=seed, held_out=held_out)
+
+    about = {"shots": shots, "seed": seed, "classes": fewshot.digest(kept)[:12]}
+    split, sha256 = fewshot.pin(manifest, draw, **about)
+    where, tasks = f"split {manifest!r}", []
     for name in names:
-        builder = _builder(name, data_dir)
-        for feature in (image, label):
-            pick(feature, builder.info.features, f"feature of TFDS data set {name!r}")
-        classes = tuple(c.replace("_", " ") for c in builder.info.features[label].names)
-        train = TfdsSource(builder, train_split, image, label)
-        indices = _shots(train, name, shots, seed) if shots else range(len(train))
-        tasks.append(Task(name, classes, Subset(train, indices), TfdsSource(builder, test_split, image, label)))
-        chosen[name] = [builder.info.full_name, train_split, test_split, list(indices)]
-    return Suite("tfds", tuple(tasks), fewshot.digest(chosen))
+        chosen = split[pick(name, split, f"task of the {where}")].values()
+        train, test = (
+            halves[h][name].subset((record for c in chosen for record in c[h]), where) for h in ("train", "test")
+        )
+        tasks.append(Task(name, tuple(c.replace("_", " ") for c in kept[name]), train, test))
+    return Suite("tfds", tuple(tasks), sha256)
+
+
+def _classes(builder: Any, name: str, classes: Sequence[str], image: str, label: str) -> list[str]:
+    """Return the classes to keep, after a look whether the features and classes are there."""
+    for feature in (image, label):
+        pick(feature, builder.info.features, f"feature of TFDS data set {name!r}")
+    known = builder.info.features[label].names
+    return [pick(c, known, f"class of TFDS data set {name!r}") for c in classes or known]
 
 
 def _builder(name: str, data_dir: str) -> Any:
@@ -107,15 +142,3 @@ def _builder(name: str, data_dir: str) -> Any:
             "file_format='array_record', or set `data_dir`."
         )
     return builder
-
-
-def _shots(source: TfdsSource, task: str, shots: int, seed: int) -> list[int]:
-    """Choose nested shots per class; records have no names of their own, so their numbers stand for them."""
-    members: dict[int, list[str]] = {}
-    for index, label in enumerate(source.labels()):
-        members.setdefault(label, []).append(f"{index:09d}")
-    chosen = []
-    for label in sorted(members):
-        queue = fewshot.order(members[label], seed=seed, task=task, class_name=str(label))
-        chosen += [int(index) for index in queue[:shots]]
-    return chosen
