@@ -8,16 +8,18 @@ groups, the paper's 0.13 M) and wide (148,176). The schedule is SGD 0.0035, mome
 a first epoch at 1e-5 and then cosine per epoch (Dassl).
 """
 
+import pathlib
+import runpy
+
 from ml_collections import ConfigDict
 
-from configs import mmap
-
+base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("mmap.py")))["get_config"]
 PRESETS = {"paper_budget": (14, 14, 128), "wide": (16, 16, 128)}  # prompt length b, source rows m, source columns n
 
 
 def get_config(preset: str = "paper_budget") -> ConfigDict:
     """Return the config of a preset."""
-    config = mmap.get_config()
+    config = base_config()
     config.template = "a photo of a {}."
     config.backbone.path = "ViT-B-16.pt"
     config.suite = ConfigDict()

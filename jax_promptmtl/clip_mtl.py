@@ -1,18 +1,23 @@
 """Multi-task image classification with a CLIP: class texts, mixed-task image batches, loss and prediction.
 
 Written once for every method: prompts come in as {tower: {layer: tokens}}, tuned weights as leaves of the backbone.
+What does not depend on the trained parameters is computed once, when the problem is built; what does not depend on the
+images, once per step or evaluation; what tasks or classes have in common, once for all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange, repeat
+from einops import rearrange
+from jax.extend.core import Var
 
 from jax_promptmtl import tree
-from jax_promptmtl.backbones.clip import Backbone, score
+from jax_promptmtl.backbones.clip import Backbone, narrow, score
+from jax_promptmtl.backbones.packing import Packed, pack
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.problem import Problem
@@ -41,18 +46,6 @@ def class_tokens(backbone: Backbone, class_names: Sequence[str], template: str, 
     return np.insert(tokens, [1] * slot, 0, axis=1).astype(np.int32)
 
 
-def stack_tokens(backbone: Backbone, tasks: Sequence, template: str, slot: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class texts of all tasks, cut after the last end-of-text token, and which of them are real.
-
-    Returns:
-      int32[T, C, N] with C the largest class count, and bool[T, C].
-    """
-    rows = [class_tokens(backbone, task.class_names, template, slot) for task in tasks]
-    count, length = max(map(len, rows)), 1 + max(int(row.argmax(axis=1).max()) for row in rows)
-    tokens = np.stack([np.pad(row[:, :length], ((0, count - len(row)), (0, 0)), mode="edge") for row in rows])
-    return tokens, np.array([[c < len(row) for c in range(count)] for row in rows])
-
-
 def initialise(method: Any, vectors: Mapping[str, np.ndarray], key: Array) -> dict[str, PyTree]:
     """Return a method's parameters, every subtree [S, ...] with each slot drawn for itself."""
     counts = {name: int(vector.max()) + 1 for name, vector in vectors.items()}
@@ -67,14 +60,19 @@ def initialise(method: Any, vectors: Mapping[str, np.ndarray], key: Array) -> di
     }
 
 
-def make_method(config: Mapping[str, Any], towers: Mapping[str, tuple[int, int]]) -> Any:
-    """Construct the method that `config["name"]` names, with the other keys as its options."""
+def make_method(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:
+    """Construct the method that `config["name"]` names.
+
+    Args:
+      config: the name; the other keys are the method's options.
+      sizes: what a method may know of the backbone, `towers` and `embed_dim`; it gets those that it declares.
+    """
     options = {key: value for key, value in config.items() if key != "name"}
     constructor = METHODS[pick(config["name"], METHODS, "method")]
-    legal = [field for field in constructor.__dataclass_fields__ if field not in ("parent", "name", "towers")]
+    fields = [field for field in constructor.__dataclass_fields__ if field not in ("parent", "name")]
     for option in options:
-        pick(option, legal, f"option of the method {config['name']!r}")
-    return constructor(towers=towers, **options)
+        pick(option, [field for field in fields if field not in sizes], f"option of the method {config['name']!r}")
+    return constructor(**{name: size for name, size in sizes.items() if name in fields}, **options)
 
 
 def build(
@@ -87,6 +85,10 @@ def build(
     template: str,
     seed: int,
     groups: Sequence[Sequence[int]],
+    dtype: str = "float32",
+    remat: bool = False,
+    class_chunk: int = 0,
+    task_gradients: bool = True,
 ) -> Problem:
     """Join backbone, method and suite into a problem.
 
@@ -99,12 +101,18 @@ def build(
       template: of the class texts, such as "a photo of a {}.".
       seed: of the initial parameters.
       groups: partition of the task numbers, read where sharing is "group".
+      dtype: of the frozen towers' matrices and biases, float32 or bfloat16.
+      remat: save memory by computing the inside of every block again in the backward pass.
+      class_chunk: save memory by encoding about so many class texts at a time; 0 is all.
+      task_gradients: give each task's replica of shared parameters exactly that task's gradient, which task grouping
+        reads. Without it, tasks whose text prompts are the same parameters share one encoding of the class texts, and
+        only the sum of their gradients is right, which is all that an optimiser reads.
 
     Raises:
       UserError: an unknown method, option, sharing or pattern.
     """
-    tasks, model = suite.tasks, backbone.model
-    prompter = make_method(method, backbone.config.towers)
+    tasks, model = suite.tasks, backbone.model.clone(remat=remat)
+    prompter = make_method(method, {"towers": backbone.config.towers, "embed_dim": backbone.config.embed_dim})
     vectors = {name: slots(kind, len(tasks), groups) for name, kind in sharing.items()}
     full = {
         "backbone": backbone.params,
@@ -115,31 +123,57 @@ def build(
         "method": jax.tree.map(lambda _: True, full["method"]),
     }
     params, frozen = tree.partition(full, mask)
-    shapes = jax.eval_shape(lambda: prompter.apply({"params": jax.tree.map(lambda leaf: leaf[0], full["method"])}))
+    frozen["backbone"] = narrow(frozen["backbone"], dtype)
+    one = jax.tree.map(lambda leaf: leaf[0], full["method"])
+    shapes = jax.eval_shape(lambda: prompter.apply({"params": one}))
     slot = shapes["text"][0].shape[0] if 0 in shapes.get("text", {}) else 0
-    tokens, real = stack_tokens(backbone, tasks, template, slot)
+    tokens = [class_tokens(backbone, task.class_names, template, slot) for task in tasks]
+    real = np.arange(max(map(len, tokens))) < np.array([[len(rows)] for rows in tokens])
+    used = reads(lambda p: prompter.apply({"params": p}).get("text", {}), one)
+    together = pack(tokens, same([vectors[name] for name in sorted(used)], len(tasks)), class_chunk)
+    apart = pack(tokens, range(len(tasks)), class_chunk) if used and task_gradients else together
+    tuned = {tower: any(tree.flatten(mask["backbone"][tower]).values()) for tower in ("image", "text")}
+    if not used and not tuned["text"]:
+        frozen["classes"] = constant(partial(encode_classes, model, texts=together), backbone.params)
 
     def expand(params):
         return {"backbone": params["backbone"], "method": expand_slots(params["method"], vectors)}
 
-    def prepare(per_task, frozen):
-        weights = tree.merge(per_task["backbone"], frozen["backbone"])
-        prompts = jax.vmap(lambda p, _: prompter.apply({"params": p}))(per_task["method"], jnp.arange(len(tasks)))
+    def prepare(per_task, frozen, texts=together):
+        weights, method = tree.merge(per_task["backbone"], frozen["backbone"]), per_task["method"]
+        prompts = jax.vmap(lambda p, _: prompter.apply({"params": p}))(method, jnp.arange(len(tasks)))
+        classes = frozen.get("classes")
+        if classes is None:
+            classes = encode_classes(model, weights, prompts.get("text", {}), slot, texts=texts)
         return {
             "backbone": per_task["backbone"],
-            "classes": encode_classes(model, weights, tokens, prompts.get("text", {}), slot),
+            "classes": adapt("text", method, classes) if "text" in prompter.adapts else classes,
             "image": prompts.get("image", {}),
+            "method": method if "image" in prompter.adapts else {},
         }
+
+    def adapt(tower, params, features):
+        apply = partial(prompter.apply, method="adapt")
+        return jax.vmap(lambda p, x: apply({"params": p}, tower, x))(params, features)
 
     def predict(prepared, frozen, batch):
         weights, task = tree.merge(prepared["backbone"], frozen["backbone"]), batch["task"]
-        prompts = {layer: rows[task] for layer, rows in prepared["image"].items()}
-        features: Any = model.apply({"params": weights}, batch["image"], prompts, method="encode_image")
-        logits = score(features, prepared["classes"][task], weights["logit_scale"])
+        features = batch.get("features")
+        if features is None:
+            prompts = {"prompts": prepared["image"], "rows": task} if prepared["image"] else {}
+            features = model.apply({"params": weights}, batch["image"], **prompts, method="encode_image")
+        elif prepared["image"] or tuned["image"]:
+            raise UserError("The batch has features of images, but this method changes the image tower; give images.")
+        if "image" in prompter.adapts:  # every task's on all rows: that is tiny, parameters gathered per row are not
+            everywhere = jnp.broadcast_to(features, (len(tasks), *features.shape))
+            features = adapt("image", prepared["method"], everywhere)[task, jnp.arange(len(task))]
+        # All tasks' classes on all rows as well: one small product instead of class features gathered per row.
+        logits = score(features, rearrange(prepared["classes"], "t c e -> (t c) e"), weights["logit_scale"])
+        logits = jnp.take_along_axis(logits.reshape(len(task), len(tasks), -1), task[:, None, None], axis=1)[:, 0]
         return jnp.where(jnp.asarray(real)[task], logits, -jnp.inf)
 
     def loss(per_task, frozen, batch, rng):
-        return cross_entropy(predict(prepare(per_task, frozen), frozen, batch), batch, len(tasks))
+        return cross_entropy(predict(prepare(per_task, frozen, apart), frozen, batch), batch, len(tasks))
 
     about = {
         "backbone": {"name": backbone.name, "sha256": backbone.sha256, "activation": backbone.config.activation},
@@ -164,23 +198,79 @@ def trainable(params: PyTree, patterns: Sequence[str]) -> PyTree:
     return tree.mask_from_patterns(params, patterns)
 
 
-def encode_classes(model: Any, weights: PyTree, tokens: np.ndarray, prompts: Mapping[int, Array], slot: int) -> Array:
+def reads(function: Callable[[dict[str, PyTree]], PyTree], params: dict[str, PyTree]) -> set[str]:
+    """Return the names of the subtrees that the result of a function depends on.
+
+    >>> sorted(reads(lambda p: p["a"] + p["b"], {"a": 1.0, "b": 2.0, "c": 3.0}))
+    ['a', 'b']
+    """
+    jaxpr = jax.make_jaxpr(function)(params).jaxpr
+    needed = set(filter(lambda var: isinstance(var, Var), jaxpr.outvars))
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            needed.update(var for var in equation.invars if isinstance(var, Var))
+    names = [name for name in sorted(params) for _ in jax.tree.leaves(params[name])]
+    return {name for name, var in zip(names, jaxpr.invars, strict=True) if var in needed}
+
+
+def same(vectors: Sequence[np.ndarray], num_tasks: int) -> list[int]:
+    """Number the tasks by what they read: those with equal slots in all vectors get one number, counting from 0.
+
+    >>> same([np.array([0, 0, 1, 0]), np.array([2, 2, 2, 1])], 4)
+    [0, 0, 1, 2]
+    """
+    keys = [tuple(int(vector[task]) for vector in vectors) for task in range(num_tasks)]
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [number[key] for key in keys]
+
+
+def constant(function: Callable[[PyTree], Array], params: PyTree) -> Array:
+    """Return the result for weights that training does not change; of shapes, its shape."""
+    abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params))
+    return jax.eval_shape(function, params) if abstract else jax.jit(function)(params)
+
+
+def encode_classes(
+    model: Any, weights: PyTree, prompts: Mapping[int, Array] | None = None, slot: int = 0, *, texts: Packed
+) -> Array:
     """Return the class features of all tasks, float[T, C, E].
 
     Args:
-      tokens: int[T, C, N].
-      prompts: layer -> float[T, P, D]. Without any, equal texts of several tasks are encoded once.
+      model: the CLIP.
+      weights: of the CLIP.
+      prompts: layer -> float[T, P, D]; the tasks of a set of `texts` have the same.
       slot: placeholders in every row.
+      texts: class texts; each set's beginning is encoded once, then its ends.
     """
-    num_tasks, num_classes, _ = tokens.shape
-    rows = rearrange(tokens, "t c n -> (t c) n")
-    if not prompts:
-        rows, where = np.unique(rows, axis=0, return_inverse=True)
-        features = model.apply({"params": weights}, jnp.asarray(rows), method="encode_text")[where.reshape(-1)]
-    else:
-        per_row = {layer: repeat(p, "t p d -> (t c) p d", c=num_classes) for layer, p in prompts.items()}
-        features = model.apply({"params": weights}, jnp.asarray(rows), per_row, slot=slot, method="encode_text")
-    return rearrange(features, "(t c) e -> t c e", t=num_tasks)
+    apply = partial(model.apply, {"params": weights})
+    prompts = prompts or {}
+    if len(texts.first) < len(texts.where):
+        prompts = {layer: rows[texts.first] for layer, rows in prompts.items()}
+    past = apply(texts.start, prompts, slot=slot, method="remember_text")
+
+    def finish(ends):
+        rows = [rearrange(x, "u r n -> (u r) n") for x in ends]
+        return rearrange(apply(past, *rows, method="finish_text"), "(u r) n e -> u r n e", u=len(texts.first))
+
+    ends = [rearrange(x, "u (k r) n -> k u r n", k=texts.chunks) for x in texts.ends]
+    if texts.chunks == 1:
+        features = finish([x[0] for x in ends])
+    else:  # one chunk's activations at a time, in the backward pass too
+        chunks = jax.lax.map(jax.checkpoint(finish), jax.tree.map(jnp.asarray, ends))
+        features = rearrange(chunks, "k u r n e -> u (k r) n e")
+    return features[tuple(np.moveaxis(texts.where, -1, 0))]
+
+
+def encode_images(backbone: Backbone, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield batches with `features` float[B, E] of the untuned image tower in place of `image`.
+
+    Every method that leaves that tower alone takes them: zero-shot, CoOp, CLIP-Adapter.
+    """
+    encode = jax.jit(lambda params, image: backbone.model.apply({"params": params}, image, method="encode_image"))
+    params = jax.device_put(backbone.params)
+    for batch in batches:
+        rest = {key: value for key, value in batch.items() if key != "image"}
+        yield rest | {"features": np.asarray(encode(params, batch["image"]))}
 
 
 def cross_entropy(logits: Array, batch: Mapping[str, Array], num_tasks: int) -> tuple[Array, dict[str, Array]]:

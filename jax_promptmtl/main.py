@@ -8,20 +8,20 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import pretrain, tune
+from jax_promptmtl import benchmark, pretrain, tune
 from jax_promptmtl.engine.preemption import Preempted
 from jax_promptmtl.errors import UserError, pick
 
-JOBS = {"pretrain": pretrain.run, "tune": tune.run}
+JOBS = {"benchmark": benchmark.run, "pretrain": pretrain.run, "tune": tune.run}
 EXIT_USER, EXIT_AGAIN = 2, 75
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<name of the config file> when empty.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, parameters and memory, and stop.")
 
@@ -66,8 +66,8 @@ def start(argv: Sequence[str]) -> None:
         print(json.dumps(config.to_dict(), indent=2))
         return
     logging.set_verbosity(logging.ERROR)
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]).stem
-    workdir = pathlib.Path(WORKDIR.value or f"runs/{name}")
+    name, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    workdir = pathlib.Path(WORKDIR.value or "runs/" + "_".join(filter(None, (pathlib.Path(name).stem, preset))))
     if not DRY_RUN.value:
         write_config(config, workdir)
     JOBS[pick(config.job, JOBS, "job")](config, workdir, dry_run=DRY_RUN.value)
@@ -84,10 +84,10 @@ def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
         ) from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run and return the exit code."""
+def guard(job: Callable[[], None]) -> int:
+    """Do a job of the command line and return the exit code."""
     try:
-        start(sys.argv if argv is None else argv)
+        job()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER
@@ -95,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(stopped, file=sys.stderr)
         return EXIT_AGAIN
     return os.EX_OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run and return the exit code."""
+    return guard(lambda: start(sys.argv if argv is None else argv))
 
 
 if __name__ == "__main__":

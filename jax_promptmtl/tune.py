@@ -6,7 +6,7 @@ import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,12 +16,12 @@ import numpy as np
 from jax_promptmtl import clip_mtl, grouping, tree
 from jax_promptmtl.backbones.clip import Backbone
 from jax_promptmtl.backbones.load import load
-from jax_promptmtl.data import sampler, suites
+from jax_promptmtl.data import predictions, sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.engine import figures, loop, report, step
 from jax_promptmtl.errors import UserError, pick
-from jax_promptmtl.partition import Groups, partition
+from jax_promptmtl.partition import Groups, Partition, partition
 from jax_promptmtl.problem import Problem
 
 BEFORE = "zero-shot"
@@ -39,25 +39,32 @@ class Job:
     backbone: Backbone
     preprocess: Preprocess
     seconds: dict[str, float] = field(default_factory=dict)
+    quiet: bool = False  # says nothing
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Return the task names."""
         return tuple(task.name for task in self.suite.tasks)
 
+    def say(self, line: str) -> None:
+        """Print a line unless the job is quiet."""
+        if not self.quiet:
+            print(line, flush=True)
+
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Announce a stage and keep its wall time."""
-        print(f"{stage} ...", flush=True)
+        self.say(f"{stage} ...")
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
 
-    def problem(self, part: Mapping[str, Any], groups: Groups) -> Problem:
-        """Build the problem of a config section with `method`, `sharing` and `tune`."""
+    def problem(self, part: Mapping[str, Any], groups: Groups, *, task_gradients: bool = False) -> Problem:
+        """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.build`."""
         options = {key: part[key] for key in ("method", "sharing", "tune")}
         about = {"template": self.config.template, "seed": self.config.seed, "groups": groups}
-        return clip_mtl.build(self.suite, self.backbone, **options, **about)
+        savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
+        return clip_mtl.build(self.suite, self.backbone, **options, **about, **savings)
 
     def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """Return the test images of all tasks, in order."""
@@ -69,6 +76,25 @@ class Job:
         return step.evaluate(problem, params, problem.frozen, self.test_batches(), mode=self.config.parallel)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a method is worth on a suite of T tasks.
+
+    Attributes:
+      counts: `correct` int[T], `count` int[T], `prediction` and `label` int[all test images], task after task.
+      trainable: number of trained parameters.
+      total: number of all parameters.
+      steps: optimiser steps; 0 where nothing is trained.
+      images_per_second: of training, without compilation; 0 where it was not measured.
+    """
+
+    counts: dict[str, np.ndarray]
+    trainable: int
+    total: int
+    steps: int = 0
+    images_per_second: float = 0.0
+
+
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Run the job of a config into a work directory; with `dry_run`, only say what it would train."""
     start = time.perf_counter()
@@ -77,16 +103,29 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         describe(job)
         return
-    none = job.problem(ZERO_SHOT, whole(job))
     with job.timed("zero-shot"):
-        before = job.evaluate(none, none.params)
+        before = measure_before(job)
     groups, learned = find_groups(job)
-    problem = job.problem(config, groups)
+    publish(job, before, measure(job, groups), learned)
+
+
+def measure_before(job: Job) -> dict[str, np.ndarray]:
+    """Return the counts of the backbone as it is."""
+    none = job.problem(ZERO_SHOT, whole(job))
+    return job.evaluate(none, none.params)
+
+
+def measure(job: Job, groups: Groups) -> Outcome:
+    """Train the method of a config with given task groups, and evaluate it."""
+    problem = job.problem(job.config, groups)
+    trained = loop.Result(problem.params, 0, None, 0.0, 0.0)
     with job.timed("training"):
-        params = train(job, problem, config, "train").params if problem_trains(problem) else problem.params
+        if problem_trains(problem):
+            trained = train(job, problem, job.config, "train")
     with job.timed("evaluation"):
-        after = job.evaluate(problem, params)
-    publish(job, problem, {BEFORE: before, config.title: after}, learned)
+        counts = job.evaluate(problem, trained.params)
+    sizes = tree.count(problem.params), trained_size(problem)
+    return Outcome(counts, *sizes, trained.step, trained.images_per_second)
 
 
 def prepare(config: Any, workdir: pathlib.Path) -> Job:
@@ -94,9 +133,10 @@ def prepare(config: Any, workdir: pathlib.Path) -> Job:
     suite = suites.build(config.suite)
     backbone = load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer)
     preprocess = Preprocess(**backbone.preprocess, **config.augment)
-    print(f"suite {suite.name}: " + "; ".join(describe_task(task) for task in suite.tasks))
-    print(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
-    return Job(config, workdir, suite, backbone, preprocess)
+    job = Job(config, workdir, suite, backbone, preprocess)
+    job.say(f"suite {suite.name}: " + "; ".join(describe_task(task) for task in suite.tasks))
+    job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
+    return job
 
 
 def describe_task(task: Any) -> str:
@@ -164,13 +204,28 @@ def find_groups(job: Job) -> tuple[Groups, dict[str, Any] | None]:
     if pick(source, ("learn", "random", "one", "given"), "grouping source") == "one" or len(job.tasks) == 1:
         return whole(job), None
     with job.timed("task grouping"):
-        content = learn_groups(job)
-    groups = grouping.load_groups(job.workdir / "grouping.json", job.tasks)
-    print("groups: " + "; ".join(" + ".join(group) for group in content["groups"]))
+        similarity, found, content = learn_groups(job)
+        grouping.save(job.workdir / "grouping.json", content)
+        draw_groups(job, similarity, found)
+    job.say("groups: " + spell(found.groups, job.tasks))
+    groups = drawn_groups(job.config, found.groups)
     if source == "random":
-        groups = grouping.random_groups(groups, job.config.seed)
-        print("random groups instead: " + "; ".join(" + ".join(job.tasks[t] for t in group) for group in groups))
+        job.say("random groups instead: " + spell(groups, job.tasks))
     return groups, content
+
+
+def drawn_groups(config: Any, learned: Groups) -> Groups:
+    """Return the learned groups, or random ones of the same sizes where the config wants those."""
+    return grouping.random_groups(learned, config.seed) if config.grouping.source == "random" else learned
+
+
+def spell(groups: Groups, tasks: Sequence[str]) -> str:
+    """Return groups as text.
+
+    >>> spell(((0, 2), (1,)), ("ink", "oil", "wax"))
+    'ink + wax; oil'
+    """
+    return "; ".join(" + ".join(tasks[task] for task in group) for group in groups)
 
 
 def check_groups(named: Iterable[Iterable[str]], tasks: tuple[str, ...]) -> Groups:
@@ -181,25 +236,26 @@ def check_groups(named: Iterable[Iterable[str]], tasks: tuple[str, ...]) -> Grou
     return tuple(tuple(tasks.index(name) for name in group) for group in named)
 
 
-def learn_groups(job: Job) -> dict[str, Any]:
-    """Train the global prompts, take gradient snapshots, search the best partition (eq. 8); write grouping.json."""
+def learn_groups(job: Job) -> tuple[grouping.Similarity, Partition, dict[str, Any]]:
+    """Train the global prompts, take gradient snapshots, search the best partition (eq. 8).
+
+    Returns:
+      The snapshots, what was found, and the content of grouping.json.
+    """
     options = job.config.grouping
     settings = plan(job, options)
     similarity = grouping.Similarity(
         job.tasks, settings["steps_per_epoch"], round(options.warmup_epochs * settings["steps_per_epoch"])
     )
     observers = {"observe": grouping.observe, "on_observed": similarity.add_observed}
-    train(job, job.problem(options, whole(job)), options, "global", **observers)
+    train(job, job.problem(options, whole(job), task_gradients=True), options, "global", **observers)
     rule = {"objective": options.objective, "singletons": options.singletons, "num_groups": options.num_groups or None}
     found = partition(similarity.matrix(options.similarity), top=RANKING, **rule)
     share = grouping.stability(similarity, found.groups, options.similarity, **rule)
-    content = grouping.report(similarity, found, kind=options.similarity, stable=share, **rule)
-    grouping.save(job.workdir / "grouping.json", content)
-    draw_groups(job, similarity, found)
-    return content
+    return similarity, found, grouping.report(similarity, found, kind=options.similarity, stable=share, **rule)
 
 
-def draw_groups(job: Job, similarity: grouping.Similarity, found: Any) -> None:
+def draw_groups(job: Job, similarity: grouping.Similarity, found: Partition) -> None:
     """Draw what the grouping saw."""
     folder = job.workdir / "figures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,19 +287,20 @@ def describe(job: Job) -> None:
 
 def trained_size(problem: Problem) -> int:
     """Return the number of all parameters, trainable and frozen."""
-    return tree.count(problem.params) + tree.count(problem.frozen)
+    return tree.count(problem.params) + sum(tree.count(problem.frozen[part]) for part in problem.params)
 
 
-def publish(job: Job, problem: Problem, counts: dict[str, dict], learned: dict[str, Any] | None) -> None:
+def publish(job: Job, before: dict[str, np.ndarray], outcome: Outcome, learned: dict[str, Any] | None) -> None:
     """Print the table and write report.md with its pictures."""
+    counts = {BEFORE: before, job.config.title: outcome.counts}
     record = report.results(
         job.tasks,
-        counts[BEFORE]["count"].tolist(),
+        before["count"].tolist(),
         {name: count["correct"].tolist() for name, count in counts.items()},
-        trainable=tree.count(problem.params),
-        total=trained_size(problem),
+        trainable=outcome.trainable,
+        total=outcome.total,
     )
-    pictures = draw_results(job, {name: count["prediction"] for name, count in counts.items()})
+    pictures = draw_results(job, counts)
     if learned:
         pictures |= {
             "figures/similarity.png": "Similarity of the tasks' gradients; groups are framed.",
@@ -274,13 +331,14 @@ FILES = {
 }
 
 
-def draw_results(job: Job, predictions: Mapping[str, np.ndarray]) -> dict[str, str]:
+def draw_results(job: Job, counts: Mapping[str, dict[str, np.ndarray]]) -> dict[str, str]:
     """Draw training curves, test examples and gains per class; return {path: caption}."""
     folder = job.workdir / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    before, after = predictions.values()
-    figures.example_grid(folder / "examples.png", examples(job.suite, before, after), *predictions)
-    figures.class_gains(folder / "classes.png", *gains(job.suite, before, after), "gain over zero-shot, points")
+    before, after = (count["prediction"] for count in counts.values())
+    names, gains = predictions.gains(job.suite, next(iter(counts.values()))["label"], before, after)
+    figures.example_grid(folder / "examples.png", predictions.examples(job.suite, before, after), *counts)
+    figures.class_gains(folder / "classes.png", names, gains, "gain over zero-shot, points")
     pictures = {
         "figures/examples.png": "Test images that the two models see differently, then others.",
         "figures/classes.png": "Gain of each class over zero-shot, all tasks together.",
@@ -290,60 +348,3 @@ def draw_results(job: Job, predictions: Mapping[str, np.ndarray]) -> dict[str, s
         figures.curves(folder / "curves.png", [json.loads(line) for line in metrics.read_text().splitlines()])
         pictures["figures/curves.png"] = "Loss and accuracy on the training batches."
     return pictures
-
-
-def examples(suite: Suite, before: np.ndarray, after: np.ndarray, most: int = 8) -> list[dict[str, Any]]:
-    """Choose test images of each task, those whose prediction changed first, evenly over the test set."""
-    rows, start = [], 0
-    for task in suite.tasks:
-        part = slice(start, start + len(task.test))
-        start = part.stop
-        changed = np.flatnonzero(before[part] != after[part])
-        same = np.flatnonzero(before[part] == after[part])
-        share = min(len(changed), most * 3 // 4)
-        chosen = [*spread(changed, share), *spread(same, most - share)]
-        items = [task.test[int(i)] for i in chosen]
-        rows.append(
-            {
-                "task": task.name,
-                "images": [item["image"] for item in items],
-                "labels": [task.class_names[item["label"]] for item in items],
-                "before": [task.class_names[before[part][i]] for i in chosen],
-                "after": [task.class_names[after[part][i]] for i in chosen],
-            }
-        )
-    return rows
-
-
-def spread(numbers: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` of the numbers, evenly spaced.
-
-    >>> spread(np.arange(10), 3).tolist()
-    [0, 4, 9]
-    """
-    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).astype(int)]
-
-
-def gains(suite: Suite, before: np.ndarray, after: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Return class names and their gains in points over all test images with that name."""
-    truth = np.array(
-        [task.class_names[int(task.test[i]["label"])] for task in suite.tasks for i in range(len(task.test))]
-    )
-    spelled = [
-        np.array(
-            [
-                task.class_names[int(label)]
-                for task, part in zip(suite.tasks, split_tasks(suite, guess), strict=True)
-                for label in part
-            ]
-        )
-        for guess in (before, after)
-    ]
-    names = sorted(set(truth))
-    right = [[(guess == truth)[truth == name].mean() for name in names] for guess in spelled]
-    return names, 100 * (np.array(right[1]) - np.array(right[0]))
-
-
-def split_tasks(suite: Suite, values: np.ndarray) -> list[np.ndarray]:
-    """Cut values of all test images into one array per task."""
-    return np.split(values, np.cumsum([len(task.test) for task in suite.tasks])[:-1])

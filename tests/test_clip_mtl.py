@@ -7,13 +7,13 @@ from functools import partial
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jax_promptmtl import clip_mtl, tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.clip import Backbone, ClipConfig
+from jax_promptmtl.backbones.packing import pack
 from jax_promptmtl.backbones.tokenizer import Tokenizer
 from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.engine import optim, step
@@ -301,51 +301,34 @@ def test_logits_are_minus_infinity_beyond_the_classes_of_the_task(run):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.grads))
 
 
-def test_texts_that_several_tasks_share_are_encoded_once():
-    table = np.random.default_rng(0).normal(size=(5, 4))
-    seen = []
-
-    class Model:
-        def apply(self, variables, rows, *prompts, **options):
-            seen.append(np.asarray(rows))
-            return jnp.asarray(np.asarray(rows) @ table)
-
-    tokens = np.random.default_rng(1).integers(0, 9, (3, 4, 5))
-    tokens[1], tokens[2, 1] = tokens[0, [2, 1, 0, 0]], tokens[0, 3]
-    features = clip_mtl.encode_classes(Model(), {}, tokens, {}, 0)
-    np.testing.assert_allclose(features, tokens @ table, rtol=1e-5)
-    assert len(seen) == 1 and len(seen[0]) == len(np.unique(tokens.reshape(-1, 5), axis=0)) == 7
-    clip_mtl.encode_classes(Model(), {}, tokens, {0: jnp.zeros((3, 2, 8))}, 2)
-    assert len(seen[1]) == 12  # prompts may differ between tasks
-
-
 def test_token_rows_are_start_slot_text_and_end(backbone):
     row = clip_mtl.class_tokens(backbone, ["g_h"], TEMPLATE, slot=3)[0]
     text = TOKENIZER.encode("p g h.")
     assert row.dtype == np.int32 and len(row) == SIZES.context_length
     assert row.tolist() == [TOKENIZER.start, 0, 0, 0, *text, TOKENIZER.end] + [0] * (20 - 5 - len(text))
-    tokens, real = clip_mtl.stack_tokens(backbone, suite().tasks, TEMPLATE, 3)
-    assert tokens.shape == (3, 3, 1 + 3 + len(TOKENIZER.encode("p kkk.")) + 1)
-    assert real.tolist() == [[True, True, False], [True, True, True], [True, True, False]]
-    ends = [[4 + len(TOKENIZER.encode(TEMPLATE.format(name.replace("_", " ")))) for name in names] for names in CLASSES]
-    assert [row[:n].tolist() for row, n in zip(tokens.argmax(axis=-1), map(len, CLASSES), strict=True)] == ends
 
 
 @pytest.mark.parametrize("slot", [0, 3])
-def test_cutting_texts_after_the_last_end_changes_nothing(backbone, slot):
-    cut, _ = clip_mtl.stack_tokens(backbone, suite().tasks, TEMPLATE, slot)
+def test_cutting_rows_after_the_last_end_and_packing_them_change_nothing(backbone, slot):
     rows = [clip_mtl.class_tokens(backbone, names, TEMPLATE, slot) for names in CLASSES]
-    rng = np.random.default_rng(0)
+    rng, count = np.random.default_rng(0), [len(names) for names in CLASSES]
     prompts = {k: rng.normal(size=(3, slot, SIZES.text_width)).astype(np.float32) for k in range(2) if slot}
+    per_row = {k: np.repeat(x, count, axis=0) for k, x in prompts.items()}
+    long, sets = np.concatenate(rows), (range(3) if slot else [0] * 3)
 
     @jax.jit
     def encode(weights, prompts):
-        full = np.stack([np.pad(row, ((0, 3 - len(row)), (0, 0)), mode="edge") for row in rows])
-        assert full.shape[2] == SIZES.context_length > cut.shape[2]
-        return [clip_mtl.encode_classes(backbone.model, weights, t, prompts, slot) for t in (cut, full)]
+        whole, cut = (
+            backbone.model.apply({"params": weights}, tokens, per_row, slot=slot, method="encode_text")
+            for tokens in (long, long[:, : 1 + long.argmax(axis=1).max()])
+        )
+        return whole, cut, clip_mtl.encode_classes(backbone.model, weights, prompts, slot, texts=pack(rows, sets))
 
-    short, long = encode(backbone.params, prompts)
-    np.testing.assert_allclose(short, long, rtol=1e-5, atol=1e-5)
+    whole, cut, packed = encode(backbone.params, prompts)
+    np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-5)
+    assert packed.shape == (3, 3, SIZES.embed_dim)
+    flat = np.concatenate([task[:n] for task, n in zip(packed, count, strict=True)])
+    np.testing.assert_allclose(flat, whole, rtol=1e-5, atol=1e-5)
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

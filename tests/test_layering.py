@@ -11,11 +11,12 @@ from jax_promptmtl.methods import METHODS
 
 PACKAGE = pathlib.Path(jax_promptmtl.__file__).parent
 RANKS = {
-    0: "errors nn tree problem metrics data",
+    0: "errors nn tree problem metrics data typeset",
     1: "backbones methods sharing tasks partition",
-    2: "clip_mtl video_mtl clip_pretrain grouping",
+    2: "clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
     3: "engine",
-    4: "main __main__ pretrain tune predict export benchmark report check_data",
+    4: "main __main__ pretrain tune predict export benchmark report check_data claim memory records tables"
+    " video video_pretrain bench bench_cells bench_flops bench_page bench_torch bench_turns bench_worker",
 }
 RANK = {unit: rank for rank, units in RANKS.items() for unit in units.split()}
 TOP = max(RANKS)
@@ -105,7 +106,8 @@ def test_absl_is_only_in_main(file):
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_no_torch_and_no_tensorflow(file):
     roots = {name.split(".")[0] for name in imports(file.read_text("utf-8"))}
-    assert not roots & {"torch", "torchvision", "tensorflow", "transformers", "open_clip"}
+    allowed = {"torch", "transformers"} if name_of(file) == "bench_torch.py" else set()  # what the benchmark beats
+    assert not roots & {"torch", "torchvision", "tensorflow", "transformers", "open_clip"} - allowed
 
 
 @pytest.mark.parametrize("file", [*sorted((PACKAGE / "engine").glob("*.py")), PACKAGE / "clip_mtl.py"], ids=name_of)

@@ -7,7 +7,6 @@ import re
 import shutil
 import zipfile
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -15,34 +14,8 @@ from PIL import Image
 
 from configs import mmap
 from jax_promptmtl import main, tune
-from jax_promptmtl.backbones import convert
-from jax_promptmtl.backbones.clip import ClipConfig
-from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
 from jax_promptmtl.errors import UserError
-
-CLASSES = ("cat", "dog", "red_fox")
-TASKS = ("ink", "oil", "pen", "wax")
-
-
-def save_clip(folder, seed=0):
-    """Save a random CLIP of width 64 with two layers, eight-pixel images and a learnt vocabulary."""
-    tokenizer = Tokenizer(learn_merges([name.replace("_", " ") for name in CLASSES], 20))
-    config = ClipConfig(16, 8, 4, 64, 2, 1, 16, tokenizer.vocab_size, 64, 2, 1, "quick_gelu")
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), convert.shapes(config))
-    params["logit_scale"] = np.float32(2.0)
-    convert.save(folder, config, params)
-    tokenizer.save(folder)
-
-
-def save_images(root, per_class=4):
-    """Save random images root/<task>/<class>/<i>.png."""
-    rng = np.random.default_rng(1)
-    for task in TASKS:
-        for name in CLASSES:
-            (root / task / name).mkdir(parents=True)
-            for i in range(per_class):
-                Image.fromarray(rng.integers(0, 255, (9, 10, 3), np.uint8)).save(root / task / name / f"{i}.png")
+from tests.tiny import CLASSES, TASKS, save_clip, save_images
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 After openai/CLIP `clip/model.py`. Sizes come from the weights (`convert.load`); nothing here knows 512 or 768.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from jax_promptmtl.nn.transformer import LayerNorm, LayerPrompts, Linear, Transformer
+from jax_promptmtl import tree
+from jax_promptmtl.errors import pick
+from jax_promptmtl.nn.transformer import LayerNorm, LayerPrompts, Linear, Memory, Transformer, at_least_float32
 
 Array = jax.Array
 
@@ -58,14 +61,23 @@ class ImageTower(nn.Module):
     """The vision transformer: class token, patches, `ln_pre`, blocks, `ln_post` on the class token, projection."""
 
     config: ClipConfig
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, image: Array, prompts: LayerPrompts | None = None, *, keep: Array | None = None) -> Array:
+    def __call__(
+        self,
+        image: Array,
+        prompts: LayerPrompts | None = None,
+        *,
+        rows: Array | None = None,
+        keep: Array | None = None,
+    ) -> Array:
         """Encode images.
 
         Args:
           image: float[B, H, W, 3], normalised.
           prompts: layer -> tokens after the class token, without position; those of layer 0 pass `ln_pre`.
+          rows: int[B], which prompts each image has, where `prompts` are float[T, P, D].
           keep: int[B, n], the patches to see; all when None. Dropping patches at random speeds pretraining up (FLIP).
 
         Returns:
@@ -82,16 +94,28 @@ class ImageTower(nn.Module):
             x = jnp.concatenate([x[:, :1], jnp.take_along_axis(x, 1 + keep[..., None], axis=1)], axis=1)
         x = ln_pre(x)
         prompts = {k: ln_pre(tokens) if k == 0 else tokens for k, tokens in (prompts or {}).items()}
-        x = Transformer(c.image_layers, c.image_heads, c.activation, name="transformer")(x, prompts, at=1)
+        transformer = Transformer(c.image_layers, c.image_heads, c.activation, remat=self.remat, name="transformer")
+        x = transformer(x, prompts, at=1, rows=rows, read=jnp.zeros((len(x), 1), int))
         return Linear(c.embed_dim, use_bias=False, name="projection")(LayerNorm(name="ln_post")(x[:, 0]))
 
 
 class TextTower(nn.Module):
-    """The causal text transformer, read at the end-of-text token, which has the largest id."""
+    """The causal text transformer, read at the end-of-text token, which has the largest id.
+
+    Texts with one beginning need it once: `remember` it, then `finish` the texts. That equals encoding whole rows.
+    """
 
     config: ClipConfig
+    remat: bool = False
 
-    @nn.compact
+    def setup(self):
+        c = self.config
+        self.token = nn.Embed(c.vocab_size, c.text_width, embedding_init=nn.initializers.normal(0.02))
+        self.position = self.param("position", nn.initializers.normal(0.01), (c.context_length, c.text_width))
+        self.transformer = Transformer(c.text_layers, c.text_heads, c.activation, causal=True, remat=self.remat)
+        self.ln_final = LayerNorm()
+        self.projection = Linear(c.embed_dim, use_bias=False)
+
     def __call__(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> Array:
         """Encode token rows.
 
@@ -104,17 +128,46 @@ class TextTower(nn.Module):
         Returns:
           float[B, E], not normalised.
         """
-        c = self.config
-        embedding = nn.Embed(c.vocab_size, c.text_width, embedding_init=nn.initializers.normal(0.02), name="token")
-        positions = self.param("position", nn.initializers.normal(0.01), (c.context_length, c.text_width))
-        x = embedding(tokens).astype(jnp.float32) + positions[: tokens.shape[1]]
-        prompts = {
-            k: rows + positions[1 : 1 + rows.shape[-2]] if k == 0 else rows for k, rows in (prompts or {}).items()
-        }
-        transformer = Transformer(c.text_layers, c.text_heads, c.activation, causal=True, name="transformer")
-        x = transformer(x, prompts, at=1, width=slot)
-        read = x[jnp.arange(x.shape[0]), tokens.argmax(axis=-1)]
-        return Linear(c.embed_dim, use_bias=False, name="projection")(LayerNorm(name="ln_final")(read))
+        x = self.token(tokens) + self.position[: tokens.shape[1]]
+        end = tokens.argmax(axis=-1)[:, None]
+        return self.project(self.transformer(x, self.placed(prompts), at=1, width=slot, read=end))[:, 0]
+
+    def remember(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> tuple[Memory, ...]:
+        """Return the memory of the beginning of many texts, layer by layer: one per row of the prompts.
+
+        Args:
+          tokens: int[N], the start token, placeholders and words.
+          prompts: layer -> float[G, P, D]; see `__call__`. Without any, G is 1.
+          slot: number of placeholder ids after the start token.
+        """
+        groups = len(next(iter(prompts.values()))) if prompts else 1
+        x = self.token(tokens) + self.position[: len(tokens)]
+        x = jnp.broadcast_to(x, (groups, *x.shape))
+        return self.transformer.remember(x, self.placed(prompts), at=1, width=slot)
+
+    def finish(self, past: Sequence[Memory], tokens: Array, position: Array, segment: Array, read: Array) -> Array:
+        """Encode texts of which the beginning is remembered, several to a row.
+
+        Args:
+          past: from `remember`, of G beginnings; B / G neighbouring rows share one.
+          tokens: int[B, N], the ends of the texts side by side.
+          position: int[B, N], of each token in its text.
+          segment: int[B, N], number of the text in its row.
+          read: int[B, n], where the end-of-text tokens are.
+
+        Returns:
+          float[B, n, E], not normalised.
+        """
+        x = self.token(tokens) + self.position[position]
+        return self.project(self.transformer(x, at=0, segment=segment, past=past, read=read))
+
+    def placed(self, prompts: LayerPrompts | None) -> LayerPrompts:
+        """Add positions to the prompts of layer 0."""
+        return {k: x + self.position[1 : 1 + x.shape[-2]] if k == 0 else x for k, x in (prompts or {}).items()}
+
+    def project(self, x: Array) -> Array:
+        """Return the features of tokens that were read."""
+        return self.projection(self.ln_final(x))
 
 
 class CLIP(nn.Module):
@@ -129,19 +182,35 @@ class CLIP(nn.Module):
     """
 
     config: ClipConfig
+    remat: bool = False  # compute the inside of the blocks again in the backward pass, to save memory
 
     def setup(self):
-        self.image = ImageTower(self.config)
-        self.text = TextTower(self.config)
+        self.image = ImageTower(self.config, self.remat)
+        self.text = TextTower(self.config, self.remat)
         self.logit_scale = self.param("logit_scale", nn.initializers.constant(np.log(1 / 0.07)), ())
 
-    def encode_image(self, image: Array, prompts: LayerPrompts | None = None, *, keep: Array | None = None) -> Array:
+    def encode_image(
+        self,
+        image: Array,
+        prompts: LayerPrompts | None = None,
+        *,
+        rows: Array | None = None,
+        keep: Array | None = None,
+    ) -> Array:
         """Return unnormalised image features float[B, E]; see `ImageTower`."""
-        return self.image(image, prompts, keep=keep)
+        return self.image(image, prompts, rows=rows, keep=keep)
 
     def encode_text(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> Array:
         """Return unnormalised text features float[B, E]; see `TextTower`."""
         return self.text(tokens, prompts, slot=slot)
+
+    def remember_text(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> tuple[Memory, ...]:
+        """Return the memory of the common beginning of many texts; see `TextTower.remember`."""
+        return self.text.remember(tokens, prompts, slot=slot)
+
+    def finish_text(self, past: Sequence[Memory], *ends: Array) -> Array:
+        """Return unnormalised text features float[B, n, E]; see `TextTower.finish`."""
+        return self.text.finish(past, *ends)
 
     def __call__(self, image: Array, tokens: Array) -> Array:
         """Return logits float[B, C] of images against texts."""
@@ -149,8 +218,8 @@ class CLIP(nn.Module):
 
 
 def normalize(x: Array) -> Array:
-    """Scale to unit length along the last axis, in float32."""
-    x = x.astype(jnp.float32)
+    """Scale to unit length along the last axis, in float32 at least."""
+    x = at_least_float32(x)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
@@ -161,6 +230,19 @@ def score(features: Array, classes: Array, logit_scale: Array) -> Array:
     """
     cosine = jnp.einsum("be,ce->bc" if classes.ndim == 2 else "be,bce->bc", normalize(features), normalize(classes))
     return jnp.exp(logit_scale) * cosine
+
+
+def narrow(params: Any, dtype: str) -> Any:
+    """Cast the matrices and biases of both towers; LayerNorm, embeddings and projections keep float32.
+
+    Args:
+      params: weights, `None` where a leaf is somewhere else.
+      dtype: float32 or bfloat16.
+    """
+    if pick(dtype, ("float32", "bfloat16"), "dtype of the frozen towers") == "float32":
+        return params
+    cut = tree.mask_from_patterns(params, [".*/(attn|mlp)/.*", ".*/patch/kernel"])
+    return jax.tree.map(lambda leaf, inside: jnp.asarray(leaf, dtype) if inside else leaf, params, cut)
 
 
 @dataclass(frozen=True)

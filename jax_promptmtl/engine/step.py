@@ -126,7 +126,7 @@ def tally(prediction: np.ndarray, label: np.ndarray, task: np.ndarray, *, num_ta
     count = np.bincount(task, minlength=num_tasks)
     correct = np.bincount(task[prediction == label], minlength=num_tasks)
     accuracy = correct / np.maximum(count, 1)
-    return {"accuracy": accuracy, "correct": correct, "count": count, "prediction": prediction}
+    return {"accuracy": accuracy, "correct": correct, "count": count, "prediction": prediction, "label": label}
 
 
 def evaluate(
@@ -149,6 +149,6 @@ def evaluate(
       devices: all by default.
 
     Returns:
-      `accuracy` float[T], `correct` int[T], `count` int[T], and `prediction` int[all examples] in their order.
+      `accuracy` float[T], `correct` int[T], `count` int[T], and `prediction`, `label` int[all examples] in their order.
     """
     return evaluator(problem, mode, devices)(params, frozen, batches)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.errors import UserError
+from jax_promptmtl.methods.method import Method, Prompts
 from jax_promptmtl.nn.kronecker import kronecker
 
 Array = jax.Array
-Prompts = dict[str, dict[int, Array]]
 
 
 class KroneckerSet(nn.Module):
@@ -51,7 +51,7 @@ class KroneckerSet(nn.Module):
         return prompts
 
 
-class KroneckerPrompts(nn.Module):
+class KroneckerPrompts(Method):
     """Several MmAPs side by side: by default a group-shared and a task-specific one (eq. 9-10).
 
     Attributes:

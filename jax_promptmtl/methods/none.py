@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 
-import flax.linen as nn
-import jax
-
-Prompts = dict[str, dict[int, jax.Array]]
+from jax_promptmtl.methods.method import Method, Prompts
 
 
-class NoPrompts(nn.Module):
+class NoPrompts(Method):
     """Return no prompts and leave features alone."""
 
     towers: Mapping[str, tuple[int, int]]

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-Prompts = dict[str, dict[int, jax.Array]]
+from jax_promptmtl.errors import pick
+from jax_promptmtl.methods.method import Method, Prompts, check_depth
 
 
-class TokenPrompts(nn.Module):
+class TokenPrompts(Method):
     """Learn the tokens of the given layers directly.
 
     Attributes:
@@ -30,6 +31,8 @@ class TokenPrompts(nn.Module):
 
     def shape(self, tower: str) -> tuple[int, int, int]:
         """Return the sizes of one tower's tokens: layers, tokens, width."""
+        pick(tower, self.towers, "tower")
+        check_depth(self.depth[tower], {tower: self.towers[tower]})
         return self.depth[tower], self.length[tower], self.towers[tower][1]
 
 

@@ -1,15 +1,20 @@
 """The pre-norm transformer of CLIP and ViT, and the one insertion rule that every prompt method uses.
 
-Numerics follow openai/CLIP `clip/model.py`: LayerNorm epsilon 1e-5 in float32, QuickGELU or exact GELU. Matrix products
-run in the dtype of their kernel; the residual stream, LayerNorm and softmax stay float32.
+Numerics follow openai/CLIP `clip/model.py`: LayerNorm epsilon 1e-5, QuickGELU or exact GELU. Matrix products run in the
+dtype of their kernel; the residual stream, LayerNorm and softmax stay float32 (float64 where the weights are).
+
+Nothing is computed that nobody reads, and all of it is exact. Prompts whose outputs the next layer replaces act through
+their keys and values only; many sequences with one beginning share its keys and values; the last block runs for the
+tokens that are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import rearrange
+from einops import rearrange, repeat
 
 Array = jax.Array
 LayerPrompts = Mapping[int, Array]  # layer -> [P, D] for all examples, or [B, P, D]
@@ -40,20 +45,72 @@ def insert(x: Array, tokens: Array, at: int, width: int) -> Array:
     return jnp.concatenate([x[:, :at], tokens, x[:, at + width :]], axis=1)
 
 
-def causal_mask(length: int) -> Array:
-    """Return bool[length, length], true where the row may attend to the column.
+class Memory(NamedTuple):
+    """What tokens at one layer show to others: float[B, N, D] each, the heads side by side in D."""
 
-    >>> causal_mask(2).tolist()
-    [[True, False], [True, True]]
+    key: Array
+    value: Array
+
+
+def join(first: Memory, second: Memory | None) -> Memory:
+    """Put the tokens of two memories side by side."""
+    if second is None:
+        return first
+    return Memory(*(jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
+
+
+def pick(x: Array, read: Array) -> Array:
+    """Return the tokens at the positions int[B, n] of every sequence.
+
+    >>> pick(jnp.array([[[5], [6]], [[7], [8]]]), jnp.array([[1], [0]])).tolist()
+    [[[6]], [[7]]]
     """
-    return jnp.tril(jnp.ones((length, length), bool))
+    return jnp.take_along_axis(x, read[..., None], axis=1)
+
+
+def at_least_float32(x: Array) -> Array:
+    """Widen narrow floats."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def attend(query: Array, memory: Memory, past: Memory | None, mask: Array | None, heads: int) -> Array:
+    """Mix the values that each query sees, by the softmax of its scaled products with their keys.
+
+    Args:
+      query: float[B, N, D].
+      memory: of the B sequences, M tokens each.
+      past: memory of G beginnings, P tokens each, that B / G neighbouring sequences share; all of it is seen.
+      mask: bool[N, M] or [B, N, M], true where the query may see the token of `memory`; all may if None.
+      heads: number of heads.
+
+    Returns:
+      float[B, N, D].
+    """
+    query, own_key, own_value = (rearrange(x, "b n (h c) -> (b h) n c", h=heads) for x in (query, *memory))
+    query = query * query.shape[-1] ** -0.5
+    logits = at_least_float32(query @ own_key.mT)
+    if mask is not None:
+        logits = jnp.where(mask if mask.ndim == 2 else repeat(mask, "b n m -> (b h) n m", h=heads), logits, -jnp.inf)
+    if past is None:
+        mixed = jax.nn.softmax(logits, axis=-1).astype(own_value.dtype) @ own_value
+        return rearrange(mixed, "(b h) n c -> b n (h c)", h=heads)
+    groups, tokens = past.key.shape[:2]
+    apart = {"g": groups, "h": heads, "n": query.shape[1]}
+    key, value = (rearrange(x, "g p (h c) -> (g h) p c", h=heads) for x in past)
+    shared = rearrange(query, "(g r h) n c -> (g h) (r n) c", **apart)  # one product for all sequences of a group
+    seen = rearrange(at_least_float32(shared @ key.mT), "(g h) (r n) p -> (g r h) n p", **apart)
+    weights = jax.nn.softmax(jnp.concatenate([seen, logits], axis=-1), axis=-1).astype(value.dtype)
+    mixed = weights[..., tokens:] @ own_value
+    shared = rearrange(weights[..., :tokens], "(g r h) n p -> (g h) (r n) p", **apart) @ value
+    return rearrange(mixed, "(b h) n c -> b n (h c)", h=heads) + rearrange(
+        shared, "(g h) (r n) c -> (g r) n (h c)", **apart
+    )
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm with CLIP's epsilon, always in float32."""
+    """LayerNorm with CLIP's epsilon; in float32 at least, as are its parameters and the residual stream."""
 
     epsilon: float = 1e-5
-    dtype: jax.typing.DTypeLike = jnp.float32
 
 
 class Linear(nn.Module):
@@ -75,52 +132,87 @@ class Linear(nn.Module):
         y = x.reshape(-1, x.shape[-1]).astype(kernel.dtype) @ kernel
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))
-        return y.reshape(*x.shape[:-1], self.features)
+        return y.astype(kernel.dtype).reshape(*x.shape[:-1], self.features)  # a tuned bias may be wider
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over [B, N, D]."""
+    """Multi-head attention of tokens to what they remember of themselves and of others."""
 
+    width: int
     heads: int
     scale: float = 1.0
 
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        width = x.shape[-1]
-        query, key, value = (
-            rearrange(Linear(width, name=name)(x), "b n (h c) -> (b h) n c", h=self.heads)
-            for name in ("query", "key", "value")
-        )
-        logits = (query @ key.mT).astype(jnp.float32) * (width // self.heads) ** -0.5
-        if mask is not None:
-            logits = jnp.where(mask, logits, -jnp.inf)
-        mixed = jax.nn.softmax(logits, axis=-1).astype(value.dtype) @ value
-        return Linear(width, scale=self.scale, name="out")(rearrange(mixed, "(b h) n c -> b n (h c)", h=self.heads))
+    def setup(self):
+        self.query, self.key, self.value = Linear(self.width), Linear(self.width), Linear(self.width)
+        self.out = Linear(self.width, scale=self.scale)
+
+    def remember(self, x: Array) -> Memory:
+        """Return the keys and values of float[B, N, D]."""
+        return Memory(self.key(x), self.value(x))
+
+    def __call__(self, x: Array, memory: Memory, past: Memory | None = None, mask: Array | None = None) -> Array:
+        """Return what the tokens float[B, N, D] see; see `attend`."""
+        return self.out(attend(self.query(x), memory, past, mask, self.heads))
 
 
 class Mlp(nn.Module):
-    """Two affine maps with the activation between them, four times as wide inside."""
+    """Two affine maps with the activation between them, `inner` wide inside."""
 
+    inner: int
     activation: str
     scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden = ACTIVATIONS[self.activation](Linear(4 * x.shape[-1], name="fc")(x))
+        hidden = ACTIVATIONS[self.activation](Linear(self.inner, name="fc")(x))
         return Linear(x.shape[-1], scale=self.scale, name="proj")(hidden)
 
 
 class Block(nn.Module):
     """One pre-norm residual block."""
 
+    width: int
     heads: int
+    inner: int
     activation: str
+    epsilon: float
     scale: float = 1.0
 
-    @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        x = x + Attention(self.heads, self.scale, name="attn")(LayerNorm(name="ln_1")(x), mask)
-        return x + Mlp(self.activation, self.scale, name="mlp")(LayerNorm(name="ln_2")(x))
+    def setup(self):
+        self.ln_1, self.ln_2 = LayerNorm(self.epsilon), LayerNorm(self.epsilon)
+        self.attn = Attention(self.width, self.heads, self.scale)
+        self.mlp = Mlp(self.inner, self.activation, self.scale)
+
+    def remember(self, x: Array) -> Memory:
+        """Return all that the block needs of tokens whose outputs nobody reads."""
+        return self.attn.remember(self.ln_1(x))
+
+    def __call__(
+        self,
+        x: Array,
+        extra: Memory | None = None,
+        past: Memory | None = None,
+        mask: Array | None = None,
+        read: Array | None = None,
+    ) -> tuple[Array, Memory]:
+        """Run the block.
+
+        Args:
+          x: float[B, N, D].
+          extra: memory of further P tokens of the same sequences.
+          past: memory that sequences share; see `attend`.
+          mask: bool[..., n, N + P], which of the own and the extra tokens each token that is read may see.
+          read: int[B, n], the positions whose outputs somebody reads; all N if None.
+
+        Returns:
+          float[B, n, D], and the memory of the own and the extra tokens.
+        """
+        normal = self.ln_1(x)
+        memory = join(self.attn.remember(normal), extra)
+        if read is not None:
+            x, normal = pick(x, read), pick(normal, read)
+        x = x + self.attn(normal, memory, past, mask)
+        return x + self.mlp(self.ln_2(x)), memory
 
 
 class Transformer(nn.Module):
@@ -129,14 +221,25 @@ class Transformer(nn.Module):
     The insertion rule: tokens given for layer k replace the prompt slot before layer k; a layer without an entry lets
     the slot flow on; `[0, D]` tokens empty it; on exit the slot is back to its entry width, so that positions after it
     (such as the end-of-text token) have not moved.
+
+    Attributes:
+      layers: number of blocks K.
+      heads: attention heads H.
+      activation: quick_gelu or gelu.
+      causal: let tokens see earlier ones only.
+      epsilon: of the LayerNorms.
+      inner: width inside the MLPs; four times the width if 0.
+      remat: compute the inside of every block once more in the backward pass, to save memory.
     """
 
     layers: int
     heads: int
     activation: str
     causal: bool = False
+    epsilon: float = LayerNorm.epsilon
+    inner: int = 0
+    remat: bool = False
 
-    @nn.compact
     def __call__(
         self,
         x: Array,
@@ -146,28 +249,100 @@ class Transformer(nn.Module):
         width: int = 0,
         start: int = 0,
         stop: int | None = None,
+        rows: Array | None = None,
+        segment: Array | None = None,
+        past: Sequence[Memory] | None = None,
+        read: Array | None = None,
     ) -> Array:
         """Run layers `start` to `stop`.
 
         Args:
           x: float[B, N, D], with `width` slot tokens from position `at` on.
-          prompts: layer -> float[P, D] or float[B, P, D].
+          prompts: layer -> float[P, D] or float[B, P, D]; float[T, P, D] with `rows`.
           at: position of the slot.
           width: slot tokens in `x` at entry.
           start: first layer to run.
           stop: layer to stop before; the depth when `None`.
+          rows: int[B], which of the T prompts of a layer each sequence has.
+          segment: int[B, N]; tokens see their own segment only. Prompts belong to segment 0.
+          past: memory of an earlier part of the sequences, layer by layer, from `remember`; all tokens see all of it.
+          read: int[B, n], the positions that somebody reads after the last layer.
 
         Returns:
-          float[B, N, D].
+          float[B, N, D], or float[B, n, D] with `read`.
         """
-        prompts, slot = prompts or {}, width
-        for k in range(start, self.layers if stop is None else stop):
-            if k in prompts:
-                x, slot = insert(x, prompts[k], at, slot), prompts[k].shape[-2]
-            mask = causal_mask(x.shape[1]) if self.causal else None
-            x = Block(self.heads, self.activation, (2 * self.layers) ** -0.5, name=f"blocks_{k}")(x, mask)
-        if slot == width:
+        stop = self.layers if stop is None else stop
+        x, slot, _ = self.run(x, prompts or {}, at, width, start, stop, rows, segment, past, read)
+        if slot == width or read is not None:
             return x
         kept = x[:, at : at + min(slot, width)]
         kept = jnp.pad(kept, ((0, 0), (0, width - kept.shape[1]), (0, 0)))
         return insert(x, kept, at, slot)
+
+    def remember(self, x: Array, prompts: LayerPrompts | None = None, *, at: int, width: int = 0) -> tuple[Memory, ...]:
+        """Return the memory of all tokens, prompts too, at every layer; arguments as above."""
+        return self.run(x, prompts or {}, at, width, 0, self.layers, None, None, None, None)[2]
+
+    @nn.compact
+    def run(
+        self,
+        x: Array,
+        prompts: LayerPrompts,
+        at: int,
+        width: int,
+        start: int,
+        stop: int,
+        rows: Array | None,
+        segment: Array | None,
+        past: Sequence[Memory] | None,
+        read: Array | None,
+    ) -> tuple[Array, int, tuple[Memory, ...]]:
+        """Return the tokens after the last layer, the slot's width in them, and the memories; see `__call__`."""
+        slot, memories, scale = width, [], (2 * self.layers) ** -0.5
+        options = (x.shape[-1], self.heads, self.inner or 4 * x.shape[-1], self.activation, self.epsilon, scale)
+        constructor = nn.remat(Block) if self.remat else Block
+        for k in range(start, stop):
+            block = constructor(*options, name=f"blocks_{k}")
+            extra, last = None, k + 1 == stop
+            if k in prompts:
+                tokens = prompts[k] if prompts[k].ndim == 3 else prompts[k][None]
+                unread = (width == 0 or read is not None) if last else k + 1 in prompts
+                if unread:  # they act through keys and values only, the same for all sequences that have them
+                    extra = spread(block.remember(tokens), rows, len(x))
+                    tokens = tokens[:, :0]
+                tokens = tokens if rows is None else tokens[rows]
+                x, segment = insert(x, tokens, at, slot), segments(segment, tokens.shape[1], at, slot)
+                slot = tokens.shape[1]
+            shown = None
+            if last and read is not None:
+                shown = jnp.where(read < at + width, read, read + slot - width)
+            mask = self.visible(x.shape[1], 0 if extra is None else extra.key.shape[1], at, segment, shown)
+            x, memory = block(x, extra, past[k] if past else None, mask, shown)
+            memories.append(memory)
+        return x, slot, tuple(memories)
+
+    def visible(self, length: int, extra: int, at: int, segment: Array | None, read: Array | None) -> Array | None:
+        """Return which of `length` own and `extra` prompt tokens at position `at` each token that is read may see."""
+        mask = None
+        if self.causal:
+            place = jnp.arange(length) if read is None else read
+            mask = place[..., None] >= jnp.array([*range(length), *[at] * extra])
+        if segment is not None:
+            mine = segment if read is None else jnp.take_along_axis(segment, read, axis=1)
+            same = mine[..., None] == jnp.pad(segment, ((0, 0), (0, extra)))[:, None]
+            mask = same if mask is None else mask & same
+        return mask
+
+
+def spread(memory: Memory, rows: Array | None, count: int) -> Memory:
+    """Give each of `count` sequences its row of a memory, or the only one."""
+    if rows is not None:
+        return Memory(*(x[rows] for x in memory))
+    return Memory(*(jnp.broadcast_to(x, (count, *x.shape[1:])) for x in memory))
+
+
+def segments(segment: Array | None, tokens: int, at: int, width: int) -> Array | None:
+    """Follow `insert`: the tokens in the slot belong to segment 0."""
+    if segment is None:
+        return None
+    return insert(segment[..., None], jnp.zeros((tokens, 1), segment.dtype), at, width)[..., 0]

@@ -126,7 +126,10 @@ def test_each_example_may_have_prompts_of_its_own(tower):
         close(got, np.concatenate([before, after]))
     shared = {k: rows[0] for k, rows in prompts.items()}
     spread = {k: np.broadcast_to(rows, (3, *rows.shape)) for k, rows in shared.items()}
-    np.testing.assert_array_equal(apply(x, shared, at=1), apply(x, spread, at=1))
+    close(apply(x, shared, at=1), apply(x, spread, at=1))
+    rows = np.array([1, 0, 1])
+    chosen = {k: values[:2] for k, values in prompts.items()}
+    close(apply(x, chosen, at=1, rows=rows), apply(x, {k: values[rows] for k, values in prompts.items()}, at=1))
 
 
 def test_without_a_mask_position_and_order_do_not_matter(tower):
@@ -176,6 +179,63 @@ def test_prompts_outside_the_range_of_layers_are_not_read(tower):
     apply, _ = tower
     x, prompts = normal(1, 4, WIDTH), {0: normal(2, WIDTH)}
     np.testing.assert_array_equal(apply(x, prompts, at=1, start=1), apply(x, at=1, start=1))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("width", "causal"), [(0, False), (2, True)])
+def test_reading_some_tokens_equals_reading_all(tower, case, width, causal):
+    apply, _ = tower
+    x, read = normal(2, 4 + width, WIDTH), np.array([[0, width + 2], [width + 3, width + 1]])
+    options = dict(at=1, width=width, causal=causal)
+    prompts = {k: normal(size, WIDTH, seed=k) for k, size in CASES[case].items()}
+    whole = apply(x, prompts, **options)
+    close(apply(x, prompts, read=read, **options), np.take_along_axis(whole, read[..., None], axis=1))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sequences_of_one_beginning_equal_whole_sequences(tower, case):
+    # Two beginnings with a slot of two tokens; each goes on in two ways, of two and of three tokens in one row.
+    _, params = tower
+    start, ends = normal(2, 4, WIDTH), normal(2, 5, WIDTH, seed=7)
+    prompts = {k: normal(2, size, WIDTH, seed=k) for k, size in CASES[case].items()}
+    segment = np.array([[0, 0, 1, 1, 1]] * 2)
+
+    @jax.jit
+    def run(params):
+        remember = partial(Transformer(LAYERS, HEADS, "quick_gelu", causal=True).apply, {"params": params})
+        past = remember(start, prompts, at=1, width=2, method="remember")
+        return remember(ends, at=0, segment=segment, past=past)
+
+    for g, row in enumerate(np.asarray(run(params))):
+        own = {k: rows[g] for k, rows in prompts.items()}
+        for part in (slice(0, 2), slice(2, 5)):
+            whole = np.concatenate([start[g], ends[g, part]])
+            close(row[part], reference(params, whole, own, "quick_gelu", causal=True, width=2)[2][1:])
+
+
+def test_segments_do_not_see_each_other_and_prompts_belong_to_segment_0(tower):
+    apply, _ = tower
+    x, segment = normal(2, 5, WIDTH), np.array([[0, 0, 0, 1, 1], [0, 1, 1, 1, 1]])
+    prompts = {0: normal(2, WIDTH), 1: normal(3, WIDTH)}
+    for causal in (False, True):
+        packed = apply(x, prompts, at=1, segment=segment, causal=causal)
+        for b, first in enumerate((3, 1)):
+            close(packed[b, :first], apply(x[b : b + 1, :first], prompts, at=1, causal=causal)[0])
+            close(packed[b, first:], apply(x[b : b + 1, first:], at=0, causal=causal)[0])
+
+
+def test_computing_blocks_again_changes_nothing(tower):
+    _, params = tower
+    x, prompts = normal(2, 5, WIDTH), {k: normal(2, WIDTH, seed=k) for k in range(2)}
+
+    def gradient(remat):
+        model = Transformer(LAYERS, HEADS, "gelu", remat=remat)
+        loss = lambda prompts: (model.apply({"params": params}, x, prompts, at=1) ** 2).sum()  # noqa: E731
+        return jax.jit(jax.grad(loss))(prompts), str(jax.make_jaxpr(jax.grad(loss))(prompts))
+
+    (plain, graph), (again, longer) = gradient(False), gradient(True)
+    jax.tree.map(close, again, plain)
+    assert "remat" in longer and "remat" not in graph
 
 
 def test_insert_replaces_exactly_the_slot():

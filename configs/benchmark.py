@@ -1,0 +1,115 @@
+"""The benchmark: methods x suites x shots x seeds, one record per run.
+
+    python -m jax_promptmtl.benchmark --config=configs/benchmark.py
+    python -m jax_promptmtl.report runs/benchmark
+
+Killed at any time, the same command does what is missing; the same command on another machine that sees the folder, or
+a second time on this one, shares the work. Presets:
+
+  (none)           18 methods, 3 seeds, the icon suite, 12 shots
+  smoke            a few methods for one epoch at one shot, to see that everything runs
+  rates            three learning rates of every family, on drawings held out for tuning, one seed
+  shots            the k-shot curves: 1, 3, 6 and 12 shots
+  office_home, mini_domainnet
+                   the paper's Tables 1 and 2 with CLIP ViT-B/16; give --config.suites.office_home.root=... and
+                   --config.backbone=ViT-B-16.pt
+"""
+
+import pathlib
+import runpy
+
+from ml_collections import ConfigDict
+
+from jax_promptmtl.errors import pick
+
+CLIP = runpy.run_path(str(pathlib.Path(__file__).with_name("clip.py")))
+VIT = pathlib.Path(__file__).with_name("clip_vit_b16.py")
+METHODS = tuple(CLIP["PRESETS"])
+CURVES = ("zero_shot", "coop", "vpt", "maple", "mmap")
+SMOKE = ("zero_shot", "bitfit", "coop", "clip_adapter", "mmap", "mmap_random")
+RATES = {  # preset that stands for its family: learning rates to try
+    "full_ft": (1e-4, 3e-4, 1e-3),
+    "bitfit": (3e-4, 1e-3, 3e-3),
+    "coop": (3e-3, 1e-2, 3e-2),
+    "vpt": (3e-3, 1e-2, 3e-2),
+    "maple": (1e-3, 3e-3, 1e-2),
+    "clip_adapter": (1e-3, 3e-3, 1e-2),
+    "joint": (1e-3, 3e-3, 1e-2),
+    "mlp": (1e-3, 3e-3, 1e-2),
+    "mmap": (1e-3, 3e-3, 1e-2),
+}
+ICONS = {"name": "icons", "evaluate_on": "test", "data_dir": ""}
+
+
+def get_config(preset: str = "icons") -> ConfigDict:
+    """Return the config of a preset."""
+    return CONFIGS[pick(preset, CONFIGS, "preset")]()
+
+
+def icons() -> ConfigDict:
+    """Return the whole grid of the icon suite."""
+    config = ConfigDict()
+    config.job = "benchmark"
+    config.methods = METHODS  # which of the presets below to run
+    config.suites = ConfigDict({"icons": ICONS})  # options of data/suites; shots and seed come from the grid
+    config.shots = (12,)  # training images per class and task
+    config.seeds = (0, 1, 2)  # of the shots, the initial parameters and the data order
+    config.rates = ConfigDict()  # method: learning rates to try; without any, every method runs with its preset's
+    config.separate = ("full_ft_single",)  # presets that are trained once per task
+    config.backbone = ""  # path of other weights than the presets'
+    config.retry = True  # run again what an earlier command recorded as failed
+    config.keep = False  # keep the checkpoints and curves of finished runs
+    config.compilation_cache = True  # keep compiled programs in the work directory
+    config.presets = ConfigDict({name: CLIP["get_config"](name) for name in METHODS})
+    config.presets.zero_shot.title = "zero-shot"
+    return config
+
+
+def smoke() -> ConfigDict:
+    """Return a grid of a few minutes."""
+    config = icons()
+    config.methods, config.shots, config.seeds = SMOKE, (1,), (0,)
+    for part in config.presets.values():
+        part.train.epochs = part.grouping.train.epochs = 1
+        part.grouping.warmup_epochs = 0.0
+    return config
+
+
+def rates() -> ConfigDict:
+    """Return the search for learning rates: the same effort for every family, never on test data."""
+    config = icons()
+    config.methods, config.seeds, config.rates = tuple(RATES), (0,), ConfigDict(RATES)
+    config.suites = ConfigDict({"icons_tune": ICONS | {"evaluate_on": "tune"}})
+    return config
+
+
+def shots() -> ConfigDict:
+    """Return the k-shot curves (Figure 5)."""
+    config = icons()
+    config.methods, config.shots = CURVES, (1, 3, 6, 12)
+    return config
+
+
+def paper(name: str, shots: tuple[int, ...], batch_size: int) -> ConfigDict:
+    """Return the grid of a table of the paper."""
+    config = icons()
+    get_preset = runpy.run_path(str(VIT))["get_config"]
+    names = [*METHODS, "full_ft_tuned", "maple_deep"]
+    config.methods, config.shots = tuple(names), shots
+    config.suites = ConfigDict({name: {"name": name, "root": "", "reserve": 0, "strict": True, "manifest": ""}})
+    config.presets = ConfigDict({preset: get_preset(preset) for preset in names})
+    config.presets.zero_shot.title = "zero-shot"
+    for preset, part in config.presets.items():
+        part.train.batch_size = batch_size // 4 if preset in config.separate else batch_size
+        part.grouping.train.batch_size = batch_size
+    return config
+
+
+CONFIGS = {
+    "icons": icons,
+    "smoke": smoke,
+    "rates": rates,
+    "shots": shots,
+    "office_home": lambda: paper("office_home", (6, 12), 16),
+    "mini_domainnet": lambda: paper("mini_domainnet", (3, 6), 4),
+}

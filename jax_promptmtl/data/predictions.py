@@ -1,0 +1,89 @@
+"""What predictions on the test images of a suite say: per task, per class, per image and per drawing."""
+
+from typing import Any
+
+import numpy as np
+
+from jax_promptmtl.data.source import Suite
+
+
+def cut(suite: Suite, values: np.ndarray) -> list[np.ndarray]:
+    """Cut values of all test images, task after task, into one array per task."""
+    return np.split(np.asarray(values), np.cumsum([len(task.test) for task in suite.tasks])[:-1])
+
+
+def examples(suite: Suite, before: np.ndarray, after: np.ndarray, most: int = 8) -> list[dict[str, Any]]:
+    """Choose test images of each task, those whose prediction changed first, evenly over the test set.
+
+    Args:
+      suite: T tasks.
+      before, after: int[all test images], the class numbers that two models predict.
+      most: images per task.
+
+    Returns:
+      T rows for `figures.example_grid`.
+    """
+    rows = []
+    for task, old, new in zip(suite.tasks, cut(suite, before), cut(suite, after), strict=True):
+        changed, same = np.flatnonzero(old != new), np.flatnonzero(old == new)
+        share = min(len(changed), most * 3 // 4)
+        chosen = [*spread(changed, share), *spread(same, most - share)]
+        items = [task.test[int(i)] for i in chosen]
+        rows.append(
+            {
+                "task": task.name,
+                "images": [item["image"] for item in items],
+                "labels": [task.class_names[item["label"]] for item in items],
+                "before": [task.class_names[old[i]] for i in chosen],
+                "after": [task.class_names[new[i]] for i in chosen],
+            }
+        )
+    return rows
+
+
+def spread(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` of the numbers, evenly spaced.
+
+    >>> spread(np.arange(10), 3).tolist()
+    [0, 4, 9]
+    """
+    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).astype(int)]
+
+
+def gains(suite: Suite, label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return class names and their gains in points over all test images with that name.
+
+    Args:
+      suite: T tasks, whose class lists may differ.
+      label, before, after: int[all test images], the class numbers that are true and that two models predict.
+    """
+    truth, *spelled = (spell(suite, values) for values in (label, before, after))
+    names = sorted(set(truth.tolist()))
+    right = [[(guess == truth)[truth == name].mean() for name in names] for guess in spelled]
+    return names, 100 * (np.array(right[1]) - np.array(right[0]))
+
+
+def spell(suite: Suite, values: np.ndarray) -> np.ndarray:
+    """Return class numbers of all test images as class names."""
+    parts = zip(suite.tasks, cut(suite, values), strict=True)
+    return np.concatenate([np.array(task.class_names)[part] for task, part in parts])
+
+
+def drawings(suite: Suite) -> np.ndarray:
+    """Return which drawing each test image shows, int[all test images], numbered in order of first appearance.
+
+    Pictures of one drawing are no independent test images. A name says in brackets what it is a picture of, such as
+    "line/car/test/03 (lucide:car)"; an image without brackets is a drawing of its own.
+    """
+    names = [f"{task.name}/{drawing(name)}" for task in suite.tasks for name in task.test.names]
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def drawing(name: str) -> str:
+    """Return what an example is a picture of.
+
+    >>> drawing("line/car/test/03 (lucide:car)"), drawing("oil/cat/0 (1).png")
+    ('lucide:car', 'oil/cat/0 (1).png')
+    """
+    return name[name.rindex("(") + 1 : -1] if name.endswith(")") and "(" in name else name

@@ -1,0 +1,40 @@
+"""What every method is: a small module that returns prompts and may change the features of a tower."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+
+from jax_promptmtl.errors import UserError
+
+Prompts = dict[str, dict[int, jax.Array]]
+
+
+class Method(nn.Module):
+    """Return prompts, `method(context) -> {tower: {layer: tokens}}`; leave features alone unless `adapts` names them.
+
+    A constructor gets those of `towers` ({tower: (layers, width)}) and `embed_dim` that it declares as fields. `init`
+    runs `__call__` alone, so that must create every parameter.
+    """
+
+    @property
+    def adapts(self) -> tuple[str, ...]:
+        """Return the towers whose features `adapt` changes; the others never pay for it."""
+        return ()
+
+    def adapt(self, tower: str, features: jax.Array) -> jax.Array:
+        """Return the features of a tower, float[..., E], as this method changes them before they are normalised."""
+        del tower
+        return features
+
+
+def check_depth(depth: int, towers: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse prompts for layers that a tower does not have.
+
+    Args:
+      depth: number of layers, from the first on, that get prompts of their own.
+      towers: tower -> (layers, width).
+    """
+    for tower, (layers, _) in towers.items():
+        if not 1 <= depth <= layers:
+            raise UserError(f"The prompts' depth {depth} does not fit the {tower} tower; give 1 to {layers} layers.")

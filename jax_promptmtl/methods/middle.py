@@ -1,0 +1,73 @@
+"""Methods at the middle of a video backbone that see no auxiliary: free prompts and an adapter of the tokens.
+
+Cut before the first layer instead, free prompts are VPT-shallow; filled with saved prompts they are static inference.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jax_promptmtl.errors import UserError
+from jax_promptmtl.methods.dlm import Adapter, vpt_uniform
+from jax_promptmtl.methods.method import Method, Prompts
+
+
+class MiddlePrompts(Method):
+    """Learn the prompts themselves.
+
+    Attributes:
+      primary_dim: D_pri.
+      middle: layer before which they enter.
+      num_prompts: P.
+    """
+
+    primary_dim: int
+    middle: int
+    num_prompts: int
+
+    @nn.compact
+    def __call__(self, context: None = None) -> Prompts:
+        """Return {"primary": {middle: float[P, D_pri]}}."""
+        if self.num_prompts < 1:
+            raise UserError(f"num_prompts is {self.num_prompts}; give at least 1, or the method 'none'.")
+        shape = (self.num_prompts, self.primary_dim)
+        return {"primary": {self.middle: self.param("tokens", vpt_uniform, shape)}}
+
+
+class MiddleAdapter(Method):
+    """Adapt the primary's middle tokens instead of prompting them; 2 D r + r + D parameters.
+
+    Attributes:
+      primary_dim: D_pri.
+      rank: r; `rank_of_size` gives the one that costs as much as another method.
+    """
+
+    primary_dim: int
+    rank: int
+
+    def setup(self) -> None:
+        """Make the adapter."""
+        self.adapter = Adapter(self.rank)
+
+    @property
+    def adapts(self) -> tuple[str, ...]:
+        """Return the one tower."""
+        return ("primary",)
+
+    def __call__(self, context: None = None) -> Prompts:
+        """Return {}; the tokens are adapted by `adapt`."""
+        self.adapter(jnp.zeros((1, self.primary_dim)))  # creates the parameters
+        return {}
+
+    def adapt(self, tower: str, features: jax.Array) -> jax.Array:
+        """Return float[..., D_pri]."""
+        return self.adapter(features)
+
+
+def rank_of_size(size: int, width: int) -> int:
+    """Return the rank whose adapter is nearest to `size` parameters.
+
+    >>> rank_of_size(99_136, 768)
+    64
+    """
+    return max(round((size - width) / (2 * width + 1)), 1)

@@ -1,0 +1,120 @@
+"""Tables as text for a terminal, Markdown and LaTeX. Plain data in, text out."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$"}  # noqa: RUF001
+TEX |= {character: "\\" + character for character in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "×": r"$\times$"}  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and its rank in the column: 1 is printed bold, 2 underlined, anything else as it is."""
+
+    text: str
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: header texts, rows of cells as many as the header, and how many first columns are words."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    words: int = 1
+
+
+def escape(text: str) -> str:
+    r"""Return text as LaTeX prints it.
+
+    >>> escape("100 % of A_1")
+    '100 \\% of A\\_1'
+    """
+    return "".join(TEX.get(character, character) for character in text)
+
+
+def console(sheet: Sheet) -> str:
+    """Return a table for a terminal; the best of a column is marked with *.
+
+    >>> print(console(Sheet(("method", "acc"), [(Cell("a"), Cell("9.5", 1)), (Cell("bb"), Cell("10.5"))])))
+    method   acc
+    ─────────────
+    a        9.5*
+    bb      10.5
+    """
+    lines = [list(sheet.header)] + [[cell.text + ("*" if cell.rank == 1 else "") for cell in row] for row in sheet.rows]
+    starred = [any(line[c].endswith("*") for line in lines) for c in range(len(sheet.header))]
+    for line in lines:
+        for c, text in enumerate(line):
+            line[c] = text + " " if starred[c] and not text.endswith("*") and c >= sheet.words else text
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [
+        "  ".join(
+            text.ljust(width) if c < sheet.words else text.rjust(width)
+            for c, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join(text.rstrip() for text in [texts[0], "─" * max(map(len, map(str.rstrip, texts))), *texts[1:]])
+
+
+def markdown(sheet: Sheet) -> str:
+    """Return a table in Markdown.
+
+    >>> print(markdown(Sheet(("method", "acc"), [(Cell("a|b"), Cell("9.5", 1))])))
+    | method | acc |
+    |:--|--:|
+    | a\\|b | **9.5** |
+    """
+    marks = {1: "**{}**", 2: "<u>{}</u>"}
+    lines = [list(sheet.header)] + [[_bar(cell, marks) for cell in row] for row in sheet.rows]
+    rule = "|" + "".join(":--|" if c < sheet.words else "--:|" for c in range(len(sheet.header)))
+    texts = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([texts[0], rule, *texts[1:]])
+
+
+def _bar(cell: Cell, marks: dict[int, str]) -> str:
+    text = cell.text.replace("|", "\\|")
+    return marks.get(cell.rank, "{}").format(text) if text else ""
+
+
+def latex(sheet: Sheet, caption: str, label: str) -> str:
+    r"""Return a table in LaTeX, for the package booktabs.
+
+    >>> print(latex(Sheet(("method", "acc"), [(Cell("a_b"), Cell("9.5", 1))]), "All", "all"))
+    \begin{table}
+      \centering
+      \begin{tabular}{lr}
+        \toprule
+        method & acc \\
+        \midrule
+        a\_b & \textbf{9.5} \\
+        \bottomrule
+      \end{tabular}
+      \caption{All}
+      \label{tab:all}
+    \end{table}
+    """
+    marks = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
+    rows = [[marks.get(cell.rank, "%s") % escape(cell.text) for cell in row] for row in sheet.rows]
+    columns = "l" * sheet.words + "r" * (len(sheet.header) - sheet.words)
+    body = [
+        "\\toprule",
+        " & ".join(map(escape, sheet.header)) + r" \\",
+        "\\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        "\\bottomrule",
+    ]
+    return "\n".join(
+        [
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\begin{{tabular}}{{{columns}}}",
+            *("    " + line for line in body),
+            "  \\end{tabular}",
+            f"  \\caption{{{escape(caption)}}}",
+            f"  \\label{{tab:{re.sub(r'[^a-z0-9]+', '-', label.lower())}}}",
+            "\\end{table}",
+        ]
+    )
