@@ -18,7 +18,8 @@ class Problem:
     Attributes:
       tasks: T task names; `batch["task"]` indexes them.
       params: trainable tree, fp32, with `None` where a leaf is frozen.
-      frozen: the same tree the other way round; never differentiated, donated, updated or saved.
+      frozen: the same tree the other way round, and under further keys what training cannot change, computed once;
+        never differentiated, donated, updated or saved.
       mask: the same tree of bools, true where trainable.
       expand: params -> per-task params, linear; method leaves are gathered by their slots to [T, ...].
       loss: (per_task, frozen, batch, rng) -> (scalar sum of weight * loss, sums), where sums holds float[T] arrays

@@ -101,9 +101,10 @@ seeds (ddof = 1); a seed draws the training images, the initial parameters and t
 plain one over tasks, taken per seed. **Best** and <u>second best</u> of each column."""
 BESIDE = """In brackets: {source}, Table {number}, CLIP ViT-B/16. There the deviation of an average is the average of \
 the deviations."""
-COST = """Means over seeds. A step is one training step without compilation; peak memory is that of the process; a run \
-is training and evaluation, without the grouping of tasks, which all methods share. Accuracy per drawing weighs every \
-test drawing alike, however often it is shown."""
+COST = """Means over seeds. A step is one training step without compilation; peak memory is the largest resident \
+memory of the process during the run, with whatever earlier runs left in it; a run is training and evaluation, without \
+the grouping of tasks, which all methods share. Accuracy per drawing weighs every test drawing alike, however often it \
+is shown."""
 SWEEP = """Average accuracy on data held out for tuning, never on test data; the same number of rates for each."""
 DIFFERENCES = """Difference of the average accuracy on the same seeds and test images, in points. The interval is a \
 bootstrap over test drawings within each task (2,000 resamples, 95 %), for these seeds: it says how sure the test set \

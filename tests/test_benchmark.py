@@ -31,7 +31,7 @@ def get_config():
     config.compilation_cache = False  # the tests have one of their own
     config.presets = {{name: config.presets[name] for name in config.methods}}
     for part in config.presets.values():
-        part.evaluation_batch_size = 16
+        part.evaluation_batch_size, part.train.optimizer.learning_rate = 16, 1e-2
         for section in (part, part.grouping):
             section.train.epochs, section.train.batch_size, section.train.log_every = 2, 8, 1
             if section.method.name == "mmap":

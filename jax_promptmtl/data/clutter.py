@@ -100,7 +100,7 @@ def _photograph(picture: Array, rng: np.random.Generator) -> Array:
     planes = np.moveaxis(picture[blurred], -1, 1).reshape(-1, size, size)
     soft = raster.blur(planes, int(rng.integers(1, 4))).reshape(-1, 3, size, size)
     picture[blurred] = np.moveaxis(soft, 1, -1)
-    noisy = rng.random(count) < 0.5
-    noise = rng.standard_normal((int(noisy.sum()), size, size, 3), np.float32)
-    picture[noisy] += noise * column(rng.uniform(2, 20, int(noisy.sum())))[..., None]
+    noisy = np.flatnonzero(rng.random(count) < 0.5)
+    noise = rng.standard_normal((len(noisy), size, size, 3), np.float32)
+    picture[noisy] += noise * column(rng.uniform(2, 20, len(noisy)))[..., None]
     return picture

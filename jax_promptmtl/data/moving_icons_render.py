@@ -87,10 +87,10 @@ def boxes(masks: Array) -> Array:
     >>> boxes(np.pad(np.ones((1, 8, 16), bool), ((0, 0), (8, 16), (0, 16))))
     array([[0.  , 0.25, 0.5 , 0.5 ]], dtype=float32)
     """
-    rows, columns = masks.any(-1), masks.any(-2)
+    rows, columns = np.asarray(masks.any(-1)), np.asarray(masks.any(-2))
     edges = [line.argmax(-1) for line in (columns, rows)]
     edges += [SIZE - line[..., ::-1].argmax(-1) for line in (columns, rows)]
-    return np.where(masks.any((-2, -1))[..., None], np.stack(edges, axis=-1) / np.float32(SIZE), 0).astype(np.float32)
+    return np.where(rows.any(-1, keepdims=True), np.stack(edges, axis=-1) / np.float32(SIZE), 0).astype(np.float32)
 
 
 def visible(masks: Array) -> Array:

@@ -51,7 +51,7 @@ class Domain:
 
     def span(self) -> float:
         """Return the room that the centre of the largest actor has, in half frames."""
-        return 2 * float(reach(np.float32(self.size[1])))
+        return 2 * float(reach(np.asarray(self.size[1], np.float32)))
 
 
 class Scene(NamedTuple):

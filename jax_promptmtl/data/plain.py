@@ -37,7 +37,7 @@ def plain_batch(
         coverage = _coverage(masks[part], rng, warp)
         for channel, plane in enumerate(_paint(coverage, rng, printed)):
             out[part, ..., channel] = plane
-        busy = np.flatnonzero(rng.random(len(coverage)) < cluttered) if cluttered else []
+        busy = np.flatnonzero(rng.random(len(coverage)) < cluttered) if cluttered else np.zeros(0, int)
         if len(busy):
             out[start + busy] = clutter.paint(coverage[busy], *_colours(len(busy), rng), rng)
     return out

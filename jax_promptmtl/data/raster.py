@@ -7,7 +7,7 @@ import numpy as np
 Array = np.ndarray
 
 
-def column(values: Array) -> Array:
+def column(values: Array | float) -> Array:
     """Return one number per picture, float32[B, 1, 1]."""
     return np.asarray(values, np.float32)[:, None, None]
 

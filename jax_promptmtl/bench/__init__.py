@@ -1,0 +1,1 @@
+"""The speed benchmark against PyTorch: `python -m jax_promptmtl.bench`, see `driver`."""
