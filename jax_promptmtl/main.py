@@ -13,11 +13,17 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, pretrain, tune
+from jax_promptmtl import benchmark, pretrain, tune, video, video_pretrain
 from jax_promptmtl.engine.preemption import Preempted
 from jax_promptmtl.errors import UserError, pick
 
-JOBS = {"benchmark": benchmark.run, "pretrain": pretrain.run, "tune": tune.run}
+JOBS = {
+    "benchmark": benchmark.run,
+    "pretrain": pretrain.run,
+    "tune": tune.run,
+    "video": video.run,
+    "video_pretrain": video_pretrain.run,
+}
 EXIT_USER, EXIT_AGAIN = 2, 75
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)

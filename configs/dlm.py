@@ -1,0 +1,66 @@
+"""DLM-VMTL on the moving icons: prompts for a frozen primary from what frozen models of the other tasks see.
+
+    python -m jax_promptmtl.main --config=configs/dlm.py
+    python -m jax_promptmtl.main --config=configs/dlm.py:segmentation
+
+The primary is recognition, spatial_action, temporal_action or segmentation; the auxiliaries are the others, or any of
+them by --config.aux. The models come with the package, or from configs/video.py by --config.models=runs/video/models.
+"""
+
+from ml_collections import ConfigDict
+
+TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation")
+
+
+def get_config(task: str = "recognition") -> ConfigDict:
+    """Return the config of a primary task."""
+    config = ConfigDict()
+    config.job = "video"
+    config.task = task
+    config.aux = tuple(name for name in TASKS if name != task)
+    config.models = ""  # folder of the frozen models; empty: those of the package
+    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see ROWS of video.py
+    config.seed = 0  # of initial parameters and data order
+    config.parallel = "jit"  # or pmap
+    config.prompt_mode = "dynamic"  # of training; or batch_mean: one set of prompts for a whole batch
+    config.evaluation_batch_size = 64
+
+    config.clips = ConfigDict()
+    config.clips.seed = 1  # draws the clips; the frozen models were trained on those of seed 0
+    config.clips.train = 1024
+    config.clips.test = 512
+
+    config.cache = ConfigDict()  # of the lower halves
+    config.cache.place = "memory"  # or disk
+    config.cache.folder = ""  # of the files on disk
+
+    config.method = ConfigDict()  # see methods/dlm.py
+    config.method.name = "dlm"
+    config.method.num_prompts = 10  # N_0 per auxiliary
+    config.method.share_equal_dims = False
+    config.method.prompt_init = "vpt"  # or normal
+    config.method.head_dim = 32  # of the mapper's first layer
+    config.method.norm = "pre"  # or post
+    config.method.layer_init = "xavier"  # or normal
+    config.method.bottleneck = 16  # d_0 of eq. 2
+    config.method.adapter_rank = 64
+    config.method.single_layer = False
+    config.method.final_scale = "none"  # or layer_norm, scalar
+
+    config.rates = ConfigDict({"full_ft": 1e-4})  # learning rates of rows that need another one
+
+    config.train = ConfigDict()
+    config.train.epochs = 8
+    config.train.batch_size = 32
+    config.train.log_every = 20
+    config.train.checkpoint_every = 500
+    config.train.optimizer = ConfigDict()
+    config.train.optimizer.name = "adamw"
+    config.train.optimizer.learning_rate = 1e-3
+    config.train.optimizer.schedule = "cosine"
+    config.train.optimizer.warmup = 0.05  # share of the steps
+    config.train.optimizer.weight_decay = 1e-4
+    config.train.optimizer.momentum = 0.9
+    config.train.optimizer.b2 = 0.999
+    config.train.optimizer.clip = 1.0
+    return config

@@ -1,0 +1,16 @@
+"""The video tasks: targets, losses, decoding and measures, as pure functions; see `task.py`."""
+
+from jax_promptmtl.tasks import recognition, segmentation, spatial, temporal
+from jax_promptmtl.tasks.task import VideoTask
+
+TASKS: dict[str, VideoTask] = {
+    task.name: task
+    for task in (
+        VideoTask("recognition", ("label",), recognition.loss, recognition.decode, recognition.measure, "top1"),
+        VideoTask("spatial_action", ("box", "label", "valid"), spatial.loss, spatial.decode, spatial.measure, "map"),
+        VideoTask(
+            "temporal_action", ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"
+        ),
+        VideoTask("segmentation", ("label",), segmentation.loss, segmentation.decode, segmentation.measure, "f1@50"),
+    )
+}

@@ -1,0 +1,34 @@
+"""Action recognition: one label per clip, cross-entropy, top-1 accuracy."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """Return the cross-entropy float[B] of logits float[B, C] and labels int[B], and which are `correct`.
+
+    >>> f"{loss(jnp.zeros((1, 4)), {'label': jnp.array([2])})[0][0]:.4f}"
+    '1.3863'
+    """
+    label = batch["label"][:, None]
+    losses = -jnp.take_along_axis(jax.nn.log_softmax(outputs), label, axis=1)[:, 0]
+    return losses, {"correct": (outputs.argmax(axis=1) == batch["label"]).astype(jnp.float32)}
+
+
+def decode(outputs: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the class probabilities, `score` float[B, C]; the scores of several views of a clip are averaged."""
+    return {"score": jax.nn.softmax(outputs)}
+
+
+def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return `top1` in percent.
+
+    >>> measure({"score": np.array([[0.9, 0.1], [0.8, 0.2]])}, {"label": np.array([0, 1])})
+    {'top1': 50.0}
+    """
+    return {"top1": 100 * float(np.mean(predictions["score"].argmax(axis=1) == labels["label"]))}

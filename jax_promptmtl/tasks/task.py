@@ -1,0 +1,34 @@
+"""What a video task is: a loss, a decoding and a measure, as pure functions of a backbone's outputs and a batch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array
+Batch = Mapping[str, Array]
+Sums = dict[str, Array]
+Host = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """One kind of task. What concerns one example never depends on the others of its batch.
+
+    Attributes:
+      name: such as "recognition".
+      labels: keys of the label arrays in a batch.
+      loss: (outputs, batch) -> (float[B], sums), where sums may hold float[B] `correct`.
+      decode: (outputs, batch) -> dict of arrays [B, ...], the predictions.
+      measure: (predictions, labels) of all examples in numpy -> {metric: float}, in percent where it is a rate.
+      metric: the key of `measure` that tables show; larger is better.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    loss: Callable[[Any, Batch], tuple[Array, Sums]]
+    decode: Callable[[Any, Batch], dict[str, Array]]
+    measure: Callable[[Host, Host], dict[str, float]]
+    metric: str

@@ -1,0 +1,177 @@
+"""Temporal action detection with points, as ActionFormer does it: targets, focal and distance-IoU losses, decoding.
+
+Every point of every pyramid level says how probable each class is there, and how far the action reaches to both sides.
+The loss of a clip is divided by its own number of positive points, and not by a running mean over batches as upstream
+(happyharrycn/actionformer_release `libs/modeling/meta_archs.py`), so that clips do not depend on each other.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_promptmtl.metrics.temporal_ap import THRESHOLDS, temporal_ap
+
+Array = jax.Array
+RADIUS, ALPHA, GAMMA = 1.5, 0.25, 2.0
+CANDIDATES = 200  # per clip, before suppression
+
+
+class Points(NamedTuple):
+    """What a detector says at P points of time; times in frames of the clip.
+
+    Attributes:
+      logits: float[B, P, C].
+      offsets: float[B, P, 2], distances to the start and the end of the action, in strides.
+      mask: bool[B, P], false in padding.
+      grid: float[P, 4] of every point its time, the least and the largest reach that its level answers for, its stride.
+    """
+
+    logits: Array
+    offsets: Array
+    mask: Array
+    grid: Array
+
+
+def targets(grid: Array, segment: Array, label: Array, valid: Array, classes: int) -> tuple[Array, Array]:
+    """Assign the actions of a clip to points: near the action's centre, in the level that answers for its length.
+
+    Args:
+      grid: float[P, 4], see `Points`.
+      segment: float[B, S, 2], start and end.
+      label: int[B, S].
+      valid: bool[B, S].
+      classes: C.
+
+    Returns:
+      What to say float[B, P, C], all zeros at a negative point; and the distances float[B, P, 2] in strides.
+    """
+    time, low, high, stride = (column[:, None] for column in grid.T)
+    start, end = segment[:, None, :, 0], segment[:, None, :, 1]
+    reach = jnp.stack([time - start, end - time], axis=-1)  # [B, P, S, 2]
+    centre = (start + end) / 2
+    left = time - jnp.maximum(centre - RADIUS * stride, start)
+    right = jnp.minimum(centre + RADIUS * stride, end) - time
+    farthest = reach.max(axis=-1)
+    fits = (jnp.minimum(left, right) > 0) & (farthest >= low) & (farthest <= high) & valid[:, None]
+    length = jnp.where(fits, end - start, jnp.inf)
+    shortest = length.min(axis=-1, keepdims=True)
+    chosen = fits & (length <= shortest + 1e-3)  # where several actions fit, the shortest
+    wanted = jnp.einsum("b p s, b s c -> b p c", chosen.astype(jnp.float32), jax.nn.one_hot(label, classes))
+    first = length.argmin(axis=-1)[..., None, None]
+    return jnp.minimum(wanted, 1), jnp.take_along_axis(reach, first, axis=2)[:, :, 0] / stride
+
+
+def focal(logits: Array, wanted: Array) -> Array:
+    """Return the sigmoid focal loss of every entry.
+
+    >>> [f"{x:.4f}" for x in focal(jnp.zeros(2), jnp.array([1.0, 0.0]))]
+    ['0.0433', '0.1300']
+    """
+    chance = jax.nn.sigmoid(logits)
+    entropy = jax.nn.softplus(logits) - wanted * logits
+    miss = wanted * (1 - chance) + (1 - wanted) * chance
+    return (wanted * ALPHA + (1 - wanted) * (1 - ALPHA)) * miss**GAMMA * entropy
+
+
+def distance_iou(found: Array, wanted: Array) -> Array:
+    """Return 1 - IoU + (distance of the centres / length of the hull) ** 2 of reaches float[..., 2] around one point.
+
+    >>> float(distance_iou(jnp.array([1.0, 1.0]), jnp.array([1.0, 3.0])))
+    0.5625
+    """
+    overlap = jnp.minimum(found, wanted).sum(axis=-1)
+    union = found.sum(axis=-1) + wanted.sum(axis=-1) - overlap
+    hull = jnp.maximum(jnp.maximum(found, wanted).sum(axis=-1), 1e-8)
+    shift = ((found - wanted) * jnp.array([-0.5, 0.5])).sum(axis=-1)
+    return 1 - overlap / jnp.maximum(union, 1e-8) + (shift / hull) ** 2
+
+
+def loss(outputs: Points, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """Return the sum of both losses of a clip over its number of positive points.
+
+    Args:
+      outputs: see `Points`.
+      batch: `segment` float[B, S, 2], `label` int[B, S], `valid` bool[B, S].
+
+    Returns:
+      float[B], {}.
+    """
+    wanted, reach = targets(outputs.grid, batch["segment"], batch["label"], batch["valid"], outputs.logits.shape[-1])
+    wanted = wanted * outputs.mask[..., None]
+    positive = wanted.sum(axis=-1) > 0
+    count = jnp.maximum(positive.sum(axis=-1), 1)
+    say = (focal(outputs.logits, wanted).sum(axis=-1) * outputs.mask).sum(axis=-1)
+    place = distance_iou(outputs.offsets, jnp.where(positive[..., None], reach, 1.0))
+    return (say + jnp.where(positive, place, 0).sum(axis=-1)) / count, {}
+
+
+def decode(outputs: Points, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the most probable candidates: `segment` float[B, K, 2], `score` float[B, K], `label` int[B, K]."""
+    time, _, _, stride = outputs.grid.T
+    chance = jax.nn.sigmoid(outputs.logits) * outputs.mask[..., None]
+    points, classes = chance.shape[1:]
+    score, place = jax.lax.top_k(chance.reshape(-1, points * classes), min(CANDIDATES, points * classes))
+    point, label = place // classes, place % classes
+    reach = jnp.take_along_axis(outputs.offsets, point[..., None], axis=1) * stride[point][..., None]
+    segment = jnp.stack([time[point] - reach[..., 0], time[point] + reach[..., 1]], axis=-1)
+    return {"segment": segment, "score": score, "label": label}
+
+
+def suppress(
+    segment: np.ndarray,
+    score: np.ndarray,
+    label: np.ndarray,
+    *,
+    sigma: float = 0.5,
+    least: float = 1e-3,
+    most: int = 200,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lower the scores of candidates that overlap a better one of their class: soft suppression with a Gaussian.
+
+    Args:
+      segment: float[K, 2].
+      score: float[K].
+      label: int[K].
+      sigma: width; a score is multiplied by exp(-IoU ** 2 / sigma).
+      least: lower scores are dropped.
+      most: how many to keep.
+
+    Returns:
+      The kept segments, scores and labels, best first.
+
+    >>> suppress(np.array([[0.0, 2], [0, 2]]), np.array([0.9, 0.8]), np.array([1, 1]))[1].round(3).tolist()
+    [0.9, 0.108]
+    """
+    kept: list[int] = []
+    score, left = score.astype(np.float64).copy(), (score >= least) & (segment[:, 1] > segment[:, 0])
+    while left.any() and len(kept) < most:
+        best = int(np.where(left, score, -1).argmax())
+        left[best] = False
+        kept.append(best)
+        overlap = np.minimum(segment[:, 1], segment[best, 1]) - np.maximum(segment[:, 0], segment[best, 0])
+        overlap = np.maximum(overlap, 0)
+        union = np.diff(segment)[:, 0] + (segment[best, 1] - segment[best, 0]) - overlap
+        same = left & (label == label[best])
+        score[same] *= np.exp(-((overlap / np.maximum(union, 1e-8)) ** 2) / sigma)[same]
+        left &= score >= least
+    return segment[kept], score[kept], label[kept]
+
+
+def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return the mean over IoU 0.3 to 0.7 of the mean average precision, `map`, and `map@50`, in percent.
+
+    Args:
+      predictions: see `decode`; they are suppressed here.
+      labels: `segment` float[N, S, 2], `label` int[N, S], `valid` bool[N, S].
+    """
+    truth, found = [], []
+    for clip, real in enumerate(labels["valid"]):
+        truth.append({key: labels[key][clip][real] for key in ("segment", "label")})
+        kept = suppress(*(predictions[key][clip] for key in ("segment", "score", "label")))
+        found.append(dict(zip(("segment", "score", "label"), kept, strict=True)))
+    classes = 1 + max(int(labels["label"].max()), int(predictions["label"].max()))
+    each = np.nanmean(temporal_ap(truth, found, num_classes=classes, thresholds=THRESHOLDS), axis=1)
+    return {"map": 100 * float(each.mean()), "map@50": 100 * float(each[THRESHOLDS.index(0.5)])}

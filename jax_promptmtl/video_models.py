@@ -1,0 +1,188 @@
+"""The small models of the moving icons: how each is built, in which form it sees a clip, and where its weights are.
+
+recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
+the trained recognition model, one per two frames. Every model takes clips of 16 or 64 frames of any task, so each can
+be the auxiliary of each other.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from jax_promptmtl import tree
+from jax_promptmtl.backbones import actionformer, asformer, featured, roi_head, videomae
+from jax_promptmtl.backbones.middle import VideoBackbone
+from jax_promptmtl.backbones.view import View, weights_sha256
+from jax_promptmtl.data import moving_icons
+from jax_promptmtl.data.clip_batches import Clips
+from jax_promptmtl.errors import UserError, pick
+
+Array = jax.Array
+PyTree = Any
+
+VIT = videomae.VideoMaeConfig(frames=16, image_size=32, patch=8, width=96, layers=6, heads=3, inner=384)
+FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64}
+EXTRACTOR = "recognition"  # whose trunk makes the features
+ON_FEATURES = ("temporal_action", "segmentation")
+MODELS = tuple(FRAMES)
+EMBEDDED = pathlib.Path(__file__).with_name("assets") / "video"
+
+
+def sizes(task: str) -> Any:
+    """Return the config of a task's model."""
+    classes = len(moving_icons.classes(pick(task, MODELS, "video model")))
+    if task == "temporal_action":
+        small: dict[str, Any] = {"heads": 4, "window": 9, "embeddings": 1, "stem": 2, "branch": 2, "reach": 4.0}
+        return actionformer.ActionFormerConfig(inputs=VIT.width, width=64, classes=classes, **small)
+    if task == "segmentation":
+        return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=6, decoders=1, classes=classes)
+    return replace(VIT, classes=classes)
+
+
+def build(
+    task: str, weights: Mapping[str, PyTree], frames: int, middle: int | None = None, *, given: bool = False
+) -> VideoBackbone:
+    """Return a task's model for clips of so many frames.
+
+    Args:
+      task: one of `MODELS`.
+      weights: task -> parameters, with those of the extractor where the task needs features.
+      frames: of the clips, 16 or 64.
+      middle: layers in the lower half; half of them when `None`.
+      given: take features instead of clips, for the training of a model on them.
+    """
+    config, params = sizes(task), weights[task]
+    if task == "recognition":
+        return videomae.handle(task, config, params, middle)
+    if task == "spatial_action":
+        return roi_head.handle(task, config, params, middle)
+    trunk = weights[EXTRACTOR]["trunk"]
+    if task == "segmentation":
+        model = asformer.handle(task, config, params, middle)
+        return featured.on_features(model, VIT, trunk, repeat=VIT.tubelet, given=given)
+    step = float(VIT.tubelet)
+    model = actionformer.handle(task, config, params, frames // VIT.tubelet, middle, step, start=step / 2)
+    return featured.on_features(model, VIT, trunk, given=given)
+
+
+def initial(task: str, seed: int) -> PyTree:
+    """Draw the parameters of a task's model."""
+    config, key = sizes(task), jax.random.key(seed)
+    clip, boxes = jnp.zeros((1, VIT.frames, VIT.image_size, VIT.image_size, 3)), jnp.zeros((1, 1, 4))
+    steps, mask = jnp.zeros((1, 32, VIT.width)), jnp.ones((1, 32), bool)
+    models: Mapping[str, tuple[Any, tuple]] = {
+        "recognition": (videomae.VideoClassifier, (clip,)),
+        "spatial_action": (roi_head.RoiDetector, (clip, boxes)),
+        "temporal_action": (actionformer.ActionFormer, (steps, mask)),
+        "segmentation": (asformer.AsFormer, (steps, mask)),
+    }
+    constructor, inputs = models[task]
+    return jax.jit(constructor(config).init)(key, *inputs)["params"]
+
+
+def view(
+    task: str, weights: Mapping[str, PyTree], frames: int, *, auxiliary: bool = False, middle: int | None = None
+) -> View:
+    """Return a task's model with the form in which it sees clips of so many frames; see `build`.
+
+    An auxiliary sees no boxes, which are labels.
+    """
+    backbone = build(task, weights, frames, middle)
+    whole = task in ON_FEATURES
+    spec = {"frames": frames if whole else VIT.frames, "pixels": "[-1, 1]", "boxes": not auxiliary}
+    return View(backbone, adapter(task, whole=whole, boxes=not auxiliary), spec)
+
+
+def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Array]], Any]:
+    """Return the function from a batch to the inputs of a task's model."""
+
+    def adapt(batch: Mapping[str, Array]) -> Any:
+        frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
+        video = frames.astype(jnp.float32) / 127.5 - 1
+        if task != "spatial_action":
+            return video
+        return {"video": video, "boxes": batch["box"] if boxes else jnp.zeros((len(video), 0, 4))}
+
+    return adapt
+
+
+def clips(task: str, count: int, part: str, *, variant: str = "base", seed: int = 0) -> Clips:
+    """Return moving icons of a task, in memory."""
+    return Clips(moving_icons.clips(task, range(count), part=part, variant=variant, seed=seed))
+
+
+def labels(source: Clips) -> Clips:
+    """Return clips without their frames, where models bring what they saw of them."""
+    return Clips({key: value for key, value in source.arrays.items() if key != "frames"})
+
+
+def uniform(frames: Array, count: int) -> Array:
+    """Return so many frames at even distances, repeated where a clip has fewer.
+
+    Args:
+      frames: [B, L, ...].
+      count: frames wanted.
+
+    >>> uniform(np.arange(8)[None], 4).tolist(), uniform(np.arange(2)[None], 4).tolist()
+    ([[1, 3, 5, 7]], [[0, 0, 1, 1]])
+    """
+    places = ((np.arange(count) + 0.5) * frames.shape[1] / count).astype(int)
+    return frames[:, places]
+
+
+def save(folder: str | pathlib.Path, task: str, params: PyTree, card: Mapping[str, Any]) -> None:
+    """Write `<task>.safetensors` and a card beside it."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves = {path: np.ascontiguousarray(leaf, np.float32) for path, leaf in tree.flatten(params).items()}
+    save_file(leaves, folder / f"{task}.safetensors")
+    content = {"task": task, "sha256": weights_sha256(tree.unflatten(leaves)), "parameters": tree.count(params)}
+    (folder / f"{task}.json").write_text(json.dumps(content | dict(card), indent=2) + "\n")
+
+
+def load(folder: str | pathlib.Path, tasks: tuple[str, ...]) -> dict[str, PyTree]:
+    """Return task -> parameters, with the extractor's where a task needs features.
+
+    Args:
+      folder: of `save`; the embedded models when empty.
+      tasks: whose models are wanted.
+
+    Raises:
+      UserError: a file that is missing, damaged, of other sizes, or trained on the features of another extractor.
+    """
+    path = pathlib.Path(folder) if folder else EMBEDDED
+    wanted = {*tasks, *([EXTRACTOR] if set(tasks) & set(ON_FEATURES) else [])}
+    weights = {task: read(path, task) for task in sorted(wanted)}
+    for task in sorted(set(tasks) & set(ON_FEATURES)):
+        trained_on = json.loads((path / f"{task}.json").read_text()).get("features")
+        if trained_on != weights_sha256(weights[EXTRACTOR]):
+            raise UserError(
+                f"The model {str(path / task)!r} was trained on features of another {EXTRACTOR} model than the one "
+                "beside it; train it again with configs/video.py."
+            )
+    return weights
+
+
+def read(folder: pathlib.Path, task: str) -> PyTree:
+    """Return the parameters of one file."""
+    file = folder / f"{task}.safetensors"
+    try:
+        params = tree.unflatten(load_file(file))
+        sha = json.loads(file.with_suffix(".json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"Cannot read the model {str(file)!r} ({type(error).__name__}); make it with "
+            f"python -m jax_promptmtl.main --config=configs/video.py:{task}, or give another config.models."
+        ) from error
+    difference = tree.describe_difference(jax.eval_shape(lambda: initial(task, 0)), params)
+    if difference or weights_sha256(params) != sha:
+        raise UserError(f"The model {str(file)!r} is not what its card says: {difference or 'other bytes'}.")
+    return params

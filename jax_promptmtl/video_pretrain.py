@@ -1,0 +1,95 @@
+"""Train a small model of one video task on the moving icons; frozen, it is a primary or an auxiliary of others.
+
+spatial_action starts from the trunk of recognition; temporal_action and segmentation are trained on its features, which
+are computed once. So recognition comes first.
+"""
+
+import pathlib
+from functools import partial
+from typing import Any
+
+import jax
+
+from jax_promptmtl import tree, video_models, video_mtl
+from jax_promptmtl.backbones import featured, roi_head
+from jax_promptmtl.backbones.view import View, weights_sha256
+from jax_promptmtl.data.clip_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.data.middle_cache import Recipe, open_cache
+from jax_promptmtl.engine import loop
+from jax_promptmtl.methods.none import NoPrompts
+from jax_promptmtl.problem import Problem
+from jax_promptmtl.tasks import TASKS
+
+PyTree = Any
+
+
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Train and write `<workdir>/models/<task>.safetensors` and its card; with `dry_run`, say what would be trained."""
+    task, folder = config.task, workdir / "models"
+    others = video_models.load(folder, (video_models.EXTRACTOR,)) if task != video_models.EXTRACTOR else {}
+    weights = {**others, task: start(task, others, config.seed)}
+    print(f"{task}: {tree.count(weights[task]):,} parameters, {config.clips.train:,} clips")
+    if dry_run:
+        return
+    sources = {part: read(task, weights, config, part) for part in ("train", "test")}
+    problem = problem_of(task, weights, sources["train"])
+    settings = plan(config)
+    batches = partial(stream, sources["train"], config)
+    params = loop.train(problem, batches, settings, workdir, name=task).params
+    found = video_mtl.evaluate(
+        problem, params, TASKS[task], all_batches(sources["test"], batch_size=config.train.batch_size)
+    )
+    print(f"{task}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+    trained = params[video_mtl.PRIMARY]
+    card = {"test": found, "config": config.to_dict()}
+    if task in video_models.ON_FEATURES:
+        trained = trained["model"]
+        card["features"] = weights_sha256(weights[video_models.EXTRACTOR])
+    video_models.save(folder, task, trained, card)
+
+
+def start(task: str, others: Any, seed: int) -> PyTree:
+    """Return the parameters to start from."""
+    drawn = video_models.initial(task, seed)
+    if task != "spatial_action":
+        return drawn
+    return roi_head.from_classifier(others[video_models.EXTRACTOR], drawn["roi"]["head"])
+
+
+def read(task: str, weights: Any, config: Any, part: str) -> list[ClipSource]:
+    """Return the sources of a part: clips, and features where the model is trained on them."""
+    clips = video_models.clips(task, config.clips[part], part, seed=config.clips.seed)
+    if task not in video_models.ON_FEATURES:
+        return [clips]
+    trunk, see = weights[video_models.EXTRACTOR]["trunk"], video_models.adapter(task, whole=True, boxes=False)
+    compute = jax.jit(lambda trunk, batch: {"features": featured.features(video_models.VIT, trunk, see(batch))})
+    recipe = Recipe("features", weights_sha256(trunk), {}, video_models.VIT.layers, "float32", part)
+    size = config.train.batch_size
+    kept = open_cache(partial(compute, trunk), clips, recipe, place="memory", batch_size=size)
+    return [video_models.labels(clips), kept]
+
+
+def problem_of(task: str, weights: Any, sources: list[ClipSource]) -> Problem:
+    """Return the problem of training all weights of a task's model."""
+    frames, on_features = video_models.FRAMES[task], task in video_models.ON_FEATURES
+    if on_features:
+        view = View(video_models.build(task, weights, frames, given=True), lambda batch: batch["features"])
+    else:
+        view = video_models.view(task, weights, frames)
+    backbone = view.backbone
+    method = NoPrompts(towers={video_mtl.PRIMARY: (backbone.depth, backbone.dim)})
+    pipeline = video_mtl.Pipeline(view, {}, TASKS[task], method)
+    example = next(all_batches(sources, batch_size=1))
+    return video_mtl.build(pipeline, example=example, tune=("model/.*",) if on_features else (".*",))
+
+
+def plan(config: Any) -> dict[str, Any]:
+    """Return the loop's settings."""
+    steps = max(config.clips.train // config.train.batch_size, 1)
+    run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0, "task": config.task}
+    return dict(config.train) | run | {"steps_per_epoch": steps, "steps": steps * config.train.epochs}
+
+
+def stream(sources: list[ClipSource], config: Any, start_step: int) -> Any:
+    """Return the training batches from a step on."""
+    return training_batches(sources, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)

@@ -1,0 +1,93 @@
+"""Hard parameter sharing: one trunk, a head per task, one batch of every task per step, the sum of their losses.
+
+A batch has the arrays of every task under `<task>/`; row b holds one clip of each, and `weight` weighs all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+
+from jax_promptmtl import tree
+from jax_promptmtl.backbones.middle import VideoBackbone
+from jax_promptmtl.backbones.view import View, trainable
+from jax_promptmtl.data.clip_batches import cut_prefix
+from jax_promptmtl.errors import UserError
+from jax_promptmtl.problem import Problem
+from jax_promptmtl.tasks.task import VideoTask
+
+PyTree = Any
+
+
+def build(
+    views: Mapping[str, View], tasks: Mapping[str, VideoTask], *, private: Sequence[str], about: Mapping[str, Any]
+) -> Problem:
+    """Make the problem of training one model for several tasks; everything is trained.
+
+    Args:
+      views: task -> model and the form in which it sees a clip; the first one's weights start the trunk.
+      tasks: of the same names.
+      private: patterns of the weights that every task has for itself, such as ("pool/.*",).
+      about: what a checkpoint says of itself.
+
+    Raises:
+      UserError: trunks of several architectures.
+    """
+    cut = {name: split(view.backbone.params, private) for name, view in views.items()}
+    first = next(iter(views))
+    for name, (shared, _) in cut.items():
+        difference = tree.describe_difference(present(cut[first][0]), present(shared))
+        if difference:
+            raise UserError(
+                f"The models of {first!r} and {name!r} cannot share a trunk: {difference}; give equal ones."
+            )
+    params = {"shared": cut[first][0], "private": {name: own for name, (_, own) in cut.items()}}
+    mask = tree.unflatten({path: leaf is not None for path, leaf in tree.flatten(params).items()})
+
+    def outputs(params, batch):
+        for name, view in views.items():
+            weights, part = tree.merge(params["shared"], params["private"][name]), cut_prefix(batch, f"{name}/")
+            backbone = view.backbone
+            yield name, part, backbone.upper(weights, backbone.lower(weights, view.adapt(part)), None)
+
+    def loss(params, frozen, batch, rng):
+        real, total, rows = (batch["weight"] > 0).astype(jnp.float32), jnp.zeros(()), []
+        for name, part, found in outputs(params, batch):
+            losses, _ = tasks[name].loss(found, part)
+            total += (batch["weight"] * losses).sum()
+            rows.append((losses * real).sum())
+        return total, {"loss": jnp.stack(rows), "count": jnp.full(len(rows), real.sum())}
+
+    def predict(params, frozen, batch):
+        decoded = {name: tasks[name].decode(found, part) for name, part, found in outputs(params, batch)}
+        return {f"{name}/{key}": value for name, arrays in decoded.items() for key, value in arrays.items()}
+
+    nothing = tree.unflatten(dict.fromkeys(tree.flatten(params)))
+    return Problem(
+        tasks=tuple(views),
+        params=params,
+        frozen=nothing,
+        mask=mask,
+        expand=lambda params: params,
+        loss=loss,
+        prepare=lambda params, frozen: params,
+        predict=predict,
+        about=dict(about),
+    )
+
+
+def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
+    """Cut the weights into those of the trunk and those of the task, with `None` in the holes."""
+    own, shared = tree.partition(params, trainable(params, private))
+    return shared, own
+
+
+def present(params: PyTree) -> PyTree:
+    """Return a tree without its holes."""
+    return tree.unflatten({path: leaf for path, leaf in tree.flatten(params).items() if leaf is not None})
+
+
+def model_of(name: str, backbone: VideoBackbone, params: PyTree) -> VideoBackbone:
+    """Return one task's model with the trained weights, to evaluate it like any other."""
+    return replace(backbone, params=tree.merge(params["shared"], params["private"][name]))

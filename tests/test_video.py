@@ -1,0 +1,75 @@
+"""The video jobs end to end on a few clips: train a small model, then prompt it; what is written and printed."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from jax_promptmtl import video, video_models, video_pretrain
+from jax_promptmtl.data import prompt_file
+from jax_promptmtl.errors import UserError
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+
+
+def config_of(name, preset, **changes):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(preset)
+    config.clips.train, config.clips.test = 16, 8
+    config.train.batch_size = 8
+    config.train.epochs = 1
+    with config.unlocked():
+        config.update(changes)
+    return config
+
+
+def test_a_table_has_a_line_per_row_and_a_column_per_measure():
+    scores = {"dynamic": {"test": {"top1": 71.25}}, "static": {"test": {"top1": 50.0}, "shifted": {"top1": 9.0}}}
+    text = video.table({"dlm": {"title": "DLM", "trainable": 1234, "scores": scores}}, "top1")
+    assert text.splitlines()[1].split() == ["DLM", "1,234", "71.2", "50.0", "-", "9.0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": ("dml",)}, "Unknown row 'dml'.*Did you mean 'dlm'"),
+        ({"aux": ("recognition",)}, "Unknown auxiliary task 'recognition'"),
+        ({"task": "tracking"}, "Unknown primary task 'tracking'"),
+        ({"models": "nowhere"}, "Cannot read the model 'nowhere/"),
+    ],
+)
+def test_bad_configs_are_one_sentence(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        video.run(config_of("dlm", "recognition", **changes), tmp_path, dry_run=False)
+
+
+@pytest.mark.slow
+def test_models_are_trained_and_then_prompted(tmp_path, capsys):
+    for task in ("recognition", "segmentation"):
+        video_pretrain.run(config_of("video", task), tmp_path, dry_run=False)
+    models = str(tmp_path / "models")
+    assert json.loads((tmp_path / "models" / "segmentation.json").read_text())["test"].keys() >= {"f1@50", "edit"}
+    rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "self_aux")
+    runs = (("recognition", "segmentation", rows), ("segmentation", "recognition", ("frozen", "dlm", "adapter")))
+    for task, other, rows in runs:
+        workdir = tmp_path / task
+        workdir.mkdir()
+        config = config_of("dlm", task, aux=(other,), models=models, rows=rows)
+        video.run(config, workdir, dry_run=False)
+        results = json.loads((workdir / "results.json").read_text())
+        assert results.keys() == set(rows) and results["frozen"]["trainable"] == 0
+        for row in rows:
+            kinds = results[row]["scores"]
+            assert kinds.keys() == ({"dynamic", "static"} if row in video.PER_CLIP else {"dynamic"})
+            assert all(
+                0 <= value <= 100 for parts in kinds.values() for found in parts.values() for value in found.values()
+            )
+        assert abs(results["adapter"]["trainable"] / results["dlm"]["trainable"] - 1) < 0.01
+        assert "DLM" in capsys.readouterr().out
+        backbone = video_models.view(task, video_models.load(models, (task,)), 16).backbone
+        prompts, card = prompt_file.load(workdir / "prompts_dlm", middle=backbone.middle, dim=backbone.dim, task=task)
+        assert prompts.shape == (10, backbone.dim) and np.isfinite(prompts).all() and list(card.aux) == [other]

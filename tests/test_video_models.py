@@ -1,0 +1,92 @@
+"""The small models of the moving icons: files, forms of clips, and what is refused."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_promptmtl import tree, video_models
+from jax_promptmtl.backbones.view import weights_sha256
+from jax_promptmtl.errors import UserError
+
+SHAPES = {  # of the logits for one clip of the task
+    "recognition": (1, 13),
+    "spatial_action": (1, 3, 11),
+    "temporal_action": (1, 56, 12),
+    "segmentation": (2, 1, 64, 10),
+}
+
+
+def params_of(task, seed=0):
+    """Return random parameters without running anything."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: video_models.initial(task, 0))
+    return jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models")
+    features = weights_sha256(params_of("recognition"))
+    for task in video_models.MODELS:
+        card = {"features": features} if task in video_models.ON_FEATURES else {}
+        video_models.save(path, task, params_of(task), card)
+    return path
+
+
+def batch_of(frames):
+    return {"frames": jnp.zeros((1, frames, 32, 32, 3), jnp.uint8), "box": jnp.full((1, 3, 4), 0.5)}
+
+
+@pytest.mark.parametrize("task", video_models.MODELS)
+def test_each_model_can_be_the_primary_and_every_others_auxiliary(folder, task):
+    weights = video_models.load(folder, (task,))
+    own = video_models.view(task, weights, video_models.FRAMES[task])
+    state = jax.eval_shape(lambda: own.backbone.lower(own.backbone.params, own.adapt(batch_of(own.spec["frames"]))))
+    assert state.tokens.shape[-1] == own.backbone.dim and own.backbone.middle == own.backbone.depth // 2
+    outputs = jax.eval_shape(lambda s: own.backbone.upper(own.backbone.params, s, None), state)
+    logits = getattr(outputs, "logits", outputs)
+    assert logits.shape == SHAPES[task]
+    for frames in (16, 64):
+        other = video_models.view(task, weights, frames, auxiliary=True)
+        clip = batch_of(frames)
+        clip.pop("box")  # an auxiliary sees no labels
+        seen = jax.eval_shape(
+            lambda other=other, clip=clip: other.backbone.lower(other.backbone.params, other.adapt(clip))
+        )
+        assert seen.tokens.shape[::2] == (1, own.backbone.dim) and seen.mask.shape == seen.tokens.shape[:2]
+
+
+def test_what_is_saved_is_loaded_and_all_models_fit_the_package(folder):
+    weights = video_models.load(folder, ("segmentation",))
+    assert weights.keys() == {"segmentation", "recognition"}
+    jax.tree.map(np.testing.assert_array_equal, weights["segmentation"], params_of("segmentation"))
+    assert sum(4 * tree.count(params_of(task)) for task in video_models.MODELS) < 25e6
+
+
+def test_files_that_do_not_fit_are_one_sentence(folder, tmp_path):
+    with pytest.raises(
+        UserError, match=r"Cannot read the model .*recognition.safetensors.*configs/video.py:recognition"
+    ):
+        video_models.load(tmp_path, ("recognition",))
+    video_models.save(tmp_path, "recognition", params_of("recognition", seed=1), {})
+    video_models.save(tmp_path, "segmentation", params_of("segmentation"), {"features": "another"})
+    with pytest.raises(UserError, match="trained on features of another recognition model"):
+        video_models.load(tmp_path, ("segmentation",))
+    card = json.loads((tmp_path / "recognition.json").read_text())
+    (tmp_path / "recognition.json").write_text(json.dumps(card | {"sha256": "0"}))
+    with pytest.raises(UserError, match="is not what its card says: other bytes"):
+        video_models.load(tmp_path, ("recognition",))
+    video_models.save(tmp_path, "recognition", {"trunk": {"patch": {"bias": np.zeros(3)}}}, {})
+    with pytest.raises(UserError, match="is not what its card says: -pool/fc_norm/bias"):
+        video_models.load(tmp_path, ("recognition",))
+
+
+def test_one_bit_in_a_weight_changes_the_hash():
+    weights = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.zeros(2, np.float32)}
+    changed = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.array([0, 1e-45], np.float32)}
+    assert weights_sha256(weights) == weights_sha256(dict(reversed(weights.items())))
+    turned = {"a": {"kernel": np.ones((3, 2), np.float32)}, "b": np.zeros(2, np.float32)}
+    assert len({weights_sha256(w) for w in (weights, changed, turned)}) == 3
