@@ -172,7 +172,7 @@ def problem(cell: Cell, model: str, params: Mapping[str, Any]) -> Problem:
     nothing: Any = None  # no example is read from the suite
     suite = Suite("noise", tuple(Task(f"task{t}", names, nothing, nothing) for t in range(cell.tasks)), "none")
     options = {key: made[key] for key in ("method", "sharing", "template", "groups")}
-    return clip_mtl.build(suite, backbone(model, params), **options, tune=(), seed=0)
+    return clip_mtl.build(suite, backbone(model, params), **options, tune=(), seed=0, task_gradients=False)
 
 
 def write(cell: Cell, model: str, folder: pathlib.Path, **extra: Any) -> None:

@@ -47,7 +47,8 @@ def load_clip(path: pathlib.Path, sizes: Mapping[str, Any], attention: str = "sd
     }
     towers["vision_config"] |= {"image_size": sizes["image_size"], "patch_size": sizes["patch_size"]}
     towers["text_config"] |= {"vocab_size": sizes["vocab_size"], "max_position_embeddings": sizes["context_length"]}
-    config = CLIPConfig(**towers, projection_dim=sizes["embed_dim"], attn_implementation=attention)
+    options: dict[str, Any] = towers | {"projection_dim": sizes["embed_dim"], "attn_implementation": attention}
+    config = CLIPConfig(**options)
     with torch.device("meta"):
         clip = CLIPModel(config)
     clip.load_state_dict(load_file(path), assign=True)
