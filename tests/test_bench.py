@@ -236,10 +236,10 @@ def fake(cell, ours, peer, fast):
 @pytest.fixture
 def results():
     """Return results of two cells; the medians of the paired ratios are not ratios of medians."""
-    known_cells = [Cell("coop", 4), Cell("mmap", 16, tasks=4)]
-    entries = [fake(cells[0], [1, 2, 4], [10, 10, 10], [3, 4, 5]), fake(cells[1], [0.5], [5], [2.5])]
+    tried = [Cell("coop", 4), Cell("mmap", 16, tasks=4)]
+    entries = [fake(tried[0], [1, 2, 4], [10, 10, 10], [3, 4, 5]), fake(tried[1], [0.5], [5], [2.5])]
     machine = {"processor": "P", "cores": 2, "memory": 2**34, "load": 0.1, "versions": {"jax": "1"}}
-    known = {cell.name: entry for cell, entry in zip(known_cells, entries, strict=True)}
+    known = {cell.name: entry for cell, entry in zip(tried, entries, strict=True)}
     kernels = {"seconds": {"stock": 0.2, "onednn": 0.1}, "failed": {"compile": "why"}, "chosen": "onednn"}
     return {"model": "small", "machine": machine, "cells": known, "kernels": kernels, "products": {"jax": 4e9}}
 
