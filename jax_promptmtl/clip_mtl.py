@@ -119,7 +119,7 @@ def build(
         "method": initialise(prompter, vectors, jax.random.key(seed)),
     }
     mask = {
-        "backbone": trainable(backbone.params, tune),
+        "backbone": tree.trainable(backbone.params, tune),
         "method": jax.tree.map(lambda _: True, full["method"]),
     }
     params, frozen = tree.partition(full, mask)
@@ -185,17 +185,6 @@ def build(
     }
     names = tuple(task.name for task in tasks)
     return Problem(names, params, frozen, mask, expand, loss, prepare, predict, about)
-
-
-def trainable(params: PyTree, patterns: Sequence[str]) -> PyTree:
-    """Return the mask of the tuned backbone weights; a pattern that matches nothing is an error."""
-    if isinstance(patterns, str):
-        raise UserError(f"config.tune is the text {patterns!r}; give a tuple of patterns, such as ({patterns!r},).")
-    for pattern in patterns:
-        if not any(tree.flatten(tree.mask_from_patterns(params, [pattern])).values()):
-            path = next(iter(tree.flatten(params)))
-            raise UserError(f"The pattern {pattern!r} in config.tune matches no weight; paths look like {path!r}.")
-    return tree.mask_from_patterns(params, patterns)
 
 
 def reads(function: Callable[[dict[str, PyTree]], PyTree], params: dict[str, PyTree]) -> set[str]:

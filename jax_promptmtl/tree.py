@@ -5,11 +5,13 @@ A path is the keys of a leaf joined by "/", such as `image/blocks_0/attn/query/k
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from jax_promptmtl.errors import UserError
 
 PyTree = Any
 
@@ -51,6 +53,17 @@ def mask_from_patterns(tree: Mapping, patterns: Iterable[str]) -> dict:
     """
     compiled = [re.compile(pattern) for pattern in patterns]
     return unflatten({path: any(p.fullmatch(path) for p in compiled) for path in flatten(tree)})
+
+
+def trainable(params: Mapping, patterns: Sequence[str]) -> dict:
+    """Return the mask of the weights that `config.tune` names; a pattern that matches nothing is an error."""
+    if isinstance(patterns, str):
+        raise UserError(f"config.tune is the text {patterns!r}; give a tuple of patterns, such as ({patterns!r},).")
+    for pattern in patterns:
+        if not any(flatten(mask_from_patterns(params, [pattern])).values()):
+            path = next(iter(flatten(params)))
+            raise UserError(f"The pattern {pattern!r} in config.tune matches no weight; paths look like {path!r}.")
+    return mask_from_patterns(params, patterns)
 
 
 def partition(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from jax_promptmtl import tree
 from jax_promptmtl.backbones.middle import Middle, VideoBackbone
-from jax_promptmtl.backbones.view import View, trainable, unpack
+from jax_promptmtl.backbones.view import View, unpack
 from jax_promptmtl.data.clip_batches import cut_prefix
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods import METHODS
@@ -165,7 +165,11 @@ def build(
         initial = {**initial, name: {**initial[name], "layer": layer}}
     full = {PRIMARY: primary.params, "aux": aux, "method": initial}
     fixed = jax.tree.map(lambda _: False, aux)
-    mask = {PRIMARY: trainable(primary.params, tune), "aux": fixed, "method": jax.tree.map(lambda _: True, initial)}
+    mask = {
+        PRIMARY: tree.trainable(primary.params, tune),
+        "aux": fixed,
+        "method": jax.tree.map(lambda _: True, initial),
+    }
     if PRIMARY in pipeline.cached and tune:
         require_frozen_lower(pipeline, mask[PRIMARY], example, tune)
     params, frozen = tree.partition(full, mask)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jax_promptmtl import tree
 from jax_promptmtl.backbones.middle import VideoBackbone
-from jax_promptmtl.backbones.view import View, trainable
+from jax_promptmtl.backbones.view import View
 from jax_promptmtl.data.clip_batches import cut_prefix
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.problem import Problem
@@ -79,7 +79,7 @@ def build(
 
 def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
     """Cut the weights into those of the trunk and those of the task, with `None` in the holes."""
-    own, shared = tree.partition(params, trainable(params, private))
+    own, shared = tree.partition(params, tree.trainable(params, private))
     return shared, own
 
 

@@ -98,4 +98,4 @@ def test_a_wrong_config_is_one_sentence(vit_b16, case):
 
 def test_a_text_in_place_of_patterns_is_refused():
     with pytest.raises(UserError, match="tuple of patterns"):
-        clip_mtl.trainable({"fc": {"bias": 0}}, ".*")
+        tree.trainable({"fc": {"bias": 0}}, ".*")

@@ -1,7 +1,7 @@
 """A frozen video model together with the form in which it sees a clip, and its middle state as arrays of a batch."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,15 +61,6 @@ def unpack(batch: Batch, name: str) -> Middle:
     if "tokens" not in found:
         raise UserError(f"The batch brings no middle state of {name!r}; fill its cache or take it out of `cached`.")
     return Middle(found["tokens"], found["mask"], gather(tree.unflatten(found).get("carry", {})))
-
-
-def trainable(params: PyTree, patterns: Sequence[str]) -> PyTree:
-    """Return the mask of the primary's tuned weights; a pattern that matches nothing is an error."""
-    for pattern in patterns:
-        if not any(tree.flatten(tree.mask_from_patterns(params, [pattern])).values()):
-            path = next(iter(tree.flatten(params)))
-            raise UserError(f"The pattern {pattern!r} in config.tune matches no weight; paths look like {path!r}.")
-    return tree.mask_from_patterns(params, patterns)
 
 
 def weights_sha256(params: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def trained(config, sizes):
     groups = (tuple(range(4)),) if config.grouping.source == "one" else GROUPS
     counts = [int(slots(kind, 4, groups).max() + 1) * tree.count(params[name]) for name, kind in config.sharing.items()]
     weights = weights_of(sizes)
-    return sum(counts) + tree.count(tree.partition(weights, clip_mtl.trainable(weights, config.tune))[0]), prompts
+    return sum(counts) + tree.count(tree.partition(weights, tree.trainable(weights, config.tune))[0]), prompts
 
 
 @pytest.mark.parametrize("preset", COUNTS)
