@@ -166,17 +166,18 @@ def build(
             raise UserError("The batch has features of images, but this method changes the image tower; give images.")
         if "image" in prompter.adapts:  # every task's on all rows: that is tiny, parameters gathered per row are not
             everywhere = jnp.broadcast_to(features, (len(tasks), *features.shape))
-            features = adapt("image", prepared["method"], everywhere)[task, jnp.arange(len(task))]
+            features = adapt("image", prepared["method"], everywhere)[task, jnp.arange(task.shape[0])]
         # All tasks' classes on all rows as well: one small product instead of class features gathered per row.
         logits = score(features, rearrange(prepared["classes"], "t c e -> (t c) e"), weights["logit_scale"])
-        logits = jnp.take_along_axis(logits.reshape(len(task), len(tasks), -1), task[:, None, None], axis=1)[:, 0]
+        logits = logits.reshape(task.shape[0], *real.shape)  # B may be a symbol, which has no len()
+        logits = jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
         return jnp.where(jnp.asarray(real)[task], logits, -jnp.inf)
 
     def loss(per_task, frozen, batch, rng):
         return cross_entropy(predict(prepare(per_task, frozen, apart), frozen, batch), batch, len(tasks))
 
     about = {
-        "backbone": {"name": backbone.name, "sha256": backbone.sha256, "activation": backbone.config.activation},
+        "backbone": {**backbone.reference, "dtype": dtype},
         "preprocess": dict(backbone.preprocess),
         "template": template,
         "class_names": {task.name: list(task.class_names) for task in tasks},

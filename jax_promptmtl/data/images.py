@@ -36,11 +36,9 @@ def decode(image: str | os.PathLike | bytes, name: str = "") -> np.ndarray:
     try:
         data = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
     except OSError as error:
-        raise UserError(
-            f"Cannot read image {name!r}: {error.strerror or error}; restore it or remove it from the split."
-        ) from None
+        raise UserError(f"Cannot read image {name!r}: {error.strerror or error}; restore it or leave it out.") from None
     if not data:
-        raise UserError(f"Image {name!r} is empty (0 bytes); restore it or remove it from the data set.")
+        raise UserError(f"Image {name!r} is empty (0 bytes); restore it or leave it out.")
     try:
         with Image.open(io.BytesIO(data)) as opened:
             return np.asarray(opened.convert("RGB"))
@@ -48,7 +46,7 @@ def decode(image: str | os.PathLike | bytes, name: str = "") -> np.ndarray:
         reason = "is not an image that Pillow can read"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = f"is broken ({error})"
-    raise UserError(f"Image {name!r} {reason}; replace it or remove it from the data set.")
+    raise UserError(f"Image {name!r} {reason}; replace it or leave it out.")
 
 
 @dataclass(frozen=True)
