@@ -40,7 +40,7 @@ def ucf101(root):
         for label, (folder, stem) in enumerate(names.items(), 1):
             for group in groups:
                 video = f"{folder}/v_{stem}_g{group:02d}_c01.avi"
-                clips.write(root / "UCF-101" / video, 12, first=32 * label)
+                clips.write(root / "UCF-101" / video, 12, first=32 * label + 4 * group)
                 lines.append(video + (f" {label}" if name.startswith("train") else ""))
         dump(root / f"ucfTrainTestlist/{name}.txt", "".join(f"{line}\r\n" for line in lines))
     return {"name": "ucf101", "root": str(root)}

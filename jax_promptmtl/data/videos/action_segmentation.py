@@ -65,7 +65,8 @@ def read(*, root: str, dataset: str, split: int = 1, features: str = "features",
         raise UserError(f"Video {min(twice)!r} of {name} trains and tests in split {split}; get the bundles again.")
     published = {"classes": CLASSES[name]} | VIDEOS[name]
     background = tuple(i for i, c in enumerate(names) if c == BACKGROUND)
-    return VideoSet(name, "segmentation", home, names, whole, published, HOME, background=background, channels=channels)
+    form = {"channels": channels, "channels_first": True}
+    return VideoSet(name, "segmentation", home, names, whole, published, HOME, background=background, **form)
 
 
 def bundle(home: pathlib.Path, part: str, split: int) -> list[str]:

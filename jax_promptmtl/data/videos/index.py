@@ -65,6 +65,7 @@ class VideoSet:
       scored: the classes that count in the evaluation, if not all.
       background: the classes that make no segment in the evaluation.
       channels: of a feature, for sets of feature files.
+      channels_first: whether such a file is [channels, T], not [T, channels].
       rate: frames per second of folders of frames.
       notes: what was left out, in words.
     """
@@ -79,6 +80,7 @@ class VideoSet:
     scored: tuple[int, ...] | None = None
     background: tuple[int, ...] = ()
     channels: int = 0
+    channels_first: bool = False
     rate: float = 0.0
     notes: tuple[str, ...] = ()
 
