@@ -29,8 +29,8 @@ JOBS = {
 }
 SHARED = {"tune"}  # jobs that several processes can share
 EXIT_BUG, EXIT_USER, EXIT_AGAIN = 1, 2, 75
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
-MAKE_ROOM = "what was saved before stays: make room, then run the same command again."
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+MAKE_ROOM = "what was saved before stays: make room there, then run the same command again."
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")

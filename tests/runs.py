@@ -12,6 +12,7 @@ import jax
 ROOT = pathlib.Path(__file__).parent.parent
 MAIN = (sys.executable, "-m", "jax_promptmtl.main")
 SMALL = {
+    "template": "{}",
     "evaluation_batch_size": 16,
     "suite.shots": 2,
     "method.length": 2,
@@ -42,7 +43,7 @@ def start(command, workdir, log=None, **environment):
     with pathlib.Path(f"{log}.out").open("w") as out, pathlib.Path(f"{log}.err").open("w") as err:
         command = [*map(str, command), f"--workdir={workdir}"]
         env = clean | {"JAX_PLATFORMS": "cpu", "PYTHON": sys.executable} | cache | environment
-        return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env=env, start_new_session=True)
+        return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err, env=env)
 
 
 def said(log, name="err"):

@@ -193,7 +193,7 @@ class _Training:
         self.step += 1
         self.pending.append(metrics)
         if self.speed.running:
-            self.speed.images += int(np.count_nonzero(batch["weight"]))
+            self.speed.images += int(np.count_nonzero(batch["weight"])) * jax.process_count()
         else:  # the first step compiles: the clock starts after it
             jax.block_until_ready(metrics)
             self.speed.run()

@@ -103,6 +103,8 @@ def test_two_processes_train_and_evaluate_as_one(toy, tmp_path):
             pair = [[record["loss"], record["grad_norm"]] for record in (mine, other)]
             np.testing.assert_allclose(*pair, rtol=1e-5)
             assert mine["accuracy"] == other["accuracy"]
+    again = train(toy["problem"](), pytest.fail, config, tmp_path / "two", name="main", evaluation=evaluation)
+    assert again.evaluation == theirs[-1]["evaluation"]  # from their checkpoint, in one process with eight devices
     observed = [json.loads(line) for line in (tmp_path / "two" / "observed" / "main.jsonl").read_text().splitlines()]
     assert [r["observed"]["label"] for r in observed] == [int(toy["batch"](step)["label"].sum()) for step in range(12)]
 

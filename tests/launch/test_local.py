@@ -169,7 +169,7 @@ ${!name}
 
 @pytest.mark.parametrize(
     "first, second, code",
-    [("exit 0", "exit 0", 0), ("exit 75", "exit 75", 75), ("exit 0", "exit 75", 75), ("sleep 60", "exit 3", 3)],
+    [("exit 0", "exit 0", 0), ("exit 75", "exit 75", 75), ("exit 0", "exit 75", 75), ("exec sleep 60", "exit 3", 3)],
 )
 def test_the_launcher_returns_the_code_that_counts_and_leaves_nobody_behind(first, second, code, tmp_path):
     fake = tmp_path / "python"
