@@ -57,18 +57,38 @@ SCRIPT = """
 """
 
 
-def run_two(workdir, kind):
-    """Run the script in two processes; return their exit codes and what they printed."""
+JOIN = """
+    import jax
+    jax.config.update("jax_num_cpu_devices", 1)
+    from jax_promptmtl.engine import processes
+    processes.connect("auto")
+    print(processes.part(), jax.device_count(), processes.several(), flush=True)
+    processes.leave(0)
+"""
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return str(free.getsockname()[1])
+
+
+def run_two(workdir, kind):
+    """Run the script of a training in two processes; return their exit codes and what they printed."""
+    environment = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", processes.COUNT: "2"}
+    return run_pair(
+        [SCRIPT, HERE / "conftest.py", workdir, kind], [environment | {processes.INDEX: str(i)} for i in range(2)]
+    )
+
+
+def run_pair(words, environments):
+    """Run a script with arguments in two processes that have environments of their own."""
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    environment |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", processes.COUNT: "2", "JAX_PLATFORMS": "cpu"}
-    environment |= {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(HERE / "conftest.py"), str(workdir), kind]
+    command = [sys.executable, "-c", *map(textwrap.dedent, map(str, words))]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, env=environment | {processes.INDEX: str(i)}, **pipes) for i in range(2)]
+    both = [subprocess.Popen(command, env=environment | each, **pipes) for each in environments]
     try:
         said = [process.communicate(timeout=600) for process in both]
     finally:
@@ -125,6 +145,19 @@ def test_different_configs_are_refused_by_both(tmp_path):
     assert set(codes) <= {2, -signal.SIGABRT, 1} and 2 in codes
     assert any("Config or data of process 1 differs from that of process 0" in text for text in out)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.multiproc
+def test_slurm_variables_are_enough_for_jax_to_find_the_other_process():
+    """As srun sets them; nothing else tells the processes of each other."""
+    shared = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    shared["JAX_COORDINATOR_PORT"] = free_port()
+    each = [shared | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    codes, out, err = run_pair([JOIN], each)
+    assert codes == [0, 0], err
+    assert [last(text) for text in out] == [
+        f"{{'process_index': {index}, 'process_count': 2}} 2 True" for index in range(2)
+    ]
 
 
 @pytest.mark.parametrize(

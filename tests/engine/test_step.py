@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 
 from jax_promptmtl import tree
 from jax_promptmtl.engine import optim, step
-from jax_promptmtl.engine.parallel import pad, parallelize, replicate
+from jax_promptmtl.engine.parallel import make_mesh, pad, parallelize, replicate
 from jax_promptmtl.errors import UserError
 
 LAYOUTS = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8)}
@@ -84,6 +85,23 @@ def test_the_problem_survives_donation(toy):
     )
     fn(replicate(step.initial(problem, tx), jax.devices()[:1]), problem.frozen, toy["batch"](0))
     assert tree.checksums(problem.params) == tree.checksums(toy["problem"]().params)
+
+
+def sent(text):
+    """Return the shapes that the collectives of a compiled program send, one list for each."""
+    found = re.findall(r"= (.*?) (?:all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)[\w-]*\(", text)
+    return [sorted(re.findall(r"f32\[[\d,]*\]|s32\[[\d,]*\]|pred\[[\d,]*\]", shapes)) for shapes in found]
+
+
+def test_a_step_sends_one_sum_of_the_per_task_gradients_and_nothing_else(toy):
+    problem, config, mesh = toy["problem"](), toy["config"](), make_mesh()
+    tx = optim.make(config["optimizer"], mask=problem.mask, steps_per_epoch=2, total_steps=6)
+    fn = partial(step.train_step, problem=problem, tx=tx, key=jax.random.key(0))
+    parts, copied = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
+    given = jax.device_put((step.initial(problem, tx), problem.frozen), copied)
+    compiled = jax.jit(fn, out_shardings=copied).lower(*given, jax.device_put(toy["batch"](0, 24), parts)).compile()
+    gradients, metrics = ["f32[4,5]", "f32[3,4,3]"], ["f32[]"] + ["f32[3]"] * 3
+    assert sent(compiled.as_text()) == [sorted(gradients + metrics)]
 
 
 def test_metrics_are_exact_sums(trained, toy):
