@@ -186,7 +186,12 @@ class _Training:
         return self.step == self.config["steps"] or (every > 0 and self.step % every == 0)
 
     def take_step(self, data: Iterator[Batch]) -> None:
-        batch = next(data, None)
+        try:
+            batch = next(data, None)
+        except Exception:
+            if self.step and self.stop.signal:
+                self.finish_step()  # the processes that read images got the signal as well, and died of it
+            raise
         if batch is None:
             raise UserError(f"The data of {self.name!r} ended after {self.step} of {self.config['steps']} steps.")
         self.state, metrics = self.advance(self.state, self.frozen, batch)

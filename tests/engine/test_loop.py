@@ -136,6 +136,18 @@ def test_a_signal_saves_and_resume_loses_no_step(whole, toy, tmp_path, kind):
     assert starts == [5]
 
 
+def test_a_signal_that_kills_the_readers_of_the_data_too_loses_no_step(whole, toy, tmp_path):
+    def batches(start):
+        yield from (toy["batch"](step) for step in range(start, 5))
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("a worker died")
+
+    with pytest.raises(Preempted, match="after step 5 of 12"):
+        run(toy, tmp_path, batches)
+    seen = []
+    assert_same(whole, run(toy, tmp_path, seen=seen), tmp_path, seen)
+
+
 @pytest.mark.parametrize("at", [6, 12])
 def test_a_signal_during_evaluation_is_obeyed_and_the_evaluation_is_repeated(whole, toy, tmp_path, at):
     calls = []
