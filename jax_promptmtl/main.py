@@ -118,15 +118,13 @@ def guard(job: Callable[[], None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        print(f"error: Cannot write {error.filename or 'a file'}: {error.strerror}; {MAKE_ROOM}", file=sys.stderr)
-        return EXIT_USER
     except Preempted as stopped:
         print(f"\n{stopped}", file=sys.stderr)  # a progress bar may have left its line open
         return EXIT_AGAIN
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            print(f"error: Cannot write {error.filename or 'a file'}: {error.strerror}; {MAKE_ROOM}", file=sys.stderr)
+            return EXIT_USER
         if not processes.several():
             raise
         traceback.print_exc()

@@ -20,7 +20,7 @@ from jax_promptmtl.engine import optim, processes
 from jax_promptmtl.engine.checkpoint import Checkpoints, plain
 from jax_promptmtl.engine.diagnosis import Diverged, explain
 from jax_promptmtl.engine.meter import Speed, summarize
-from jax_promptmtl.engine.parallel import parallelize, replicate
+from jax_promptmtl.engine.parallel import parallelize, place, replicate
 from jax_promptmtl.engine.preemption import Preempted, Stop, listen, lock
 from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, train_step
 from jax_promptmtl.engine.writer import Writer, progress
@@ -68,7 +68,7 @@ def train(
       problem: what to train.
       batches: from a number of steps done to the batches that follow; a pure function of it and of the seed.
       config: reads `seed`, `steps`, `steps_per_epoch`, `log_every`, `checkpoint_every`, `evaluate_every` (0: at the end
-        only), `parallel` (`jit` or `pmap`) and `optimizer` (see `optim.make`).
+        only), `parallel` (`jit`, `pmap` or `fsdp`) and `optimizer` (see `optim.make`).
       workdir: gets `metrics.jsonl`, `tensorboard/<name>/`, `checkpoints/<name>/` and `observed/<name>.jsonl`.
       name: of this training within the workdir.
       examples: from a number of steps done to the names of the examples of the batch that follows, for messages.
@@ -156,7 +156,7 @@ class _Training:
         if found:
             self.state, meta = found
             self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
-        self.state = replicate(self.state)
+        self.state = place(self.state, self.config["parallel"])
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
         if self.on_observed is not None:
             for record in self.writer.observations:
