@@ -5,16 +5,22 @@ command again; 130 interrupted with nothing to save; 141 nobody reads the output
 """
 
 import argparse
+import contextlib
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
 import jax_promptmtl
-from jax_promptmtl.engine.preemption import Preempted
+from jax_promptmtl.engine import processes
+from jax_promptmtl.engine.preemption import Preempted, interruptible
 from jax_promptmtl.errors import UserError
 
-EXIT_USER, EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_PIPE = 2, 75, 130, 141
+EXIT_BUG, EXIT_USER, EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_PIPE = 1, 2, 75, 130, 141
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+MAKE_ROOM = "what was saved before stays: make room there, then run the same command again."
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
 
 
@@ -45,24 +51,42 @@ def run(start: Callable[[Sequence[str]], None], argv: Sequence[str] | None = Non
     return guard(lambda: start(sys.argv[1:] if argv is None else argv))
 
 
-def guard(job: Callable[[], None]) -> int:
-    """Do a job of the command line and return the exit code."""
+def guard(job: Callable[[], None], *, resumes: bool = False) -> int:
+    """Do a job of the command line and return the exit code; the last line on stderr says why it is not 0.
+
+    Args:
+      job: what to do.
+      resumes: whether it saves its work, so that a signal means exit code 75.
+    """
     try:
-        job()
-        sys.stdout.flush()
+        with interruptible() if resumes else contextlib.nullcontext():
+            job()
+            sys.stdout.flush()
     except UserError as error:
-        print(f"{paint('error:', 'red', sys.stderr)} {error}", file=sys.stderr)
-        return EXIT_USER
+        return complain(str(error))
     except Preempted as stopped:
-        print(stopped, file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)  # a progress bar may have left its line open
         return EXIT_AGAIN
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # such as `| head`; the interpreter must not complain once more when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return complain(f"Cannot write {error.filename or 'a file'}: {error.strerror}; {MAKE_ROOM}")
+        if not processes.several():
+            raise
+        traceback.print_exc()
+        return EXIT_BUG
     return os.EX_OK
+
+
+def complain(message: str) -> int:
+    """Print a mistake of the user, and return its exit code."""
+    print(paint("error:", "red", sys.stderr), message, file=sys.stderr)
+    return EXIT_USER
 
 
 def paint(text: str, style: str, stream: TextIO) -> str:

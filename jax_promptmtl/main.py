@@ -18,6 +18,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jax_promptmtl import benchmark, command, pretrain, tune, video, video_pretrain
+from jax_promptmtl.engine import processes, report
 from jax_promptmtl.errors import UserError, pick
 
 JOBS = {
@@ -27,11 +28,13 @@ JOBS = {
     "video": video.run,
     "video_pretrain": video_pretrain.run,
 }
+SHARED = {"tune"}  # jobs that several processes can share
 MANNERS = {"-h", "--help", "--version"}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
+MULTIHOST = flags.DEFINE_string("multihost", "auto", "Join other processes: on, off, or auto where a launcher says so.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, parameters and memory, and stop.")
 
 
@@ -76,10 +79,23 @@ def start(argv: Sequence[str]) -> None:
         return
     logging.set_verbosity(logging.ERROR)
     name, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    job = pick(config.job, JOBS, "job")
+    join(job)
+    if "://" in WORKDIR.value:
+        raise UserError(f"The work directory {WORKDIR.value!r} is an address; mount it, and give the folder's path.")
     workdir = pathlib.Path(WORKDIR.value or "runs/" + "_".join(filter(None, (pathlib.Path(name).stem, preset))))
-    if not DRY_RUN.value:
+    processes.require_same("The config or version", {"config": config.to_dict(), "versions": report.versions()})
+    if not DRY_RUN.value and processes.first():
         write_config(config, workdir)
-    JOBS[pick(config.job, JOBS, "job")](config, workdir, dry_run=DRY_RUN.value)
+    JOBS[job](config, workdir, dry_run=DRY_RUN.value)
+
+
+def join(job: str) -> None:
+    """Join the other processes of this run; only some jobs divide their data among them."""
+    if job in SHARED and not DRY_RUN.value:
+        processes.connect(MULTIHOST.value)
+    elif MULTIHOST.value == "on":
+        raise UserError(f"The job {job!r} runs in one process; leave --multihost=on out, and start it once.")
 
 
 def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -99,7 +115,7 @@ def explain_options(verb: str, doc: str | None) -> command.Parser:
     parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     for flag in (PRINT_CONFIG, DRY_RUN):
         parser.add_argument(f"--{flag.name}", action="store_true", help=flags.FLAGS[flag.name].help)
-    for name, value in (("config", "FILE"), (WORKDIR.name, "DIR")):
+    for name, value in (("config", "FILE"), (WORKDIR.name, "DIR"), (MULTIHOST.name, "HOW")):
         parser.add_argument(f"--{name}", metavar=value, help=flags.FLAGS[name].help)
     return parser
 
@@ -109,8 +125,8 @@ def main(argv: Sequence[str] | None = None, *, verb: str = "main", doc: str | No
     argv = sys.argv if argv is None else argv
     if asked := MANNERS.intersection(argv):
         explain_options(verb, doc).parse_args(sorted(asked)[:1])
-    return command.guard(lambda: start(argv))
+    return command.guard(lambda: start(argv), resumes=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    processes.leave(main())

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jax_promptmtl
-from jax_promptmtl import benchmark, command, compare, export, main, predict, report
+from jax_promptmtl import benchmark, check_data, command, compare, export, main, predict, report
 from jax_promptmtl.bench import driver
 from jax_promptmtl.engine.preemption import Preempted
 from jax_promptmtl.errors import UserError
@@ -17,6 +17,7 @@ VERBS = {
     "main": lambda argv: main.main(["main", *argv]),
     "benchmark": lambda argv: main.main(["benchmark", *argv], verb="benchmark", doc=benchmark.__doc__),
     "bench": lambda argv: command.run(driver.start, argv),
+    "check_data": lambda argv: check_data.main(["check_data", *argv]),
     "compare": lambda argv: command.run(compare.start, argv),
     "export": lambda argv: command.run(export.start, argv),
     "predict": lambda argv: command.run(predict.start, argv),
@@ -51,7 +52,7 @@ def test_exit_codes(capsys):
 
     codes = {UserError("Give one."): 2, Preempted("later"): 75, KeyboardInterrupt(): 130}
     assert {error: stop(error) for error in codes} == codes and command.guard(lambda: None) == 0
-    assert capsys.readouterr().err == "error: Give one.\nlater\ninterrupted\n"
+    assert capsys.readouterr().err == "error: Give one.\n\nlater\n\ninterrupted\n"
     with pytest.raises(ZeroDivisionError):
         stop(ZeroDivisionError())
 

@@ -13,7 +13,10 @@ Example = dict[str, Any]
 
 
 class Source(Protocol):
-    """Random access to examples {"image": uint8[H, W, 3] RGB, "label": int}; `names` says where each comes from."""
+    """Random access to examples {"image": uint8[H, W, 3] RGB, "label": int}; `names` says where each comes from.
+
+    Those of a `FeatureSource` have "features" instead of "image".
+    """
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -63,6 +66,25 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
+class FeatureSource:
+    """What a frozen tower made of the examples of another source: features float[N, E], labels int[N], N names.
+
+    >>> FeatureSource(np.eye(2), np.array([5, 7]), ("a", "b"))[1]["features"].tolist()
+    [0.0, 1.0]
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"features": self.features[index], "label": int(self.labels[index])}
+
+
+@dataclass(frozen=True)
 class FileSource:
     """Image files, decoded when asked for: `names` are paths below `root`."""
 
@@ -101,7 +123,7 @@ class Subset:
 
 
 class Union:
-    """The examples of all tasks one after another, each with its task number: {"image", "label", "task"}.
+    """The examples of all tasks one after another, each with its number as "task".
 
     Args:
       tasks: T tasks.
@@ -119,14 +141,23 @@ class Union:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, index: int) -> Example:
+    def _place(self, index: int) -> tuple[int, int]:
         task = int(np.searchsorted(self.starts, index, side="right")) - 1
-        example = self.sources[task][int(index - self.starts[task])]
+        return task, int(index - self.starts[task])
+
+    def name(self, index: int) -> str:
+        """Return what to call an example in a message."""
+        task, place = self._place(index)
+        return f"{self.sources[task].names[place]} of {self.tasks[task].name}"
+
+    def __getitem__(self, index: int) -> Example:
+        task, place = self._place(index)
+        example = self.sources[task][place]
         label, classes = int(example["label"]), len(self.tasks[task].class_names)
         if not 0 <= label < classes:
-            name = self.sources[task].names[int(index - self.starts[task])]
+            name = self.sources[task].names[place]
             raise UserError(
                 f"Label {label} of {name!r} in task {self.tasks[task].name!r} is outside its class list; legal values "
                 f"are 0 to {classes - 1}: correct the label or the class list."
             )
-        return {"image": example["image"], "label": label, "task": task}
+        return example | {"label": label, "task": task}
