@@ -85,11 +85,10 @@ def facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> s
 
 def tasks(about: Mapping[str, Any], counts: Mapping[str, Sequence[int]] | None) -> Sheet:
     """Return the tasks with their classes, and accuracies if they were measured."""
-    header, rows = ["task", "classes"], []
-    for names in about["class_names"].values():
+    header, lines = ["task", "classes"], []
+    for task, names in about["class_names"].items():
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        rows.append(f"{len(names)}: {', '.join(names[:SHOWN])}{more}")
-    lines = [[Cell(task), Cell(row)] for task, row in zip(about["class_names"], rows, strict=True)]
+        lines.append([Cell(task), Cell(f"{len(names)}: {', '.join(names[:SHOWN])}{more}")])
     if counts is not None:
         header += ["test images", "accuracy, %"]
         for line, right, all_ in zip(lines, counts["correct"], counts["count"], strict=True):

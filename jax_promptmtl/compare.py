@@ -67,7 +67,7 @@ def read(place: str) -> Run:
     else:
         raise UserError(f"{place!r} is no finished run; give a work directory with results.json, or a record file.")
     tasks = content["tasks"]
-    rows = {name: {} for name in ("right", "drawing")}
+    rows: dict[str, dict[str, np.ndarray]] = {"right": {}, "drawing": {}}
     if "right" in content:
         flat = {"right": records.unpack_bits(content["right"], sum(count)), "drawing": records.drawings(content)}
         parts = {name: np.split(values, np.cumsum(count)[:-1]) for name, values in flat.items()}

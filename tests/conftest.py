@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, a persistent compilation cache and parsed flags for every test."""
 
+import fcntl
 import os
 import pathlib
 import tempfile
@@ -22,6 +23,11 @@ def home(tmp_path_factory):
     """Return a folder with clip, images, and work, the work directory of a training; leave it as it is."""
     from tests.trained import train
 
-    folder = tmp_path_factory.mktemp("home")
-    train(folder)
-    return folder
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place  # the workers share one
+    with (place / "home.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (place / "home" / "work" / "results.json").exists():
+            (place / "home").mkdir(exist_ok=True)
+            train(place / "home")
+    return place / "home"
