@@ -19,7 +19,8 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.task = task
     config.aux = tuple(name for name in TASKS if name != task)
     config.models = ""  # folder of the frozen models; empty: those of the package
-    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see ROWS of video.py
+    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see video_rows.py
+    config.curves = ("dlm", "single_layer")  # rows that are measured after every epoch
     config.seed = 0  # of initial parameters and data order
     config.parallel = "jit"  # or pmap
     config.prompt_mode = "dynamic"  # of training; or batch_mean: one set of prompts for a whole batch
@@ -47,7 +48,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.method.single_layer = False
     config.method.final_scale = "none"  # or layer_norm, scalar
 
-    config.rates = ConfigDict({"full_ft": 1e-4})  # learning rates of rows that need another one
+    config.rates = ConfigDict({"full_ft": 1e-4, "hps": 1e-4})  # learning rates of rows that need another one
 
     config.train = ConfigDict()
     config.train.epochs = 8

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, pretrain, tune, video, video_pretrain
+from jax_promptmtl import benchmark, pretrain, tune, video, video_benchmark, video_pretrain
 from jax_promptmtl.engine.preemption import Preempted
 from jax_promptmtl.errors import UserError, pick
 
@@ -22,6 +22,7 @@ JOBS = {
     "pretrain": pretrain.run,
     "tune": tune.run,
     "video": video.run,
+    "video_benchmark": video_benchmark.run,
     "video_pretrain": video_pretrain.run,
 }
 EXIT_USER, EXIT_AGAIN = 2, 75

@@ -47,6 +47,15 @@ def sizes(task: str) -> Any:
     return replace(VIT, classes=classes)
 
 
+def width(task: str) -> int:
+    """Return the width of a task's middle tokens.
+
+    >>> width("segmentation")
+    64
+    """
+    return sizes(task).width
+
+
 def build(
     task: str, weights: Mapping[str, PyTree], frames: int, middle: int | None = None, *, given: bool = False
 ) -> VideoBackbone:
@@ -89,16 +98,37 @@ def initial(task: str, seed: int) -> PyTree:
 
 
 def view(
-    task: str, weights: Mapping[str, PyTree], frames: int, *, auxiliary: bool = False, middle: int | None = None
+    task: str,
+    weights: Mapping[str, PyTree],
+    frames: int,
+    *,
+    auxiliary: bool = False,
+    middle: int | None = None,
+    given: bool = False,
 ) -> View:
     """Return a task's model with the form in which it sees clips of so many frames; see `build`.
 
-    An auxiliary sees no boxes, which are labels.
+    An auxiliary sees no boxes, which are labels. Where features are `given`, they are what `extract` returns.
     """
-    backbone = build(task, weights, frames, middle)
+    backbone = build(task, weights, frames, middle, given=given)
     whole = task in ON_FEATURES
     spec = {"frames": frames if whole else VIT.frames, "pixels": "[-1, 1]", "boxes": not auxiliary}
-    return View(backbone, adapter(task, whole=whole, boxes=not auxiliary), spec)
+    see = adapter(task, whole=whole, boxes=not auxiliary)
+    return View(backbone, (lambda batch: batch["features"]) if given else see, spec)
+
+
+def extract(trunk: PyTree, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the features of clips, which the models on features read: `features` float[B, L / tubelet, D]."""
+    return {"features": featured.features(VIT, trunk, normal(batch["frames"]))}
+
+
+def normal(frames: Array) -> Array:
+    """Return pixels between -1 and 1.
+
+    >>> normal(jnp.array([0, 255], jnp.uint8)).tolist()
+    [-1.0, 1.0]
+    """
+    return frames.astype(jnp.float32) / 127.5 - 1
 
 
 def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Array]], Any]:
@@ -106,7 +136,7 @@ def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Ar
 
     def adapt(batch: Mapping[str, Array]) -> Any:
         frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
-        video = frames.astype(jnp.float32) / 127.5 - 1
+        video = normal(frames)
         if task != "spatial_action":
             return video
         return {"video": video, "boxes": batch["box"] if boxes else jnp.zeros((len(video), 0, 4))}
