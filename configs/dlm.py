@@ -24,10 +24,13 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.seed = 0  # of initial parameters and data order
     config.parallel = "jit"  # or pmap
     config.prompt_mode = "dynamic"  # of training; or batch_mean: one set of prompts for a whole batch
+    config.drop_after = 0  # layers of the primary that see the prompts; 0: all above the middle
+    config.init_from_aux_layer = False  # start the mapper's layer as a copy of the transformer's next one (eq. 1)
     config.evaluation_batch_size = 64
 
     config.clips = ConfigDict()
-    config.clips.seed = 1  # draws the clips; the frozen models were trained on those of seed 0
+    config.clips.seed = 1  # draws the clips to train on; the frozen models saw those of seed 0
+    config.clips.test_seed = 0  # draws the clips to test on: the first ones are those of the frozen models' cards
     config.clips.train = 1024
     config.clips.test = 512
 

@@ -57,7 +57,8 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     Returns:
       `title`; `trainable` parameters, those of the `primary` and of all models that are `loaded`; `metric`; `scores`,
       {dynamic or static: {part: metrics}}; `curve`, of the rows in `config.curves` the metrics of the test clips after
-      every epoch; `steps` and `step_seconds`.
+      every epoch; `prompt_rms`, the size of the prompts beside that of the tokens in the last steps of training;
+      `steps` and `step_seconds`.
     """
     title, make = ROWS[name]
     row = make(job)
@@ -70,7 +71,11 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     found = {"dynamic": score(result.params, job.parts[1:])}
     if name in PER_CLIP:
         found["static"] = measure_static(job, name, row, problem, result.params)
-    speed = result.images_per_second
+    speed, lines = (
+        result.images_per_second,
+        [line for line in writer.read(job.workdir / "metrics.jsonl") if line["stage"] == name],
+    )
+    sizes = [line[key] for line in lines if (key := f"prompt_rms/{job.task}") in line]
     return {
         "title": title,
         "trainable": trainable,
@@ -78,15 +83,11 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
         "loaded": loaded,
         "metric": TASKS[job.task].metric,
         "scores": found,
-        "curve": [line["evaluation"] for line in writer.read(job.workdir / "metrics.jsonl") if shows(line, name)],
+        "curve": [line["evaluation"] for line in lines if "evaluation" in line],
+        "prompt_rms": sizes[-1] if sizes else None,
         "steps": result.step,
         "step_seconds": job.config.train.batch_size / speed if speed else None,
     }
-
-
-def shows(line: Mapping[str, Any], name: str) -> bool:
-    """Return whether a line of metrics.jsonl is an evaluation of a row."""
-    return line["stage"] == name and "evaluation" in line
 
 
 def models_of(job: Job, row: Row) -> int:

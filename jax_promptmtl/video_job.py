@@ -41,6 +41,7 @@ class Row:
       sources: part -> what a batch is made of.
       tune: patterns of the primary's weights that are trained.
       initial: the method's parameters to start from, drawn when `None`.
+      start_layer: see `video_mtl.build`.
       sizes: trained parameters, and those of all models that are used, where they are not those of the pipeline.
     """
 
@@ -48,6 +49,7 @@ class Row:
     sources: Mapping[str, list[ClipSource]]
     tune: tuple[str, ...] = ()
     initial: PyTree = None
+    start_layer: Mapping[str, str] | None = None
     sizes: tuple[int, int] | None = None
 
 
@@ -92,14 +94,19 @@ class Job:
     def clips(self, part: str) -> Clips:
         """Return the clips of a part."""
         split, variant = PARTS[part]
-        count, seed = self.config.clips["train" if part == "train" else "test"], self.config.clips.seed
-        make = partial(video_models.clips, self.task, count, split, variant=variant, seed=seed)
+        count = self.config.clips[split]
+        make = partial(video_models.clips, self.task, count, split, variant=variant, seed=self.seed(part))
         return self.once(("clips", self.task, part, count), make)
 
-    def view(self, name: str, middle: int | None = None, *, given: bool = False) -> View:
+    def seed(self, part: str) -> int:
+        """Return what draws the clips of a part; those to test on stay the same."""
+        return self.config.clips.seed if part == "train" else self.config.clips.test_seed
+
+    def view(self, name: str, **options: Any) -> View:
         """Return a model as it sees the primary's clips; see `video_models.view`."""
-        frames, auxiliary = video_models.FRAMES[self.task], name != self.task
-        return video_models.view(name, self.weights, frames, auxiliary=auxiliary, middle=middle, given=given)
+        return video_models.view(
+            name, self.weights, video_models.FRAMES[self.task], auxiliary=name != self.task, **options
+        )
 
     def features(self, part: str) -> ClipSource:
         """Return the features of a part's clips, which two models read."""
@@ -109,7 +116,7 @@ class Job:
     def states(self, part: str, name: str, middle: int | None = None) -> ClipSource:
         """Return a model's middle states of a part's clips; keys are those of `pack` without a name."""
         given = name in video_models.ON_FEATURES
-        view = self.view(name, middle, given=given)
+        view = self.view(name, middle=middle, given=given)
         source, backbone = self.features(part) if given else self.clips(part), view.backbone
         return self.keep(part, name, backbone.middle, partial(lower_half, view), backbone.params, source, view.spec)
 
@@ -127,7 +134,7 @@ class Job:
         compiled = self.once(("lower", self.task, name, middle), lambda: jax.jit(compute))
 
         def make() -> ClipSource:
-            clips = f"{self.task} {PARTS[part]} {self.config.clips.seed} {moving_icons.VERSION}"
+            clips = f"{self.task} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
             recipe = Recipe(name, weights_sha256(weights), spec or {}, middle, "float32", clips)
             size, cache = self.config.evaluation_batch_size, self.config.cache
             options = {"place": cache.place, "folder": cache.folder, "batch_size": size}
@@ -146,7 +153,8 @@ class Job:
           middle: layers in the primary's lower half; half of them when `None`.
           stand_in: the auxiliaries see other clips of the same data.
         """
-        primary, views = self.view(self.task, middle), {name: self.view(task) for name, task in aux.items()}
+        primary = self.view(self.task, middle=middle, drop_after=self.config.drop_after if middle is None else 0)
+        views = {name: self.view(task) for name, task in aux.items()}
         made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in views.items()})
         sources: dict[str, list[ClipSource]] = {}
         for part in self.parts:
@@ -198,8 +206,8 @@ def problem_of(job: Job, row: Row) -> Problem:
         "backbone": {"name": job.task, "sha256": weights_sha256(job.weights[job.task])},
         "aux": list(row.pipeline.aux),
     }
-    options = {"tune": row.tune, "seed": job.config.seed, "initial": row.initial, "about": about}
-    return video_mtl.build(row.pipeline, example=example, **options)
+    start = {"initial": row.initial, "start_layer": row.start_layer, "seed": job.config.seed}
+    return video_mtl.build(row.pipeline, example=example, tune=row.tune, about=about, **start)
 
 
 def train(job: Job, problem: Problem, sources: list[ClipSource], name: str, **options: Any) -> loop.Result:

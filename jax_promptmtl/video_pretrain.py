@@ -11,8 +11,8 @@ from typing import Any
 import jax
 
 from jax_promptmtl import tree, video_models, video_mtl
-from jax_promptmtl.backbones import roi_head
-from jax_promptmtl.backbones.view import weights_sha256
+from jax_promptmtl.backbones import featured, roi_head
+from jax_promptmtl.backbones.view import View, weights_sha256
 from jax_promptmtl.data.clip_batches import ClipSource, all_batches, training_batches
 from jax_promptmtl.data.middle_cache import Recipe, open_cache
 from jax_promptmtl.engine import loop
@@ -61,7 +61,8 @@ def read(task: str, weights: Any, config: Any, part: str) -> list[ClipSource]:
     clips = video_models.clips(task, config.clips[part], part, seed=config.clips.seed)
     if task not in video_models.ON_FEATURES:
         return [clips]
-    trunk, compute = weights[video_models.EXTRACTOR]["trunk"], jax.jit(video_models.extract)
+    trunk, see = weights[video_models.EXTRACTOR]["trunk"], video_models.adapter(task, whole=True, boxes=False)
+    compute = jax.jit(lambda trunk, batch: {"features": featured.features(video_models.VIT, trunk, see(batch))})
     recipe = Recipe("features", weights_sha256(trunk), {}, video_models.VIT.layers, "float32", part)
     size = config.train.batch_size
     kept = open_cache(partial(compute, trunk), clips, recipe, place="memory", batch_size=size)
@@ -71,7 +72,10 @@ def read(task: str, weights: Any, config: Any, part: str) -> list[ClipSource]:
 def problem_of(task: str, weights: Any, sources: list[ClipSource]) -> Problem:
     """Return the problem of training all weights of a task's model."""
     frames, on_features = video_models.FRAMES[task], task in video_models.ON_FEATURES
-    view = video_models.view(task, weights, frames, given=on_features)
+    if on_features:
+        view = View(video_models.build(task, weights, frames, given=True), lambda batch: batch["features"])
+    else:
+        view = video_models.view(task, weights, frames)
     backbone = view.backbone
     method = NoPrompts(towers={video_mtl.PRIMARY: (backbone.depth, backbone.dim)})
     pipeline = video_mtl.Pipeline(view, {}, TASKS[task], method)

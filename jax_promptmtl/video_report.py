@@ -36,9 +36,10 @@ FINDINGS = """A row is above or below another where all seeds agree, which {seed
 {chance:.0f} % of the cases without a difference; there is no correction for the number of comparisons."""
 FIGURE = """The metric of the test clips after every epoch, mean over seeds with the range of the seeds; solid with, \
 dashed without the second layer. The numbers are in curves.csv."""
-SIZES = """A step is one training step without compilation; a run is all that a row needs but the middle states of \
-the frozen models, which are computed once for all rows, and the shared model of hard sharing, which the first of \
-its tasks trains."""
+SIZES = """"prompts / tokens" is the root mean square of the prompts over that of the tokens that they join, at the \
+end of training. A step is one training step without compilation; a run is all that a row needs but the middle \
+states of the frozen models, which are computed once for all rows, and the shared model of hard sharing, which the \
+first of its tasks trains."""
 
 
 def compose(page: Any, found: Sequence[Record]) -> list[str]:

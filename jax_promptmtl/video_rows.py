@@ -16,7 +16,7 @@ from jax_promptmtl import claim, records, tree, video_models, video_mtl, video_s
 from jax_promptmtl.backbones.view import weights_sha256
 from jax_promptmtl.data import moving_icons, prompt_file
 from jax_promptmtl.data.clip_batches import Prefixed
-from jax_promptmtl.errors import pick
+from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods.middle import rank_of_size
 from jax_promptmtl.tasks import TASKS
 from jax_promptmtl.video_job import Job, Row, problem_of, train
@@ -47,7 +47,17 @@ def frozen(job: Job) -> Row:
 
 def mapper(job: Job, **change: Any) -> Row:
     """Return the double-layer mapper of the config, with options changed."""
-    return job.row(dict(job.config.method) | change, {name: name for name in job.config.aux})
+    row = job.row(dict(job.config.method) | change, {name: name for name in job.config.aux})
+    if not job.config.init_from_aux_layer:
+        return row
+    layers = {name: video_models.layer_above(view.backbone) for name, view in row.pipeline.aux.items()}
+    paths = {name: path for name, path in layers.items() if path}
+    if not paths:
+        raise UserError(
+            f"init_from_aux_layer copies a transformer's layer, and none of {', '.join(layers)} has such a one; set "
+            "it to False."
+        )
+    return replace(row, start_layer=paths)
 
 
 def self_aux(job: Job) -> Row:

@@ -131,24 +131,35 @@ def share_cells(row: Row) -> list[Cell]:
 
 
 def size_sheet(rows: Sequence[Row]) -> Sheet:
-    """Return what is trained, per primary: parameters, and their share of the primary and of all models used."""
-    lines = []
-    for row in rows:
-        if row.kind == "dynamic":
-            for task, runs in row.runs.items():
-                run, timed = runs[-1], [r for r in runs if not r.get("resumed")]
-                steps = [1000 * r["step_seconds"] for r in timed if r.get("step_seconds")]
-                cells = [
-                    size(run["trainable"]),
-                    f"{100 * run['trainable'] / run['primary']:.2f} %",
-                    size(run["loaded"]),
-                ]
-                cells += [f"{100 * run['trainable'] / run['loaded']:.2f} %"]
-                cells += [f"{np.mean(steps):.0f}" if steps else NOTHING]
-                cells += [f"{np.mean([r['wall_seconds'] for r in timed]):.0f}" if timed else NOTHING]
-                lines.append([Cell(row.title), Cell(task), *map(Cell, cells)])
-    header = ("trained", "of the primary", "all models used", "of all models", "step [ms]", "run [s]")
+    """Return per primary what is trained, its share of the primary and of all models used, and what it costs."""
+    lines = [
+        [Cell(row.title), Cell(task), *map(Cell, size_cells(runs))]
+        for row in rows
+        if row.kind == "dynamic"
+        for task, runs in row.runs.items()
+    ]
+    header = (
+        "trained",
+        "all models used",
+        "of the primary",
+        "of all models",
+        "prompts / tokens",
+        "step [ms]",
+        "run [s]",
+    )
     return Sheet(("method", "primary", *header), lines, words=2)
+
+
+def size_cells(runs: Sequence[Record]) -> list[str]:
+    """Return sizes of the last run, and means over those that were not broken off and resumed."""
+    last, timed = runs[-1], [run for run in runs if not run.get("resumed")]
+    shares = [f"{100 * last['trainable'] / last[whole]:.2f} %" for whole in ("primary", "loaded")]
+    means = [(1, "prompt_rms", "{:.2f}"), (1000, "step_seconds", "{:.0f}"), (1, "wall_seconds", "{:.0f}")]
+    costs = []
+    for factor, key, form in means:
+        values = [factor * run[key] for run in timed if run.get(key)]
+        costs.append(form.format(np.mean(values)) if values else NOTHING)
+    return [size(last["trainable"]), size(last["loaded"]), *shares, *costs]
 
 
 def difference(one: Row, two: Row, task: str, part: str) -> list[float]:

@@ -109,7 +109,7 @@ def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **ch
         "seed": seed,
         "config": {"clips": {"test": 512}},
         "written": "2026-01-01T00:00:00Z",
-        "weights": {task: "0" * 64},
+        "weights": {"recognition": "0" * 64},
         "metric": metric,
         "scores": scores,
         "curve": [{metric: score - 3}, {metric: score}] if method in ("dlm", "single_layer") else [],

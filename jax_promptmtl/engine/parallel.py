@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_promptmtl.errors import pick
+from jax_promptmtl.problem import AXIS
 
 PyTree = Any
 Batch = dict[str, Any]
@@ -18,7 +19,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """Return a mesh with the one axis `data` over the given devices, all by default."""
     devices = jax.devices() if devices is None else devices
     # Auto: since JAX 0.9 the default axis type is Explicit, under which Linen's concatenations and gathers fail.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
@@ -77,15 +78,15 @@ def parallelize(
 
 def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
     mesh = make_mesh(devices)
-    split, copied = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    split, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
     compiled = jax.jit(fn, out_shardings=split if per_example else copied, donate_argnums=(0,) if donate else ())
     return lambda first, frozen, batch: compiled(first, frozen, jax.device_put(batch, split))
 
 
 def _pmap(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
     compiled = jax.pmap(
-        partial(fn, axis_name="data"),
-        axis_name="data",
+        partial(fn, axis_name=AXIS),
+        axis_name=AXIS,
         in_axes=(None, None, 0),
         out_axes=0 if per_example else None,
         devices=devices,
