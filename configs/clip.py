@@ -80,6 +80,8 @@ def get_config(preset: str = "full_ft") -> ConfigDict:
     config.train.optimizer.learning_rate = RATES[PRESETS[preset][1]]
     if preset == "full_ft_single":
         config.train.batch_size //= TASKS  # as many steps, and images of a task in each, as the other *_single
+    if len(config.sharing) == 1 and config.method.name == "mmap":
+        config.method.length = config.method.rows = 8  # one set, as many prompts in a layer as two
     return config
 
 

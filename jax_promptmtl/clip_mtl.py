@@ -5,7 +5,7 @@ What does not depend on the trained parameters is computed once, when the proble
 images, once per step or evaluation; what tasks or classes have in common, once for all of them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -183,8 +183,8 @@ def build(
         "groups": [list(map(int, group)) for group in groups],
         "split_hash": suite.split_hash,
     }
-    names = tuple(task.name for task in tasks)
-    return Problem(names, params, frozen, mask, expand, loss, prepare, predict, about)
+    names, blind = tuple(task.name for task in tasks), not (shapes.get("image") or tuned["image"])
+    return Problem(names, params, frozen, mask, expand, loss, prepare, predict, about, takes_features=blind)
 
 
 def reads(function: Callable[[dict[str, PyTree]], PyTree], params: dict[str, PyTree]) -> set[str]:
@@ -248,18 +248,6 @@ def encode_classes(
         chunks = jax.lax.map(jax.checkpoint(finish), jax.tree.map(jnp.asarray, ends))
         features = rearrange(chunks, "k u r n e -> u (k r) n e")
     return features[tuple(np.moveaxis(texts.where, -1, 0))]
-
-
-def encode_images(backbone: Backbone, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield batches with `features` float[B, E] of the untuned image tower in place of `image`.
-
-    Every method that leaves that tower alone takes them: zero-shot, CoOp, CLIP-Adapter.
-    """
-    encode = jax.jit(lambda params, image: backbone.model.apply({"params": params}, image, method="encode_image"))
-    params = jax.device_put(backbone.params)
-    for batch in batches:
-        rest = {key: value for key, value in batch.items() if key != "image"}
-        yield rest | {"features": np.asarray(encode(params, batch["image"]))}
 
 
 def cross_entropy(logits: Array, batch: Mapping[str, Array], num_tasks: int) -> tuple[Array, dict[str, Array]]:

@@ -28,6 +28,7 @@ class Problem:
       prepare: (per_task, frozen) -> whatever prediction needs that no image changes, such as class text features.
       predict: (prepared, frozen, batch) -> logits float[B, C], -inf beyond the classes of the example's task.
       about: what a checkpoint says of itself: backbone, preprocessing, class names, groups, split hashes.
+      takes_features: whether batches may hold `features` of the frozen tower in place of what they are features of.
     """
 
     tasks: tuple[str, ...]
@@ -39,3 +40,4 @@ class Problem:
     prepare: Callable[[PyTree, PyTree], PyTree]
     predict: Callable[[PyTree, PyTree, dict], Any]
     about: dict[str, Any]
+    takes_features: bool = False

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import clip_mtl, grouping, tree
+from jax_promptmtl import clip_mtl, features, grouping, tree
 from jax_promptmtl.backbones.clip import Backbone
 from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import predictions, sampler, suites
@@ -40,6 +40,7 @@ class Job:
     preprocess: Preprocess
     seconds: dict[str, float] = field(default_factory=dict)
     quiet: bool = False  # says nothing
+    encoded: dict[str, Suite] = field(default_factory=dict)  # split: the suite with features in place of its images
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -66,14 +67,22 @@ class Job:
         savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
         return clip_mtl.build(self.suite, self.backbone, **options, **about, **savings)
 
-    def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Return the test images of all tasks, in order."""
-        size, workers = self.config.evaluation_batch_size, self.config.workers
-        return sampler.evaluation_batches(self.suite, self.preprocess, batch_size=size, workers=workers)
+    def inputs(self, problem: Problem, split: str) -> Suite:
+        """Return the suite, with features in place of a split's images where a problem is content with those."""
+        if not problem.takes_features or (split == "train" and self.preprocess.random):
+            return self.suite
+        if split not in self.encoded:
+            how = {"dtype": self.config.backbone.dtype, "mode": self.config.parallel, "workers": self.config.workers}
+            how["batch_size"] = self.config.evaluation_batch_size
+            self.encoded[split] = features.encode_suite(self.suite, self.backbone, self.preprocess, split, **how)
+        return self.encoded[split]
 
     def evaluate(self, problem: Problem, params: Any) -> dict[str, np.ndarray]:
         """Predict every test image once; see `step.evaluate`."""
-        return step.evaluate(problem, params, problem.frozen, self.test_batches(), mode=self.config.parallel)
+        size, workers = self.config.evaluation_batch_size, self.config.workers
+        suite = self.inputs(problem, "test")
+        batches = sampler.evaluation_batches(suite, self.preprocess, batch_size=size, workers=workers)
+        return step.evaluate(problem, params, problem.frozen, batches, mode=self.config.parallel)
 
 
 @dataclass(frozen=True)
@@ -170,14 +179,16 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
     settings = plan(job, part)
     if pick(job.config.stage, ("train", "evaluate"), "stage") == "evaluate":
         require_finished(job.workdir, name, settings["steps"])
-    stream = partial(training_batches, job, settings)
+    stream = partial(training_batches, job, job.inputs(problem, "train"), settings)
     return loop.train(problem, stream, settings, job.workdir, name=name, **observers)
 
 
-def training_batches(job: Job, settings: Mapping[str, Any], start_step: int) -> Iterator[dict[str, np.ndarray]]:
+def training_batches(
+    job: Job, suite: Suite, settings: Mapping[str, Any], start_step: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Return the training batches of a plan from a step on."""
     return sampler.batches(
-        job.suite,
+        suite,
         job.preprocess,
         batch_size=settings["batch_size"],
         seed=job.config.seed,
@@ -280,7 +291,7 @@ def describe(job: Job) -> None:
             print(f"  {path}: {'x'.join(map(str, leaf.shape))}")
     if problem_trains(problem):
         settings = plan(job, job.config)
-        batch = next(training_batches(job, settings, 0))
+        batch = next(training_batches(job, job.suite, settings, 0))
         print(f"steps: {settings['steps']:,}, {settings['steps_per_epoch']:,} per epoch")
         print(f"memory of a step: {loop.memory(problem, batch, settings) / 2**20:,.0f} MiB")
 

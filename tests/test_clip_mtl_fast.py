@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl import clip_mtl, tree
+from jax_promptmtl import clip_mtl, features, tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.clip import Backbone, ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer
@@ -245,7 +245,7 @@ def predict(problem, batch):
 @pytest.mark.parametrize("case", ["VPT deep", "CoOp"])
 def test_cached_features_of_a_constant_image_tower(backbone, case):
     problem, batch = build(backbone, case), make_batch()
-    (cached,) = clip_mtl.encode_images(backbone, [batch])
+    (cached,) = features.encode_images(backbone, [batch])
     assert "image" not in cached and cached["features"].shape == (5, SIZES.embed_dim)
     if case == "CoOp":
         np.testing.assert_allclose(*(predict(problem, data) for data in (batch, cached)), rtol=1e-10)

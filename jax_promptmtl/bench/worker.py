@@ -31,7 +31,7 @@ class Ours:
         import jax
         from safetensors.numpy import load_file
 
-        from jax_promptmtl import clip_mtl, tree
+        from jax_promptmtl import features, tree
         from jax_promptmtl.backbones import convert
         from jax_promptmtl.bench import cells
         from jax_promptmtl.engine import optim, parallel, step
@@ -46,7 +46,7 @@ class Ours:
         self.batch = {key: arrays[key] for key in ("image", "label", "task", "weight")}
         if cached:
             backbone = cells.backbone(about["model"], params)
-            (self.batch,) = clip_mtl.encode_images(backbone, [self.batch])
+            (self.batch,) = features.encode_images(backbone, [self.batch])
         settings = about["optimizer"] | {"name": "sgd", "schedule": "constant", "clip": None}
         self.tx = optim.make(settings, mask=self.problem.mask, steps_per_epoch=1, total_steps=1)
         self.frozen = parallel.replicate(self.problem.frozen)

@@ -58,7 +58,7 @@ class Preprocess:
     Attributes:
       size: side of the square, pixels.
       mean, std: per channel, of images in [0, 1].
-      scale: range of the cropped share of the area in training; (1, 1) with ratio (1, 1) keeps a square whole.
+      scale: range of the cropped share of the area in training; (1, 1) with ratio (1, 1) and no flip is evaluation's.
       ratio: range of width / height of the crop in training.
       flip: probability of a mirror image in training.
     """
@@ -69,6 +69,11 @@ class Preprocess:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
+
+    @property
+    def random(self) -> bool:
+        """Return whether training images differ from one time to the next."""
+        return (*self.scale, *self.ratio, self.flip) != (1, 1, 1, 1, 0)
 
     def evaluate(self, image: np.ndarray) -> np.ndarray:
         """Resize the short side, crop the centre, normalise.
@@ -97,6 +102,8 @@ class Preprocess:
         Returns:
           float32[size, size, 3].
         """
+        if not self.random:
+            return self.evaluate(image)
         height, width = image.shape[:2]
         top, left, h, w = random_crop(height, width, self.scale, self.ratio, rng)
         picture = Image.fromarray(image[top : top + h, left : left + w])

@@ -13,7 +13,7 @@ import grain
 import numpy as np
 
 from jax_promptmtl.data.images import Preprocess
-from jax_promptmtl.data.source import Suite, Union
+from jax_promptmtl.data.source import Example, Suite, Union
 from jax_promptmtl.errors import UserError, pick
 
 Batch = dict[str, np.ndarray]
@@ -88,20 +88,22 @@ class _Steps:
         orders = {"union": union_order, "stratified": stratified_order, "padded": lambda p, *_: p}
         numbers = orders[self.order](positions, sizes, self.seed)
         examples = [self.union[int(number) % len(self.union)] for number in numbers]
-        images = [self._prepare(e["image"], int(p)) for e, p in zip(examples, positions, strict=True)]
+        inputs = [self._prepare(e, int(p)) for e, p in zip(examples, positions, strict=True)]
         return {
-            "image": np.stack(images),
+            "features" if "features" in examples[0] else "image": np.stack(inputs),
             "label": np.array([e["label"] for e in examples], np.int32),
             "task": np.array([e["task"] for e in examples], np.int32),
             "weight": np.where(numbers < len(self.union), self.weight, 0).astype(np.float32),
         }
 
-    def _prepare(self, image: np.ndarray, position: int) -> np.ndarray:
+    def _prepare(self, example: Example, position: int) -> np.ndarray:
         """Augment with a generator that depends on (seed, position), or preprocess for evaluation."""
+        if "features" in example:
+            return example["features"]
         if not self.train:
-            return self.preprocess.evaluate(image)
+            return self.preprocess.evaluate(example["image"])
         bits = np.random.Philox(key=self.seed, counter=[0, 0, 0, position])
-        return self.preprocess.augment(image, np.random.Generator(bits))
+        return self.preprocess.augment(example["image"], np.random.Generator(bits))
 
 
 def batches(
@@ -135,7 +137,8 @@ def batches(
       workers: worker processes; 0 reads in threads.
 
     Yields:
-      {image: float32[B / processes, h, w, 3], label: int32, task: int32, weight: float32}.
+      {image: float32[B / processes, h, w, 3], label: int32, task: int32, weight: float32}; of a suite of features
+      {features: float[B / processes, E], ...}.
 
     Raises:
       UserError: the sizes do not divide, or a choice is unknown.

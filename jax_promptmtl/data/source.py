@@ -13,7 +13,10 @@ Example = dict[str, Any]
 
 
 class Source(Protocol):
-    """Random access to examples {"image": uint8[H, W, 3] RGB, "label": int}; `names` says where each comes from."""
+    """Random access to examples {"image": uint8[H, W, 3] RGB, "label": int}; `names` says where each comes from.
+
+    Those of a `FeatureSource` have "features" instead of "image".
+    """
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -63,6 +66,25 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
+class FeatureSource:
+    """What a frozen tower made of the examples of another source: features float[N, E], labels int[N], N names.
+
+    >>> FeatureSource(np.eye(2), np.array([5, 7]), ("a", "b"))[1]["features"].tolist()
+    [0.0, 1.0]
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"features": self.features[index], "label": int(self.labels[index])}
+
+
+@dataclass(frozen=True)
 class FileSource:
     """Image files, decoded when asked for: `names` are paths below `root`."""
 
@@ -101,7 +123,7 @@ class Subset:
 
 
 class Union:
-    """The examples of all tasks one after another, each with its task number: {"image", "label", "task"}.
+    """The examples of all tasks one after another, each with its number as "task".
 
     Args:
       tasks: T tasks.
@@ -129,4 +151,4 @@ class Union:
                 f"Label {label} of {name!r} in task {self.tasks[task].name!r} is outside its class list; legal values "
                 f"are 0 to {classes - 1}: correct the label or the class list."
             )
-        return {"image": example["image"], "label": label, "task": task}
+        return example | {"label": label, "task": task}
