@@ -32,6 +32,9 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure all rows, print a table, and write results.json and the prompts."""
     for name in config.rows:
         pick(pick(name, ROWS, "row"), legal(config.task), f"row of {config.task}")
+    if dry_run:  # sizes do not depend on the clips
+        config = config.copy_and_resolve_references().unlock()
+        config.clips.train = config.clips.test = config.evaluation_batch_size = 1
     job = open_job(config, workdir, workdir / "shared")
     for name in (job.task, *config.aux):
         print(f"{name}: {tree.count(job.view(name).backbone.params):,} frozen parameters")

@@ -15,13 +15,16 @@ SCORES = """Percent on the test clips with the last step's parameters, mean ± s
 1). A seed draws the initial parameters and the order of the training clips; clips and frozen models are the same \
 for all seeds, so the deviation says nothing about other test clips. With {count} test clips per task the standard \
 error of an accuracy near 50 % is {error:.1f} points; rows share their clips, which makes differences surer than \
-that. **Best** and <u>second best</u> of each column."""
-FIRST = """The mapper's prompts are made of every clip ("DLM"), or are the mean over the training clips, saved and \
-loaded again ("static prompts"), so that no auxiliary runs at inference; the paper leaves open which it reports. \
-Shares are those of the trained parameters in all models that a row uses, a trunk that two models read counted once; \
-beside them the paper's, whose models are a hundred times larger. Hard sharing needs one transformer, so \
-segmentation has none; its share is that of one shared model in three separate ones. Full fine-tuning of the models \
-on features leaves the trunk that makes the features frozen."""
+that. All rows of a task are trained on the same {train} clips for as many epochs, with learning rates that were not \
+searched for (configs/dlm.py). **Best** and <u>second best</u> of each column."""
+FIRST = """The frozen primary has been trained on its own task with many more clips, and is what the paper calls \
+"full-finetuned"; "full fine-tuning" goes on from it on the clips that all rows have. The mapper's prompts are made \
+of every clip ("DLM"), or are the mean over the training clips, saved and loaded again ("static prompts"), so that \
+no auxiliary runs at inference; the paper leaves open which it reports. Shares are those of the trained parameters \
+in all models that a row uses, a trunk that two models read counted once; beside them the paper's, whose models are \
+a hundred times larger. Hard sharing needs one transformer, so segmentation has none; its share is that of one \
+shared model in three separate ones. Full fine-tuning of the models on features leaves the trunk that makes the \
+features frozen."""
 MVLPT = """MVLPT starts from the prompts of the next task in the order of the columns, and the last from those of \
 the first, trained on 20 clips per class. {flagged}"""
 FLAG = "Where widths differ (for {tasks}) they go through a fixed random orthogonal map with their size kept."
@@ -68,8 +71,9 @@ def compose(page: Any, found: Sequence[Record]) -> list[str]:
 
 def scores_text(rows: Sequence[Row]) -> str:
     """Return what the scores are."""
-    count = max(run["config"]["clips"]["test"] for row in rows for runs in row.runs.values() for run in runs)
-    return SCORES.format(count=count, error=100 * 0.5 / np.sqrt(count))
+    clips = [run["config"]["clips"] for row in rows for runs in row.runs.values() for run in runs]
+    train, test = (" or ".join(f"{n:,}" for n in sorted({some[part] for some in clips})) for part in ("train", "test"))
+    return SCORES.format(train=train, count=test, error=50 / np.sqrt(max(some["test"] for some in clips)))
 
 
 def mvlpt_text(rows: Sequence[Row]) -> str:

@@ -107,7 +107,7 @@ def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **ch
         "method": method,
         "title": method,
         "seed": seed,
-        "config": {"clips": {"test": 512}},
+        "config": {"clips": {"train": 256, "test": 512}},
         "written": "2026-01-01T00:00:00Z",
         "weights": {"recognition": "0" * 64},
         "metric": metric,
