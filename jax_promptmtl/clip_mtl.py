@@ -256,5 +256,6 @@ def cross_entropy(logits: Array, batch: Mapping[str, Array], num_tasks: int) -> 
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), label, axis=1)[:, 0]
     member = jax.nn.one_hot(batch["task"], num_tasks) * (batch["weight"] > 0)[:, None]
     hits = logits.argmax(axis=1) == batch["label"]
-    sums = {"loss": losses @ member, "correct": hits.astype(jnp.float32) @ member, "count": member.sum(axis=0)}
+    each = jnp.where(member > 0, losses[:, None], 0).sum(axis=0)  # a product would spread one NaN over all tasks
+    sums = {"loss": each, "correct": hits.astype(jnp.float32) @ member, "count": member.sum(axis=0)}
     return (batch["weight"] * losses).sum(), sums

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jax_promptmtl.backbones.clip import Backbone, narrow
@@ -20,7 +21,7 @@ from jax_promptmtl.engine.parallel import parallelize, replicate
 def encode_images(
     backbone: Backbone, batches: Iterable[Mapping[str, Any]], *, dtype: str = "float32", mode: str = "jit"
 ) -> Iterator[dict[str, Any]]:
-    """Yield batches with `features` float[B, E] of the image tower in place of `image`.
+    """Yield batches with `features` float[B, E] of the image tower in place of `image`; every process does its own.
 
     Args:
       backbone: the CLIP.
@@ -32,7 +33,9 @@ def encode_images(
     def features(_, params, batch, *, axis_name=None):
         return backbone.model.apply({"params": params}, batch["image"], method="encode_image")
 
-    encode, params = parallelize(features, mode, per_example=True), replicate(narrow(backbone.params, dtype))
+    devices = jax.local_devices()
+    encode = parallelize(features, mode, devices=devices, per_example=True)
+    params = replicate(narrow(backbone.params, dtype), devices)
     for batch in batches:
         rest = {key: value for key, value in batch.items() if key != "image"}
         yield rest | {"features": np.asarray(encode({}, params, batch))}

@@ -4,17 +4,20 @@ Exit codes: 0 done; 1 a bug; 2 bad config, data or weights, said in one sentence
 saved: run the same command again.
 """
 
+import errno
 import json
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jax_promptmtl import benchmark, pretrain, tune, video, video_benchmark, video_pretrain
-from jax_promptmtl.engine.preemption import Preempted
+from jax_promptmtl.engine import processes, report
+from jax_promptmtl.engine.preemption import Preempted, interruptible
 from jax_promptmtl.errors import UserError, pick
 
 JOBS = {
@@ -25,11 +28,15 @@ JOBS = {
     "video_benchmark": video_benchmark.run,
     "video_pretrain": video_pretrain.run,
 }
-EXIT_USER, EXIT_AGAIN = 2, 75
+SHARED = {"tune"}  # jobs that several processes can share
+EXIT_BUG, EXIT_USER, EXIT_AGAIN = 1, 2, 75
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+MAKE_ROOM = "what was saved before stays: make room there, then run the same command again."
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
+MULTIHOST = flags.DEFINE_string("multihost", "auto", "Join other processes: on, off, or auto where a launcher says so.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, parameters and memory, and stop.")
 
 
@@ -74,10 +81,23 @@ def start(argv: Sequence[str]) -> None:
         return
     logging.set_verbosity(logging.ERROR)
     name, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    job = pick(config.job, JOBS, "job")
+    join(job)
+    if "://" in WORKDIR.value:
+        raise UserError(f"The work directory {WORKDIR.value!r} is an address; mount it, and give the folder's path.")
     workdir = pathlib.Path(WORKDIR.value or "runs/" + "_".join(filter(None, (pathlib.Path(name).stem, preset))))
-    if not DRY_RUN.value:
+    processes.require_same("The config or version", {"config": config.to_dict(), "versions": report.versions()})
+    if not DRY_RUN.value and processes.first():
         write_config(config, workdir)
-    JOBS[pick(config.job, JOBS, "job")](config, workdir, dry_run=DRY_RUN.value)
+    JOBS[job](config, workdir, dry_run=DRY_RUN.value)
+
+
+def join(job: str) -> None:
+    """Join the other processes of this run; only some jobs divide their data among them."""
+    if job in SHARED and not DRY_RUN.value:
+        processes.connect(MULTIHOST.value)
+    elif MULTIHOST.value == "on":
+        raise UserError(f"The job {job!r} runs in one process; leave --multihost=on out, and start it once.")
 
 
 def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -92,15 +112,24 @@ def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def guard(job: Callable[[], None]) -> int:
-    """Do a job of the command line and return the exit code."""
+    """Do a job of the command line and return the exit code; the last line on stderr says why it is not 0."""
     try:
-        job()
+        with interruptible():
+            job()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER
     except Preempted as stopped:
-        print(stopped, file=sys.stderr)
+        print(f"\n{stopped}", file=sys.stderr)  # a progress bar may have left its line open
         return EXIT_AGAIN
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            print(f"error: Cannot write {error.filename or 'a file'}: {error.strerror}; {MAKE_ROOM}", file=sys.stderr)
+            return EXIT_USER
+        if not processes.several():
+            raise
+        traceback.print_exc()
+        return EXIT_BUG
     return os.EX_OK
 
 
@@ -110,4 +139,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    processes.leave(main())

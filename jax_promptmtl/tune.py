@@ -19,7 +19,7 @@ from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import predictions, sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.engine import figures, loop, report, step
+from jax_promptmtl.engine import figures, loop, processes, report, step
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.partition import Groups, Partition, partition
 from jax_promptmtl.problem import Problem
@@ -79,9 +79,8 @@ class Job:
 
     def evaluate(self, problem: Problem, params: Any) -> dict[str, np.ndarray]:
         """Predict every test image once; see `step.evaluate`."""
-        size, workers = self.config.evaluation_batch_size, self.config.workers
-        suite = self.inputs(problem, "test")
-        batches = sampler.evaluation_batches(suite, self.preprocess, batch_size=size, workers=workers)
+        options = {"batch_size": self.config.evaluation_batch_size, "workers": self.config.workers, **processes.part()}
+        batches = sampler.evaluation_batches(self.inputs(problem, "test"), self.preprocess, **options)
         return step.evaluate(problem, params, problem.frozen, batches, mode=self.config.parallel)
 
 
@@ -115,7 +114,9 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     with job.timed("zero-shot"):
         before = measure_before(job)
     groups, learned = find_groups(job)
-    publish(job, before, measure(job, groups), learned)
+    outcome = measure(job, groups)
+    if processes.first():
+        publish(job, before, outcome, learned)
 
 
 def measure_before(job: Job) -> dict[str, np.ndarray]:
@@ -139,10 +140,12 @@ def measure(job: Job, groups: Groups) -> Outcome:
 
 def prepare(config: Any, workdir: pathlib.Path) -> Job:
     """Load data and backbone, and say what they are."""
-    suite = suites.build(config.suite)
+    with processes.in_turn("data"):
+        suite = suites.build(config.suite)
     backbone = load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer)
     preprocess = Preprocess(**backbone.preprocess, **config.augment)
-    job = Job(config, workdir, suite, backbone, preprocess)
+    processes.require_same("Data or weights", [suite.name, suite.split_hash, backbone.sha256])
+    job = Job(config, workdir, suite, backbone, preprocess, quiet=not processes.first())
     job.say(f"suite {suite.name}: " + "; ".join(describe_task(task) for task in suite.tasks))
     job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
     return job
@@ -179,24 +182,24 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
     settings = plan(job, part)
     if pick(job.config.stage, ("train", "evaluate"), "stage") == "evaluate":
         require_finished(job.workdir, name, settings["steps"])
-    stream = partial(training_batches, job, job.inputs(problem, "train"), settings)
-    return loop.train(problem, stream, settings, job.workdir, name=name, **observers)
+    suite = job.inputs(problem, "train")
+    stream = partial(training_batches, job, suite, settings)
+    names = partial(sampler.example_names, suite, **data_order(job, settings))
+    return loop.train(problem, stream, settings, job.workdir, name=name, examples=names, **observers)
 
 
 def training_batches(
     job: Job, suite: Suite, settings: Mapping[str, Any], start_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return the training batches of a plan from a step on."""
-    return sampler.batches(
-        suite,
-        job.preprocess,
-        batch_size=settings["batch_size"],
-        seed=job.config.seed,
-        start_step=start_step,
-        kind=settings["sampler"],
-        reduction=settings["reduction"],
-        workers=job.config.workers,
-    )
+    options = {"start_step": start_step, "reduction": settings["reduction"], "workers": job.config.workers}
+    return sampler.batches(suite, job.preprocess, **options, **data_order(job, settings))
+
+
+def data_order(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what fixes which images are in this process's part of a step's batch."""
+    order = {"batch_size": settings["batch_size"], "seed": job.config.seed, "kind": settings["sampler"]}
+    return order | processes.part()
 
 
 def require_finished(workdir: pathlib.Path, name: str, steps: int) -> None:
@@ -216,8 +219,9 @@ def find_groups(job: Job) -> tuple[Groups, dict[str, Any] | None]:
         return whole(job), None
     with job.timed("task grouping"):
         similarity, found, content = learn_groups(job)
-        grouping.save(job.workdir / "grouping.json", content)
-        draw_groups(job, similarity, found)
+        if processes.first():
+            grouping.save(job.workdir / "grouping.json", content)
+            draw_groups(job, similarity, found)
     job.say("groups: " + spell(found.groups, job.tasks))
     groups = drawn_groups(job.config, found.groups)
     if source == "random":

@@ -1,12 +1,16 @@
 """The command line: options, and what it says to wrong ones."""
 
+import errno
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from jax_promptmtl import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -30,6 +34,8 @@ def test_options_reach_the_printed_config():
         (["--config=configs/mmap.py", "seed=3"], ["seed=3", "--config.seed"]),
         (["--config=configs/none.py"], ["configs/none.py", "No such file"]),
         (["--config=configs/mmap.py", "--config.suite.name=iconz", "--dry_run"], ["iconz", "icons"]),
+        (["--config=configs/mmap.py", "--workdir=gs://bucket/run"], ["gs://bucket/run", "mount"]),
+        (["--config=configs/mmap.py", "--multihost=yes"], ["yes", "auto, off, on"]),
         ([], ["--config=configs/mmap.py"]),
     ],
 )
@@ -38,3 +44,39 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(arguments, words):
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and line.startswith("error: ") and all(word in line for word in words)
     assert not done.stdout
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_anywhere_is_exit_code_75_and_one_last_line(kind, capsys):
+    before = signal.getsignal(kind)
+    assert main.guard(lambda: signal.raise_signal(kind)) == 75
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"{kind.name} stopped the run") and last.endswith("run the same command to go on.")
+    assert signal.getsignal(kind) == before
+
+
+def test_nobody_takes_a_signal_for_a_failure(capsys):
+    def job():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception:
+            pytest.fail("caught")
+
+    assert main.guard(job) == 75
+
+
+def test_a_full_disk_is_one_sentence_and_exit_code_2(capsys):
+    def job():
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/a/metrics.jsonl")
+
+    assert main.guard(job) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Cannot write runs/a/metrics.jsonl: No space left on device; what was saved before")
+
+
+def test_other_errors_of_the_system_are_bugs():
+    def job():
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file"):
+        main.guard(job)

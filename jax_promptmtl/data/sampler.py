@@ -64,6 +64,29 @@ def stratified_order(positions: np.ndarray, sizes: tuple[int, ...], seed: int) -
     return np.array(numbers)
 
 
+ORDERS = {"union": union_order, "stratified": stratified_order, "padded": lambda positions, *_: positions}
+
+
+def places(step: int, batch_size: int, process_index: int = 0, process_count: int = 1) -> np.ndarray:
+    """Return a process's positions in the endless sequence: one block, so that the blocks in order are the batch.
+
+    >>> places(1, 6, 1, 2).tolist()
+    [9, 10, 11]
+    """
+    part = batch_size // process_count
+    return step * batch_size + process_index * part + np.arange(part)
+
+
+def example_names(
+    suite: Suite, step: int, *, batch_size: int, seed: int, kind: str, process_index: int = 0, process_count: int = 1
+) -> list[str]:
+    """Return `<name> of <task>` for the examples of a training batch; see `batches`."""
+    union = Union(suite.tasks, "train")
+    sizes = tuple(len(source) for source in union.sources)
+    positions = places(step, batch_size, process_index, process_count)
+    return [union.name(int(number)) for number in ORDERS[kind](positions, sizes, seed)]
+
+
 @dataclass(frozen=True)
 class _Steps:
     """The sequence of one process's batches; `order` "padded" is every example once, then padding of weight 0."""
@@ -83,10 +106,9 @@ class _Steps:
         return self.length
 
     def __getitem__(self, step: int) -> Batch:
-        positions = step * self.batch_size + np.arange(self.process_index, self.batch_size, self.process_count)
+        positions = places(step, self.batch_size, self.process_index, self.process_count)
         sizes = tuple(len(source) for source in self.union.sources)
-        orders = {"union": union_order, "stratified": stratified_order, "padded": lambda p, *_: p}
-        numbers = orders[self.order](positions, sizes, self.seed)
+        numbers = ORDERS[self.order](positions, sizes, self.seed)
         examples = [self.union[int(number) % len(self.union)] for number in numbers]
         inputs = [self._prepare(e, int(p)) for e, p in zip(examples, positions, strict=True)]
         return {

@@ -141,12 +141,21 @@ class Union:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, index: int) -> Example:
+    def _place(self, index: int) -> tuple[int, int]:
         task = int(np.searchsorted(self.starts, index, side="right")) - 1
-        example = self.sources[task][int(index - self.starts[task])]
+        return task, int(index - self.starts[task])
+
+    def name(self, index: int) -> str:
+        """Return what to call an example in a message."""
+        task, place = self._place(index)
+        return f"{self.sources[task].names[place]} of {self.tasks[task].name}"
+
+    def __getitem__(self, index: int) -> Example:
+        task, place = self._place(index)
+        example = self.sources[task][place]
         label, classes = int(example["label"]), len(self.tasks[task].class_names)
         if not 0 <= label < classes:
-            name = self.sources[task].names[int(index - self.starts[task])]
+            name = self.sources[task].names[place]
             raise UserError(
                 f"Label {label} of {name!r} in task {self.tasks[task].name!r} is outside its class list; legal values "
                 f"are 0 to {classes - 1}: correct the label or the class list."

@@ -3,6 +3,7 @@
 Layout: directory/<step>/{params, opt, meta, metrics}. Frozen weights are never saved; `meta["about"]` names them.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jax_promptmtl import tree
+from jax_promptmtl.engine import processes
 from jax_promptmtl.engine.step import State
 from jax_promptmtl.errors import UserError
 
@@ -27,6 +29,10 @@ log = logging.getLogger(__name__)
 
 class Damaged(Exception):
     """A checkpoint that is not what was saved."""
+
+
+class NotSaved(UserError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 def plain(value: Any) -> Any:
@@ -96,26 +102,35 @@ class Checkpoints:
         self._orbax = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: State, *, metrics: Mapping[str, float] | None = None, progress: Any = None) -> None:
-        """Start to save in the background; an error of the previous save is raised here.
+        """Start to save in the background.
 
         Args:
           state: on any device; it may be donated as soon as this returns. A checkpoint of the same step is replaced.
           metrics: of the evaluation of this very state, if there was one.
           progress: JSON that the loop wants back on restore.
+
+        Raises:
+          NotSaved: this save, or the one before it, failed.
+          UserError: a parameter is not finite; such a state is never saved.
         """
-        self._orbax.check_for_errors()
+        with self._loud():
+            self._orbax.check_for_errors()
         state = jax.device_get(state)
         step = int(state.step)
+        for path, leaf in tree.flatten(state.params).items():
+            if leaf is not None and not np.isfinite(leaf).all():
+                raise UserError(f"The parameter {path} is not finite after step {step}; {self.newest()}.")
         meta = {"schema": SCHEMA, "step": step, **self.identity, "crc32": checksums(state)}
         meta |= {"metrics": plain(metrics), "progress": plain(progress)}
-        if step in self._orbax.all_steps():
-            self._orbax.delete(step)
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             opt=ocp.args.StandardSave(state.opt),
             meta=ocp.args.JsonSave(meta | {"seal": seal(meta)}),
         )
-        self._orbax.save(step, args=items, metrics=plain(metrics or {}), force=True)
+        with self._loud():
+            if step in self._orbax.all_steps():
+                self._orbax.delete(step)
+            self._orbax.save(step, args=items, metrics=plain(metrics or {}), force=True)
 
     def restore(self, template: State, *, best: bool = False) -> tuple[State, dict[str, Any]] | None:
         """Return the newest intact state and its `meta`, or `None` if nothing was ever saved.
@@ -149,10 +164,29 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait until all is on disk; raises if a save failed."""
-        self._orbax.wait_until_finished()
-        self._orbax.check_for_errors()
-        self._orbax.close()
+        """Wait until all is on disk; raises `NotSaved` if a save failed."""
+        with self._loud():
+            self._orbax.wait_until_finished()
+            self._orbax.check_for_errors()
+            self._orbax.close()
+
+    def newest(self) -> str:
+        """Say which checkpoint on disk is the newest, for the messages of errors; one that is being saved counts."""
+        with contextlib.suppress(Exception):  # that it failed is said elsewhere
+            self._orbax.wait_until_finished()
+        steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+        return f"the newest checkpoint is {self._path(max(steps))}" if steps else "no checkpoint was saved before"
+
+    @contextlib.contextmanager
+    def _loud(self) -> Iterator[None]:
+        """Say in one sentence that a save failed, whatever Orbax raises then."""
+        try:
+            yield
+        except Exception as error:
+            raise NotSaved(
+                f"Cannot save a checkpoint in {self.directory} ({_line(error)}); {self.newest()}; make room there and "
+                "run the same command again."
+            ) from error
 
     def _candidates(self, best: bool) -> Iterator[int]:
         steps = sorted(self._orbax.all_steps(), reverse=True)
@@ -197,13 +231,14 @@ class Checkpoints:
         return self.directory / f"{step:08d}"
 
     def _set_aside(self, steps: list[int]) -> None:
-        for step in steps:
+        for step in steps if jax.process_index() == 0 else ():
             target = self.directory / f"damaged.{step:08d}"
             while target.exists():
                 target = target.with_name(target.name + "x")
             self._path(step).rename(target)
         if steps:
-            self._orbax.reload()
+            with processes.in_turn("set aside"):
+                self._orbax.reload()
 
 
 def _line(error: Exception) -> str:

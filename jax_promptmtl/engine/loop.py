@@ -7,7 +7,7 @@ that everything written before it is on disk once it exists, and what is written
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from jax_promptmtl import tree
-from jax_promptmtl.engine import optim
-from jax_promptmtl.engine.checkpoint import Checkpoints
+from jax_promptmtl.engine import optim, processes
+from jax_promptmtl.engine.checkpoint import Checkpoints, plain
+from jax_promptmtl.engine.diagnosis import Diverged, explain
 from jax_promptmtl.engine.meter import Speed, summarize
-from jax_promptmtl.engine.parallel import parallelize, replicate
+from jax_promptmtl.engine.parallel import parallelize, place, replicate
 from jax_promptmtl.engine.preemption import Preempted, Stop, listen, lock
 from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, train_step
 from jax_promptmtl.engine.writer import Writer, progress
@@ -29,10 +30,6 @@ from jax_promptmtl.problem import Problem
 PyTree = Any
 Measure = Callable[[PyTree], dict[str, float]]
 RUN_AHEAD = 2  # steps that may wait on the device; more would only hold their batches in memory
-
-
-class Diverged(UserError):
-    """The loss or its gradient is not a number any more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ def train(
     workdir: Any,
     *,
     name: str,
+    examples: Callable[[int], Sequence[str]] | None = None,
     observe: Observe | None = None,
     on_observed: Callable[[int, dict[str, np.ndarray]], None] | None = None,
     evaluation: Callable[[], Iterable[Batch]] | None = None,
@@ -73,9 +71,10 @@ def train(
       problem: what to train.
       batches: from a number of steps done to the batches that follow; a pure function of it and of the seed.
       config: reads `seed`, `steps`, `steps_per_epoch`, `log_every`, `checkpoint_every`, `evaluate_every` (0: at the end
-        only), `parallel` (`jit` or `pmap`) and `optimizer` (see `optim.make`).
+        only), `parallel` (`jit`, `pmap` or `fsdp`) and `optimizer` (see `optim.make`).
       workdir: gets `metrics.jsonl`, `tensorboard/<name>/`, `checkpoints/<name>/` and `observed/<name>.jsonl`.
       name: of this training within the workdir.
+      examples: from a number of steps done to the names of the examples of the batch that follows, for messages.
       observe: see `train_step`; returns a dict of arrays.
       on_observed: called with (step, dict of float64 arrays) for every step in order; a resumed run calls it for the
         earlier steps as well, from what was written.
@@ -84,21 +83,29 @@ def train(
 
     Raises:
       UserError: nothing to train, no data, a damaged or foreign checkpoint, or a workdir in use.
-      Diverged: the loss is not finite.
+      Diverged: the loss or its gradient is not finite; says at which step, in which tasks and examples.
       Preempted: a signal came; a checkpoint was saved.
     """
     if tree.count(problem.params) == 0:
         raise UserError(f"The training {name!r} has no trainable parameter; choose a method or give `tune` a pattern.")
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lock(workdir / "checkpoints" / f"{name}.lock"))
+        if processes.first():
+            stack.enter_context(lock(workdir / "checkpoints" / f"{name}.lock"))
+        processes.require_same("Config or data", plain({"config": config, "about": problem.about}))
         stop = stack.enter_context(listen())
         checkpoints = Checkpoints(workdir / "checkpoints" / name, config=config, about=problem.about)
         stack.callback(checkpoints.close)
-        training = _Training(problem, config, name, checkpoints, stop, observe, on_observed, evaluation, measure)
+        sources: dict[str, Any] = {
+            "batches": batches,
+            "examples": examples,
+            "evaluation": evaluation,
+            "measure": measure,
+        }
+        training = _Training(problem, config, name, checkpoints, stop, observe, on_observed, **sources)
         writer = training.restore(workdir)
         stack.callback(writer.close)
-        return training.run(batches)
+        return training.run()
 
 
 def memory(problem: Problem, batch: Batch, config: Any) -> int:
@@ -129,11 +136,15 @@ class _Training:
         stop: Stop,
         observe: Observe | None,
         on_observed: Callable[[int, dict[str, np.ndarray]], None] | None,
+        *,
+        batches: Callable[[int], Iterator[Batch]],
+        examples: Callable[[int], Sequence[str]] | None,
         evaluation: Callable[[], Iterable[Batch]] | None,
         measure: Measure | None,
     ):
         self.problem, self.config, self.name = problem, config, name
-        self.checkpoints, self.stop, self.on_observed, self.evaluation = checkpoints, stop, on_observed, evaluation
+        self.checkpoints, self.stop, self.on_observed = checkpoints, stop, on_observed
+        self.batches, self.examples, self.evaluation = batches, examples, evaluation
         plan = {"steps_per_epoch": config["steps_per_epoch"], "total_steps": config["steps"]}
         self.rate = optim.schedule(config["optimizer"], **plan)
         tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
@@ -151,22 +162,24 @@ class _Training:
     def restore(self, workdir: pathlib.Path) -> Writer:
         """Load the newest intact checkpoint, open the files and repeat the observations up to it."""
         found = self.checkpoints.restore(self.state)
+        processes.require_same("The checkpoint", found and found[1])
         if found:
             self.state, meta = found
             self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
-        self.state = replicate(self.state)
+        self.state = place(self.state, self.config["parallel"])
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
         if self.on_observed is not None:
             for record in self.writer.observations:
                 observed = {key: np.asarray(value) for key, value in record["observed"].items()}
                 self.on_observed(record["step"], observed)
+            processes.require_same("What is read from observed/", self.writer.observations)
         return self.writer
 
-    def run(self, batches: Callable[[int], Iterator[Batch]]) -> Result:
+    def run(self) -> Result:
         start, total = time.perf_counter(), self.config["steps"]
         if self.step and self.evaluation_is_due():
             self.finish_step()  # a signal interrupted this evaluation just before the checkpoint
-        data = batches(self.step) if self.step < total else iter(())
+        data = self.batches(self.step) if self.step < total else iter(())
         with progress(self.name, step=self.step, total=total) as self.bar:
             while self.step < total:
                 self.take_step(data)
@@ -183,14 +196,19 @@ class _Training:
         return self.step == self.config["steps"] or (every > 0 and self.step % every == 0)
 
     def take_step(self, data: Iterator[Batch]) -> None:
-        batch = next(data, None)
+        try:
+            batch = next(data, None)
+        except Exception:
+            if self.step and self.stop.signal:
+                self.finish_step()  # the processes that read images got the signal as well, and died of it
+            raise
         if batch is None:
             raise UserError(f"The data of {self.name!r} ended after {self.step} of {self.config['steps']} steps.")
         self.state, metrics = self.advance(self.state, self.frozen, batch)
         self.step += 1
         self.pending.append(metrics)
         if self.speed.running:
-            self.speed.images += int(np.count_nonzero(batch["weight"]))
+            self.speed.images += int(np.count_nonzero(batch["weight"])) * jax.process_count()
         else:  # the first step compiles: the clock starts after it
             jax.block_until_ready(metrics)
             self.speed.run()
@@ -203,12 +221,7 @@ class _Training:
         """Bring the pending metrics to the host; the only place where the host waits for the device's numbers."""
         first = self.step - len(self.pending) + 1
         for step, metrics in enumerate(jax.device_get(self.pending), first):
-            for key in ("loss", "grad_norm"):
-                if not np.isfinite(metrics[key]):
-                    raise Diverged(
-                        f"{key} is {metrics[key]} at step {step} of {self.name!r}; lower optimizer.learning_rate "
-                        f"or look at that step's batch; the checkpoints before it are intact."
-                    )
+            self.require_finite(step, metrics)
             if "observed" in metrics:
                 observed = {key: np.asarray(value, np.float64) for key, value in metrics["observed"].items()}
                 self.writer.observed(step, observed)
@@ -217,6 +230,17 @@ class _Training:
             self.window.append({key: np.asarray(metrics[key]).tolist() for key in ("loss", "grad_norm")})
             self.window[-1]["sums"] = {key: value.tolist() for key, value in metrics["sums"].items()}
         self.pending = []
+
+    def require_finite(self, step: int, metrics: dict[str, Any]) -> None:
+        for key in ("loss", "grad_norm"):
+            if not np.isfinite(metrics[key]):
+                batch = next(self.batches(step - 1))  # once more: a pure function of the step
+                names = self.examples(step - 1) if self.examples else None
+                raise Diverged(
+                    f"{key} is {metrics[key]} at step {step} of {self.name!r} ("
+                    f"{explain(batch, metrics['sums']['loss'], self.problem.tasks, names)}); lower "
+                    f"optimizer.learning_rate or look at these examples; {self.checkpoints.newest()}."
+                )
 
     def log(self) -> None:
         self.fetch()
@@ -234,7 +258,7 @@ class _Training:
 
     def finish_step(self) -> None:
         """Evaluate and save if that is due, or if the run was asked to stop."""
-        if self.evaluation_is_due() or self.due("checkpoint_every") or self.stop.signal:
+        if self.stop.asked() or self.evaluation_is_due() or self.due("checkpoint_every"):
             self.fetch()
             self.speed.pause()
             if self.evaluation_is_due():
@@ -265,5 +289,5 @@ class _Training:
     def until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
             yield batch
-            if self.stop.signal:
+            if self.stop.asked():
                 return

@@ -1,4 +1,4 @@
-"""One function on many devices: jit over a mesh, or pmap; both equal the function on one device."""
+"""One function on many devices, of any number of processes: jit over a mesh, or pmap; all equal one device."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jax_promptmtl.errors import pick
+from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.problem import AXIS
 
 PyTree = Any
@@ -23,8 +23,50 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Put a tree on every device; what is there already is not copied."""
-    return jax.device_put(tree, NamedSharding(make_mesh(devices), PartitionSpec()))
+    """Put a tree, which all processes have, on every device; what is there already is not copied."""
+    sharding = NamedSharding(make_mesh(devices), PartitionSpec())
+    if num_processes(devices) == 1:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return leaf
+        host = np.asarray(leaf)  # device_put would compare the processes' values, leaf by leaf
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(place, tree)
+
+
+def place(state: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
+    """Put what a step changes on all devices: whole, or in mode `fsdp` every leaf in parts."""
+    if mode != "fsdp":
+        return replicate(state, devices)
+    mesh = make_mesh(devices)
+    return jax.device_put(state, jax.tree.map(lambda leaf: cut(np.shape(leaf), mesh), state))
+
+
+def cut(shape: Sequence[int], mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Return how to divide a leaf: along its longest axis that the devices divide; else it stays whole."""
+    axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
+    chosen = max(axes, key=lambda axis: shape[axis], default=None)
+    return NamedSharding(mesh, PartitionSpec(*(AXIS if axis == chosen else None for axis in range(len(shape)))))
+
+
+def num_processes(devices: Sequence[jax.Device] | None) -> int:
+    """Return how many processes own the devices, all by default."""
+    return len({device.process_index for device in (jax.devices() if devices is None else devices)})
+
+
+def split(batch: Batch, sharding: NamedSharding, count: int) -> Batch:
+    """Put a batch on all devices in parts; each of `count` processes gives its own block of the examples."""
+    if count == 1:
+        return jax.device_put(batch, sharding)
+
+    def place(local: np.ndarray) -> jax.Array:
+        shape = (len(local) * count, *local.shape[1:])  # a process with another share is an error
+        return jax.make_array_from_process_local_data(sharding, local, shape)
+
+    return {key: place(value) for key, value in batch.items()}
 
 
 def pad(batch: Batch, size: int) -> Batch:
@@ -55,32 +97,55 @@ def parallelize(
 
     Args:
       fn: written for the whole batch; reduces with `psum` over `axis_name` where one is given.
-      mode: `jit` (a mesh; XLA inserts the sums) or `pmap` (each device sees its part of the batch).
+      mode: `jit` (a mesh; XLA inserts the sums), `pmap` (each device sees its part of the batch), or `fsdp`: as `jit`,
+        but every device keeps only its part of `first`, for a `fn` that returns the next `first` and metrics. The
+        latter two run in one process only.
       devices: all by default.
       donate: let the result reuse the memory of `first`.
-      per_example: the result is [B, ...], else it is the same on every device.
+      per_example: the leaves of the result are [B, ...]; else they are the same on every device.
 
     Returns:
-      The compiled function of (first, frozen, batch). Give it `first` and `frozen` from `replicate`. A batch that the
-      devices do not divide is padded by `pad`, and a result per example is cut back.
+      The compiled function of (first, frozen, batch). Give it `first` from `place`, `frozen` from `replicate`, and each
+      process's block of the batch. A block that the process's devices do not divide is padded by `pad`. In one process
+      a result per example is cut back; of several, each gets that of all examples, padding included.
     """
-    table = {"jit": _jit, "pmap": _pmap}
+    table = {"jit": _jit, "pmap": _pmap, "fsdp": _jit if per_example else _fsdp}
     devices = jax.devices() if devices is None else devices
     compiled = table[pick(mode, table, "parallel mode")](fn, devices, donate, per_example)
+    count = num_processes(devices)
+    if mode != "jit" and count > 1:
+        raise UserError(f"config.parallel {mode!r} runs in one process; use 'jit' with several.")
+    mine = sum(device.process_index == jax.process_index() for device in devices)
 
     def call(first: PyTree, frozen: PyTree, batch: Batch) -> Any:
         size = len(batch["weight"])
-        result = compiled(first, frozen, pad(batch, -(-size // len(devices)) * len(devices)))
-        return result[:size] if per_example and size % len(devices) else result
+        result = compiled(first, frozen, pad(batch, -(-size // mine) * mine))
+        return jax.tree.map(lambda leaf: leaf[:size], result) if per_example and count == 1 and size % mine else result
 
     return call
 
 
 def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
+    mesh, count = make_mesh(devices), num_processes(devices)
+    parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+    out = parts if per_example and count == 1 else copied
+    compiled = jax.jit(fn, out_shardings=out, donate_argnums=(0,) if donate else ())
+    return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, count))
+
+
+def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
+    del per_example
     mesh = make_mesh(devices)
-    split, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
-    compiled = jax.jit(fn, out_shardings=split if per_example else copied, donate_argnums=(0,) if donate else ())
-    return lambda first, frozen, batch: compiled(first, frozen, jax.device_put(batch, split))
+    parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
+
+    def step(first: PyTree, frozen: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
+        following, metrics = fn(first, frozen, batch)
+        shardings = jax.tree.map(lambda leaf: cut(leaf.shape, mesh), following)
+        constrain = jax.lax.with_sharding_constraint
+        return constrain(following, shardings), constrain(metrics, copied)
+
+    compiled = jax.jit(step, donate_argnums=(0,) if donate else ())
+    return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, 1))
 
 
 def _pmap(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
@@ -96,6 +161,6 @@ def _pmap(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example
     def call(first: PyTree, frozen: PyTree, batch: Batch) -> Any:
         parts = {key: value.reshape(len(devices), -1, *value.shape[1:]) for key, value in batch.items()}
         result = compiled(first, frozen, parts)
-        return result.reshape(-1, *result.shape[2:]) if per_example else result
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), result) if per_example else result
 
     return call

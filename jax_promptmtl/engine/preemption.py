@@ -1,58 +1,107 @@
-"""Stopping without losing work: signals, and the lock of a workdir."""
+"""Stopping without losing work: signals, and the lock of a workdir.
+
+Of several processes any one may get the signal, and all must stop at the same step: there JAX's preemption service
+takes SIGTERM, spreads it and picks the step. It must keep that signal's handler; the others are sent on as SIGTERM.
+"""
 
 import contextlib
 import fcntl
+import itertools
 import os
 import pathlib
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
 
 from jax_promptmtl.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class Preempted(Exception):
-    """The run was asked to stop, and saved a checkpoint. `main` exits with code 75: run me again."""
+class Preempted(BaseException):
+    """The run was asked to stop, and lost nothing. `main` exits with code 75: run me again.
+
+    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and nobody must take it for a failure.
+    """
 
 
 class Stop:
     """Whether a signal asked the run to stop; `signal` is its name, or `None`."""
 
     signal: str | None = None
+    _questions = itertools.count(1)  # of the whole process: JAX wants a number that grows from one training to the next
+
+    def asked(self) -> bool:
+        """Return whether to stop now. All processes must ask equally often, and get the same answer."""
+        if jax.distributed.is_initialized() and self.signal is None:
+            self.signal = "SIGTERM" if multihost_utils.reached_preemption_sync_point(next(self._questions)) else None
+        return self.signal is not None
 
 
 @contextlib.contextmanager
-def listen() -> Iterator[Stop]:
-    """Turn the first SIGTERM, SIGINT or SIGUSR1 into a wish to stop; a second one acts as it would have before.
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM, SIGINT and SIGUSR1 into `Preempted`, raised wherever the program is; `listen` is more patient."""
 
-    Only the main thread can receive signals; in any other the wish never comes.
+    def receive(name: str, restore: Callable[[], None]) -> None:
+        del restore
+        raise Preempted(f"{name} stopped the run; what was saved stays, run the same command to go on.")
+
+    with handled(receive):
+        yield
+
+
+@contextlib.contextmanager
+def handled(receive: Callable[[str, Callable[[], None]], None]) -> Iterator[None]:
+    """Give the signals a handler until the block ends.
+
+    Only the main thread can receive signals; in any other nothing happens.
+
+    Args:
+      receive: called with the signal's name, and a function that puts the handlers from before back early.
     """
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    numbers = SIGNALS[1:] if jax.distributed.is_initialized() else SIGNALS
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def receive(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        stop.signal = signal.Signals(number).name
-        restore()
+        if jax.distributed.is_initialized():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            receive(signal.Signals(number).name, restore)
 
-    for number in SIGNALS:
-        signal.signal(number, receive)
+    for number in numbers:
+        signal.signal(number, handle)
     try:
-        yield stop
+        yield
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def listen() -> Iterator[Stop]:
+    """Turn the first SIGTERM, SIGINT or SIGUSR1 into a wish to stop; a second one acts as it would have before."""
+    stop = Stop()
+
+    def receive(name: str, restore: Callable[[], None]) -> None:
+        stop.signal = name
+        restore()
+
+    with handled(receive):
+        yield stop
 
 
 @contextlib.contextmanager

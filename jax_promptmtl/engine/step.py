@@ -87,32 +87,37 @@ def train_step(
 
 def predict_step(
     prepared: PyTree, frozen: PyTree, batch: Batch, *, problem: Problem, axis_name: str | None = None
-) -> jax.Array:
-    """Return the class of the largest logit, int32[B]. Examples do not interact, so that no axis is summed over."""
+) -> dict[str, jax.Array]:
+    """Return the class of the largest logit as `prediction` int32[B], with the rows' `label`, `task` and `weight`.
+
+    With them every process knows all examples' results. Examples do not interact, so that no axis is summed over.
+    """
     del axis_name
-    return jnp.argmax(problem.predict(prepared, frozen, batch), axis=-1).astype(jnp.int32)
+    prediction = jnp.argmax(problem.predict(prepared, frozen, batch), axis=-1).astype(jnp.int32)
+    return {"prediction": prediction} | {key: jnp.asarray(batch[key]) for key in ("label", "task", "weight")}
 
 
 def evaluator(problem: Problem, mode: str = "jit", devices: Any = None) -> Callable[..., dict[str, np.ndarray]]:
-    """Compile the evaluation of a problem once; returns a function of (params, frozen, batches), see `evaluate`."""
+    """Compile the evaluation of a problem once; returns a function of (params, frozen, batches), see `evaluate`.
+
+    Every process gives its own batches, as many as the others, and gets the result of all.
+    """
     prepare = jax.jit(lambda params, frozen: problem.prepare(problem.expand(params), frozen))
     predict = parallelize(partial(predict_step, problem=problem), mode, devices=devices, per_example=True)
 
     def run(params: PyTree, frozen: PyTree, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
         params, frozen = replicate(params, devices), replicate(frozen, devices)
         prepared = prepare(params, frozen)
-        guesses, labels, tasks = [], [], []
-        size = 0
+        found, size = [], 0
         for batch in batches:
             size = max(size, len(batch["weight"]))
-            real = np.asarray(batch["weight"]) > 0
             # One shape for all batches, the short last one too, is one compilation.
-            guesses.append(np.asarray(predict(prepared, frozen, pad(batch, size)))[: len(real)][real])
-            labels.append(np.asarray(batch["label"])[real])
-            tasks.append(np.asarray(batch["task"])[real])
-        if not guesses:
+            rows = jax.device_get(predict(prepared, frozen, pad(batch, size)))
+            real = rows.pop("weight") > 0
+            found.append([rows[key][real] for key in ("prediction", "label", "task")])
+        if not found:
             raise UserError("There is no example to evaluate; look at the test split of the data.")
-        return tally(*map(np.concatenate, (guesses, labels, tasks)), num_tasks=len(problem.tasks))
+        return tally(*map(np.concatenate, zip(*found, strict=True)), num_tasks=len(problem.tasks))
 
     return run
 

@@ -68,14 +68,15 @@ class Writer:
         self.stage = stage
         self.observations: list[Record] = []
         self._files: list[Any] = []
-        if jax.process_index() != 0:
-            return
+        workdir = pathlib.Path(workdir)
 
         def keep(record: Record) -> bool:
             again = record["step"] > step or (record["step"] == step and "evaluation" in record and not evaluated)
             return record["stage"] != stage or not again
 
-        workdir = pathlib.Path(workdir)
+        if jax.process_index() != 0:  # reads what process 0 keeps, whether it has been rewritten by now or not
+            self.observations = [record for record in read(workdir / "observed" / f"{stage}.jsonl") if keep(record)]
+            return
         metrics = Lines(workdir / "metrics.jsonl", keep)
         observed = Lines(workdir / "observed" / f"{stage}.jsonl", keep)
         board = tensorboardX.SummaryWriter(str(workdir / "tensorboard" / stage), purge_step=step + 1)

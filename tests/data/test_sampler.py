@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.data.images import Preprocess
-from jax_promptmtl.data.sampler import batches, evaluation_batches
+from jax_promptmtl.data.sampler import batches, evaluation_batches, example_names
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.errors import UserError
 
@@ -75,8 +75,17 @@ def test_processes_share_the_global_batch(kind, count):
     parts = [take(5, kind=kind, process_index=i, process_count=count) for i in range(count)]
     for step, batch in enumerate(whole):
         for key, value in batch.items():
-            merged = np.stack([part[step][key] for part in parts], 1).reshape(value.shape)
+            merged = np.concatenate([part[step][key] for part in parts])
             np.testing.assert_array_equal(merged, value)
+
+
+@pytest.mark.parametrize("kind", ["union", "stratified"])
+def test_names_are_those_of_the_examples_in_the_batch(kind):
+    for step, batch in enumerate(take(5, STILL, kind=kind)):
+        names = example_names(SUITE, step, batch_size=12, seed=5, kind=kind)
+        assert names == [f"{n} of t{t}" for n, t in zip(identities(batch), batch["task"], strict=True)]
+    part = example_names(SUITE, 4, batch_size=12, seed=5, kind=kind, process_index=1, process_count=2)
+    assert part == names[6:]
 
 
 def test_worker_processes_change_nothing():

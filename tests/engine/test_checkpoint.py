@@ -1,3 +1,4 @@
+import json
 import logging
 import pathlib
 import resource
@@ -6,10 +7,11 @@ import signal
 
 import jax
 import ml_collections
+import numpy as np
 import pytest
 
 from jax_promptmtl.engine import optim, step
-from jax_promptmtl.engine.checkpoint import Checkpoints, checksums
+from jax_promptmtl.engine.checkpoint import Checkpoints, NotSaved, checksums
 from jax_promptmtl.errors import UserError
 
 
@@ -181,10 +183,38 @@ def test_a_save_that_fails_is_loud_and_leaves_the_last_one_intact(saved, toy):
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))  # as a full disk: no file may exceed 64 bytes
     try:
-        with pytest.raises(Exception):  # noqa: B017 - what Orbax raises depends on the file that fails
+        with pytest.raises(NotSaved, match=r"Cannot save .*newest checkpoint is .*00000003;") as failed:
             checkpoints.save(make_state(toy, 4))
             checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(failed.value)
     assert open_(saved, toy).restore(make_state(toy, 0))[0].step == 3
+
+
+def test_parameters_that_are_not_finite_are_never_saved(saved, toy):
+    state = make_state(toy, 4)
+    state.params["method"]["prompt"] = state.params["method"]["prompt"].at[0, 0, 0].set(np.inf)
+    checkpoints = open_(saved, toy)
+    with pytest.raises(UserError, match=r"method/prompt is not finite after step 4; .*00000003\."):
+        checkpoints.save(state)
+    checkpoints.close()
+    assert open_(saved, toy).restore(make_state(toy, 0))[0].step == 3
+
+
+def test_the_golden_checkpoint_of_schema_1_keeps_loading(tmp_path, toy):
+    """Written once by schema 1 and never again; a change that breaks this test breaks the users' checkpoints."""
+    directory = pathlib.Path(shutil.copytree(pathlib.Path(__file__).with_name("golden"), tmp_path / "run"))
+    meta = json.loads((directory / "00000005" / "meta" / "metadata").read_text())
+    problem = toy["problem"]()
+    plan = {"steps_per_epoch": 1, "total_steps": 9}
+    template = step.initial(problem, optim.make(meta["config"]["optimizer"], mask=problem.mask, **plan))
+    state, restored = Checkpoints(directory, config=meta["config"], about=meta["about"]).restore(template)
+    assert jax.tree.structure(state) == jax.tree.structure(template)
+    for path in (("method", "prompt"), ("backbone", "blocks_0", "kernel")):
+        start, leaf = problem.params, state.params
+        for key in path:
+            start, leaf = start[key], leaf[key]
+        np.testing.assert_array_equal(leaf, start + np.float32(5))
+    assert (state.step, restored["metrics"], restored["schema"]) == (5, {"accuracy": 0.5}, 1)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from jax_promptmtl import tree
-from jax_promptmtl.engine.loop import Diverged, train
+from jax_promptmtl.engine.diagnosis import Diverged
+from jax_promptmtl.engine.loop import train
 from jax_promptmtl.engine.preemption import Preempted, listen, lock
 from jax_promptmtl.errors import UserError
 
@@ -135,6 +136,18 @@ def test_a_signal_saves_and_resume_loses_no_step(whole, toy, tmp_path, kind):
     assert starts == [5]
 
 
+def test_a_signal_that_kills_the_readers_of_the_data_too_loses_no_step(whole, toy, tmp_path):
+    def batches(start):
+        yield from (toy["batch"](step) for step in range(start, 5))
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("a worker died")
+
+    with pytest.raises(Preempted, match="after step 5 of 12"):
+        run(toy, tmp_path, batches)
+    seen = []
+    assert_same(whole, run(toy, tmp_path, seen=seen), tmp_path, seen)
+
+
 @pytest.mark.parametrize("at", [6, 12])
 def test_a_signal_during_evaluation_is_obeyed_and_the_evaluation_is_repeated(whole, toy, tmp_path, at):
     calls = []
@@ -166,15 +179,42 @@ def test_pmap_learns_the_same(whole, toy, tmp_path):
             np.testing.assert_allclose(leaf, tree.flatten(whole["result"].params)[path], rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("bad", [4, 5])
-def test_a_loss_that_is_not_finite_stops_with_its_step(toy, tmp_path, bad):
+def train_on_a_bad_example(toy, workdir, bad, value, **options):
+    """Put one value of example 2 of one step's batch wrong; return the message and that batch."""
+
     def batches(start):
         for number, batch in enumerate(toy["batches"](start), start + 1):
-            yield {**batch, "image": batch["image"] * (np.nan if number == bad else 1)}
+            if number == bad:
+                batch["image"][2, 0] = value
+            yield batch
 
-    with pytest.raises(Diverged, match=f"loss is nan at step {bad} of 'main'"):
-        run(toy, tmp_path, batches)
+    with pytest.raises(Diverged) as stopped:
+        train(toy["problem"](), batches, toy["config"](**options), workdir, name="main", examples=name_examples)
+    return str(stopped.value), toy["batch"](bad - 1)
+
+
+def name_examples(step):
+    return [f"{step}/{number}.png" for number in range(18)]
+
+
+@pytest.mark.parametrize("bad", [4, 5])
+def test_a_loss_that_is_not_finite_stops_with_step_task_example_and_checkpoint(toy, tmp_path, bad):
+    message, batch = train_on_a_bad_example(toy, tmp_path, bad, np.nan)
+    assert message.startswith(f"loss is nan at step {bad} of 'main' (task {'abc'[batch['task'][2]]}, ")
+    assert f"examples {bad - 1}/2.png)" in message and "newest checkpoint is" in message
+    assert message.endswith("00000003.")
     assert sorted(path.name for path in (tmp_path / "checkpoints" / "main").iterdir()) == ["00000003"]
+
+
+def test_a_gradient_that_overflows_stops_though_the_loss_is_finite(toy, tmp_path):
+    problem = toy["problem"]()
+    # Hidden units of 1e-30 keep the logits small; the gradient with respect to them is 1e30, its square infinite.
+    params = {**problem.params, "method": {"prompt": problem.params["method"]["prompt"] * 1e30}}
+    params["backbone"] = {"blocks_0": {"kernel": problem.params["backbone"]["blocks_0"]["kernel"] * 0, "bias": None}}
+    frozen = {**problem.frozen, "backbone": {"blocks_0": {"kernel": None, "bias": np.zeros(4, np.float32)}}}
+    steep = type(problem)(**{**vars(problem), "params": params, "frozen": frozen})
+    with pytest.raises(Diverged, match=r"grad_norm is inf at step 1 of .* no checkpoint was saved before\."):
+        train(steep, toy["batches"], toy["config"](), tmp_path, name="main")
 
 
 def test_data_that_ends_early_is_an_error(toy, tmp_path):

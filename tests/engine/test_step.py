@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -7,10 +8,10 @@ import pytest
 
 from jax_promptmtl import tree
 from jax_promptmtl.engine import optim, step
-from jax_promptmtl.engine.parallel import pad, parallelize, replicate
+from jax_promptmtl.engine.parallel import make_mesh, pad, parallelize, place, replicate
 from jax_promptmtl.errors import UserError
 
-LAYOUTS = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8)}
+LAYOUTS = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8), "fsdp": ("fsdp", 4)}
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,13 @@ def train(toy, layout, steps=6, size=18):
     tx = optim.make(config["optimizer"], mask=problem.mask, steps_per_epoch=2, total_steps=steps)
     fn = partial(step.train_step, problem=problem, tx=tx, key=jax.random.key(0), observe=observe)
     fn = parallelize(fn, mode, devices=devices, donate=True)
-    state, frozen = replicate(step.initial(problem, tx), devices), replicate(problem.frozen, devices)
+    state, frozen = place(step.initial(problem, tx), mode, devices), replicate(problem.frozen, devices)
     history = []
     for number in range(steps):
         state, metrics = fn(state, frozen, toy["batch"](number, size))
         history.append(jax.device_get(metrics))
+    kept = {leaf.addressable_shards[0].data.size / leaf.size for leaf in jax.tree.leaves(state) if leaf.size > 1}
+    assert kept == {0.25 if mode == "fsdp" else 1.0}  # the share of parameters and momentum on a device
     return jax.device_get(state), jax.device_get(frozen), history
 
 
@@ -52,8 +55,8 @@ def assert_close(ours, theirs, tolerance=2e-6):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), ours, theirs)
 
 
-@pytest.mark.parametrize("layout", ["jit", "pmap"])
-def test_eight_devices_equal_one(trained, toy, layout):
+@pytest.mark.parametrize("layout", ["jit", "pmap", "fsdp"])
+def test_many_devices_equal_one(trained, toy, layout):
     # 18 examples on 8 devices: the padding to 24 must not show either. SGD: a gradient 8 times too large would.
     assert jax.device_count() == 8
     one, many = cached(trained, toy, "one"), cached(trained, toy, layout)
@@ -84,6 +87,23 @@ def test_the_problem_survives_donation(toy):
     )
     fn(replicate(step.initial(problem, tx), jax.devices()[:1]), problem.frozen, toy["batch"](0))
     assert tree.checksums(problem.params) == tree.checksums(toy["problem"]().params)
+
+
+def sent(text):
+    """Return the shapes that the collectives of a compiled program send, one list for each."""
+    found = re.findall(r"= (.*?) (?:all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)[\w-]*\(", text)
+    return [sorted(re.findall(r"f32\[[\d,]*\]|s32\[[\d,]*\]|pred\[[\d,]*\]", shapes)) for shapes in found]
+
+
+def test_a_step_sends_one_sum_of_the_per_task_gradients_and_nothing_else(toy):
+    problem, config, mesh = toy["problem"](), toy["config"](), make_mesh()
+    tx = optim.make(config["optimizer"], mask=problem.mask, steps_per_epoch=2, total_steps=6)
+    fn = partial(step.train_step, problem=problem, tx=tx, key=jax.random.key(0))
+    parts, copied = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
+    given = jax.device_put((step.initial(problem, tx), problem.frozen), copied)
+    compiled = jax.jit(fn, out_shardings=copied).lower(*given, jax.device_put(toy["batch"](0, 24), parts)).compile()
+    gradients, metrics = ["f32[4,5]", "f32[3,4,3]"], ["f32[]"] + ["f32[3]"] * 3
+    assert sent(compiled.as_text()) == [sorted(gradients + metrics)]
 
 
 def test_metrics_are_exact_sums(trained, toy):

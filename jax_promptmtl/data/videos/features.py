@@ -1,0 +1,56 @@
+"""Files of features, `.npy`, one row per step of time."""
+
+import pathlib
+
+import numpy as np
+
+from jax_promptmtl.data.videos.index import Example, VideoSet
+from jax_promptmtl.errors import UserError
+
+Array = np.ndarray
+LENGTHS = 0.1  # share by which features and labels of a video may differ in length; upstreams cut to the shorter
+STEPS = 16  # or so many steps
+
+
+def open_features(path: pathlib.Path, channels: int, channels_first: bool = False) -> Array:
+    """Return the features of a file as [T, channels], not read before they are used.
+
+    Args:
+      path: the file.
+      channels: how many it must have.
+      channels_first: whether the file is [channels, T].
+
+    Raises:
+      UserError: missing, no `.npy` file of numbers, of another shape, or without a step.
+    """
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "no .npy file of numbers"
+        raise UserError(f"Cannot read the features {str(path)!r} ({reason}); get the file again.") from None
+    wanted = f"[{channels}, T]" if channels_first else f"[T, {channels}]"
+    shape = stored.shape
+    if stored.ndim != 2 or shape[0 if channels_first else 1] != channels or not stored.size:
+        raise UserError(
+            f"Features {str(path)!r} have the shape {list(shape)}; {wanted} is wanted: get them again, transpose them, "
+            "or set data.channels."
+        )
+    return stored.T if channels_first else stored
+
+
+def features_of(data: VideoSet, example: Example) -> Array:
+    """Return the features of an example, [T, channels]; where every frame has a label, cut to the shorter of both.
+
+    Raises:
+      UserError: see `open_features`; or the lengths are too far apart to belong together.
+    """
+    features = open_features(data.path(example.video), data.channels, data.channels_first)
+    if data.task != "segmentation":
+        return features
+    steps, labels = len(features), len(example.labels["label"])
+    if abs(steps - labels) > max(STEPS, LENGTHS * labels):
+        raise UserError(
+            f"Video {example.name!r} has {steps:,} features, but labels for {labels:,} frames; they must belong "
+            "together: get both again."
+        )
+    return features[: min(steps, labels)]

@@ -1,0 +1,248 @@
+"""What a loader makes of a data set's official files: a plain list of labelled examples for each part.
+
+Labels are arrays in the form of the tasks (`jax_promptmtl.tasks`), without padding:
+
+  recognition      label    int32[]
+  spatial_action   box      float32[R, 4]     x1, y1, x2, y2 over the sides of the frame, on the key frame
+                   label    bool[R, C]
+  temporal_action  segment  float32[S, 2]     seconds
+                   label    int32[S]
+  segmentation     label    int32[L]
+  video_object     box      float32[L, M, 4]  over the sides of the frame
+                   label    int32[M]
+                   valid    bool[L, M]
+  video_instance   label    int32[M]; the masks are in `Example.masks`, as the files have them
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.errors import UserError, pick
+
+Array = np.ndarray
+Count = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled clip.
+
+    Attributes:
+      name: unique in its part.
+      video: file, folder of frames, or file of features, below the root.
+      labels: see the head of this file.
+      files: the frames one by one below the root, where the annotations name them; then `video` is their folder.
+      second: time of the key frame in the file; None where there is none.
+      masks: of the M objects of video_instance, what the annotations hold for each frame.
+    """
+
+    name: str
+    video: str
+    labels: Mapping[str, Array]
+    files: tuple[str, ...] = ()
+    second: float | None = None
+    masks: tuple[Sequence[Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """One data set, or one split of it.
+
+    Attributes:
+      name: of the data set.
+      task: a key of `tasks.TASKS`, or video_object, video_instance.
+      root: the folder that paths are relative to.
+      class_names: a label is a position here.
+      parts: "train" and "test" (the part that the official protocol evaluates) -> examples.
+      published: "classes", "videos" and the parts -> how many there should be; several where releases differ.
+      home: whose page has the files.
+      scored: the classes that count in the evaluation, if not all.
+      background: the classes that make no segment in the evaluation.
+      channels: of a feature, for sets of feature files.
+      channels_first: whether such a file is [channels, T], not [T, channels].
+      rate: frames per second of folders of frames.
+      notes: what was left out, in words.
+    """
+
+    name: str
+    task: str
+    root: pathlib.Path
+    class_names: tuple[str, ...]
+    parts: Mapping[str, tuple[Example, ...]]
+    published: Mapping[str, Count]
+    home: str
+    scored: tuple[int, ...] | None = None
+    background: tuple[int, ...] = ()
+    channels: int = 0
+    channels_first: bool = False
+    rate: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def path(self, name: str) -> pathlib.Path:
+        """Return the path of a file below the root."""
+        return self.root / name
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of classes, of each part's videos and of all videos, as `published` has them."""
+        videos = {part: {example.video for example in examples} for part, examples in self.parts.items()}
+        counts = {"classes": len(self.class_names)} | {part: len(found) for part, found in videos.items()}
+        return counts | {"videos": len(set().union(*videos.values()))}
+
+    def misfits(self) -> list[str]:
+        """Return in words which counts are not the published ones."""
+        found = self.counts()
+        return [
+            f"{found.get(what, 0):,} {what + ' videos' if what in self.parts else what} instead of {spell(wanted)}"
+            for what, wanted in self.published.items()
+            if found.get(what, 0) not in (wanted if isinstance(wanted, tuple) else (wanted,))
+        ]
+
+
+def spell(count: Count) -> str:
+    """Return a published count in words.
+
+    >>> spell(3570), spell((212, 213))
+    ('3,570', '212 or 213')
+    """
+    return " or ".join(f"{n:,}" for n in (count if isinstance(count, tuple) else (count,)))
+
+
+# --- reading annotation files ---
+
+
+def locate(root: str, choices: Iterable[str], layout: str, home: str) -> pathlib.Path:
+    """Return the first of several places below the root that exists.
+
+    Raises:
+      UserError: the root is missing, or none of them is there; the message says whose page has the files.
+    """
+    base, names = pathlib.Path(root).expanduser(), list(choices)
+    if not root or not base.is_dir():
+        raise UserError(f"There is no data folder {root!r}; give one with {layout}, from {home}.")
+    for name in names:
+        if (base / name).exists():
+            return base / name
+    raise UserError(f"Folder {str(base)!r} has no {' or '.join(names)}; expected {layout}, from {home}.")
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """Return the lines of a text file that are not blank, without space around them."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise UserError(f"Cannot read the annotations {str(path)!r} ({reason}); get the file again.") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_json(path: pathlib.Path, kind: type, wanted: Iterable[str] = ()) -> Any:
+    """Return the content of a JSON file that must be a list, or a dict with some keys."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no JSON"
+        raise UserError(f"Cannot read the annotations {str(path)!r} ({reason}); get the file again.") from None
+    lacking = [key for key in wanted if not isinstance(content, dict) or key not in content]
+    if not isinstance(content, kind) or lacking:
+        what = f"lacks {some(lacking)}" if lacking else f"holds no {'list' if kind is list else 'object'}"
+        raise UserError(f"File {str(path)!r} {what}: it is not the official annotation file; get it again.")
+    return content
+
+
+def rows_of(path: pathlib.Path, parse: Callable[[str], Any], form: str) -> list[Any]:
+    """Parse every line of a file; `form` is what the message says that a line must look like."""
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            rows.append(parse(line))
+        except (ValueError, IndexError, KeyError):
+            raise UserError(
+                f"Line {number} of {str(path)!r} is {line[:80]!r}; a line must look like {form!r}."
+            ) from None
+    return rows
+
+
+def fields_of(record: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> list[Any]:
+    """Return some values of a JSON record, which must have them."""
+    if lacking := [name for name in names if name not in record]:
+        raise UserError(f"A record of {str(path)!r} lacks {some(lacking)}: {str(dict(record))[:80]}; get it again.")
+    return [record[name] for name in names]
+
+
+def class_number(name: str, classes: Mapping[str, int], path: pathlib.Path) -> int:
+    """Return the position of a class, which must be known."""
+    return classes[pick(name, classes, f"label of {str(path)!r}")]
+
+
+def numbered(pairs: Iterable[tuple[int, str]], first: int, path: pathlib.Path) -> tuple[str, ...]:
+    """Return the names of pairs (number, name) in the order of the numbers, which must be first, first + 1, ...
+
+    >>> numbered([(2, "b"), (1, "a")], 1, pathlib.Path("x"))
+    ('a', 'b')
+    """
+    ordered = sorted(pairs)
+    if not ordered or [number for number, _ in ordered] != list(range(first, first + len(ordered))):
+        raise UserError(f"The classes of {str(path)!r} are not numbered {first}, {first + 1}, ...; get the file again.")
+    if len({name for _, name in ordered}) < len(ordered):
+        raise UserError(f"File {str(path)!r} names a class twice; get it again.")
+    return tuple(name for _, name in ordered)
+
+
+def require_inside(box: Array, name: str, slack: float = 0.0) -> Array:
+    """Return boxes float32[N, 4] over the sides of the frame, which must lie in it.
+
+    Args:
+      box: x1, y1, x2, y2.
+      name: whose they are.
+      slack: by how much they may stick out; they are clipped then.
+    """
+    box = np.asarray(box, np.float64).reshape(-1, 4)
+    right = (box >= -slack).all(1) & (box <= 1 + slack).all(1) & (box[:, 2:] >= box[:, :2]).all(1)  # not NaN either
+    if not right.all():
+        wrong = ", ".join(f"{value:.4g}" for value in box[right.argmin()])
+        raise UserError(
+            f"A box of {name!r} is {wrong} (x1, y1, x2, y2 over the sides of the frame): it must lie in the frame; "
+            "correct the annotations."
+        )
+    return box.clip(0, 1).astype(np.float32)
+
+
+def has_area(box: Array) -> Array:
+    """Return which boxes [..., 4] have an area.
+
+    >>> has_area(np.array([[0, 0, 1, 1], [0.5, 0, 0.5, 1]])).tolist()
+    [True, False]
+    """
+    return (box[..., 2:] > box[..., :2]).all(-1)
+
+
+def require_segments(segment: Array, name: str) -> Array:
+    """Return segments float32[S, 2] in seconds, of which there must be one, and which must not be empty."""
+    segment = np.asarray(segment, np.float64).reshape(-1, 2)
+    if not len(segment):
+        raise UserError(f"Video {name!r} has no segments; label its actions, or leave it out.")
+    right = (segment[:, 0] >= 0) & (segment[:, 1] > segment[:, 0])
+    if not right.all():
+        start, end = segment[right.argmin()]
+        raise UserError(f"A segment of {name!r} goes from second {start:g} to {end:g}; correct the annotations.")
+    return segment.astype(np.float32)
+
+
+def require_examples(parts: Mapping[str, Sequence[Example]], name: str, home: str) -> dict[str, tuple[Example, ...]]:
+    """Return the parts as tuples; each must have an example, and no name twice."""
+    for part, examples in parts.items():
+        if not examples:
+            raise UserError(f"The {part} part of {name!r} is empty; get the annotations again from {home}.")
+        names = [example.name for example in examples]
+        if len(set(names)) < len(names):
+            twice = next(n for i, n in enumerate(names) if n in set(names[:i]))
+            raise UserError(
+                f"The {part} part of {name!r} lists {twice!r} twice; get the annotations again from {home}."
+            )
+    return {part: tuple(examples) for part, examples in parts.items()}

@@ -1,0 +1,70 @@
+"""Masks as COCO and YouTube-VIS write them: run lengths down the columns, as a list or as COCO's text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jax_promptmtl.errors import UserError
+
+Array = np.ndarray
+
+
+def decode(mask: Mapping[str, Any], name: str = "a mask") -> Array:
+    """Return a mask as bool[H, W].
+
+    Args:
+      mask: {"size": [H, W], "counts": run lengths of 0, 1, 0, ... down the columns, a list or COCO's text}.
+      name: whose it is.
+
+    Raises:
+      UserError: no run lengths, or their sum is not H * W.
+
+    >>> decode({"size": [2, 2], "counts": [1, 2, 1]}).astype(int).tolist()
+    [[0, 1], [1, 0]]
+    """
+    try:
+        (height, width), counts = mask["size"], mask["counts"]
+        runs = np.array(numbers(counts) if isinstance(counts, (str, bytes)) else counts, np.int64)
+        if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise UserError(
+            f"The mask of {name!r} is no run-length code of its size ({str(mask)[:60]}); correct the annotations."
+        ) from None
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(width, height).T
+
+
+def numbers(text: str | bytes) -> list[int]:
+    """Return the run lengths of COCO's text: five bits a character; from the fourth on as changes of the last but one.
+
+    >>> numbers("121"), numbers("a0")
+    ([1, 2, 1], [17])
+    """
+    characters = text.encode() if isinstance(text, str) else text
+    runs: list[int] = []
+    place = 0
+    while place < len(characters):
+        value, shift, more = 0, 0, True
+        while more:
+            piece = characters[place] - 48
+            more, place = bool(piece & 32), place + 1
+            value |= (piece & 31) << shift
+            shift += 5
+        if piece & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+    return runs
+
+
+def box_of(mask: Array) -> Sequence[float]:
+    """Return x1, y1, x2, y2 of a mask bool[H, W] in pixels; zeros where it is empty.
+
+    >>> box_of(np.array([[False, True], [False, True]]))
+    (1.0, 0.0, 2.0, 2.0)
+    """
+    if not mask.any():
+        return 0.0, 0.0, 0.0, 0.0
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

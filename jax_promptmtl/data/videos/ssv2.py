@@ -1,0 +1,68 @@
+"""Something-Something v2 (Goyal et al. 2017): 174 templates of what people do with things, as WebM videos.
+
+Official files: `something-something-v2-{labels,train,validation}.json` (in newer archives `labels/labels.json` and so
+on) and `20bn-something-something-v2/<id>.webm`. A video's label is its template without the brackets around its
+placeholders: "Holding [something] next to [something]" is the class "Holding something next to something". The classes
+are in the order of the labels file. The official test part has no labels; here `test` is the validation part.
+"""
+
+import pathlib
+
+import numpy as np
+
+from jax_promptmtl.data.videos.index import (
+    Example,
+    VideoSet,
+    class_number,
+    fields_of,
+    locate,
+    numbered,
+    read_json,
+    require_examples,
+)
+
+NAME, HOME = "ssv2", "the Something-Something v2 page of Qualcomm's developer site (registration)"
+PUBLISHED = {"classes": 174, "train": 168_913, "test": 24_777}
+FILES = {"labels": "labels", "train": "train", "test": "validation"}
+LAYOUT = "something-something-v2-labels.json, -train.json and -validation.json beside 20bn-something-something-v2/"
+
+
+def read(*, root: str, videos: str = "20bn-something-something-v2", suffix: str = ".webm") -> VideoSet:
+    """Read the annotations.
+
+    Args:
+      root: the folder of the official files.
+      videos: the folder of videos below the root.
+      suffix: what follows an id in there: ".webm"; ".mp4" for converted videos; "" for folders of frames.
+
+    Returns:
+      The set; files of videos are not looked at.
+
+    Raises:
+      UserError: a file is missing or not the official one; a template that is no class.
+    """
+    paths = {
+        what: locate(root, (f"something-something-v2-{name}.json", f"labels/{name}.json"), LAYOUT, HOME)
+        for what, name in FILES.items()
+    }
+    labels = read_json(paths["labels"], dict)
+    names = numbered(((int(number), name) for name, number in labels.items()), 0, paths["labels"])
+    place = {name: i for i, name in enumerate(names)}
+    parts = {}
+    for part in ("train", "test"):
+        rows = [fields_of(row, ("id", "template"), paths[part]) for row in read_json(paths[part], list)]
+        parts[part] = [
+            Example(key, f"{videos}/{key}{suffix}", {"label": np.int32(class_number(plain(text), place, paths[part]))})
+            for key, text in rows
+        ]
+    whole = require_examples(parts, NAME, HOME)
+    return VideoSet(NAME, "recognition", pathlib.Path(root).expanduser(), names, whole, PUBLISHED, HOME)
+
+
+def plain(template: str) -> str:
+    """Return a template as the labels file spells it: without brackets.
+
+    >>> plain("Holding [something] next to [something]")
+    'Holding something next to something'
+    """
+    return template.replace("[", "").replace("]", "")
