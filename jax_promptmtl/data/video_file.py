@@ -231,7 +231,7 @@ def read_timeline(video: str | os.PathLike) -> Timeline:
     return _read_timeline(str(video), state.st_size, state.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=512)
 def _read_timeline(video: str, size: int, changed: int) -> Timeline:
     path, av = pathlib.Path(video), pyav()
     try:
