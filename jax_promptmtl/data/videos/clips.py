@@ -138,7 +138,7 @@ class ClipFiles:
         """Return the labels of a clip, padded to the largest number of objects."""
         label = example.labels["label"]
         if self.data.task == "recognition":
-            return {"label": np.int32(label)}
+            return {"label": label}
         padded = {"label": pad(label, self.slots)}
         real = np.arange(self.slots) < len(label)
         if self.data.task == "video_instance":
