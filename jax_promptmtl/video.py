@@ -80,8 +80,11 @@ class Job:
     def read(self, part: str) -> Clips:
         """Return the clips of a part."""
         split, variant = PARTS[part]
-        count = self.config.clips["train" if part == "train" else "test"]
-        return video_models.clips(self.task, count, split, variant=variant, seed=self.config.clips.seed)
+        return video_models.clips(self.task, self.config.clips[split], split, variant=variant, seed=self.seed(part))
+
+    def seed(self, part: str) -> int:
+        """Return what draws the clips of a part; those to test on stay the same."""
+        return self.config.clips.seed if part == "train" else self.config.clips.test_seed
 
     def view(self, name: str, middle: int | None = None) -> View:
         """Return a model as it sees the primary's clips."""
@@ -94,7 +97,7 @@ class Job:
         key = part, backbone.name, backbone.middle
         if key not in self.kept:
             lower = self.lowers.setdefault(key[1:], jax.jit(partial(lower_half, view)))  # one compilation for all parts
-            clips = f"{self.task} {PARTS[part]} {self.config.clips.seed} {moving_icons.VERSION}"
+            clips = f"{self.task} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
             sha = weights_sha256(backbone.params)
             recipe = Recipe(backbone.name, sha, view.spec, backbone.middle, "float32", clips)
             options = {

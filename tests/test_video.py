@@ -49,9 +49,9 @@ def test_bad_configs_are_one_sentence(tmp_path, changes, message):
 
 @pytest.mark.slow
 def test_models_are_trained_and_then_prompted(tmp_path, capsys):
-    for task in ("recognition", "segmentation"):
-        video_pretrain.run(config_of("video", task), tmp_path, dry_run=False)
     models = str(tmp_path / "models")
+    for task in ("recognition", "segmentation"):
+        video_pretrain.run(config_of("video", task, models=models), tmp_path, dry_run=False)
     assert json.loads((tmp_path / "models" / "segmentation.json").read_text())["test"].keys() >= {"f1@50", "edit"}
     rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "self_aux")
     runs = (("recognition", "segmentation", rows), ("segmentation", "recognition", ("frozen", "dlm", "adapter")))
