@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, command, pretrain, tune, video, video_pretrain
+from jax_promptmtl import benchmark, command, pretrain, tune, video, video_benchmark, video_pretrain
 from jax_promptmtl.engine import processes, report
 from jax_promptmtl.errors import UserError, pick
 
@@ -26,6 +26,7 @@ JOBS = {
     "pretrain": pretrain.run,
     "tune": tune.run,
     "video": video.run,
+    "video_benchmark": video_benchmark.run,
     "video_pretrain": video_pretrain.run,
 }
 SHARED = {"tune"}  # jobs that several processes can share

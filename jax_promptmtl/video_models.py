@@ -47,8 +47,23 @@ def sizes(task: str) -> Any:
     return replace(VIT, classes=classes)
 
 
+def width(task: str) -> int:
+    """Return the width of a task's middle tokens.
+
+    >>> width("segmentation")
+    64
+    """
+    return sizes(task).width
+
+
 def build(
-    task: str, weights: Mapping[str, PyTree], frames: int, middle: int | None = None, *, given: bool = False
+    task: str,
+    weights: Mapping[str, PyTree],
+    frames: int,
+    middle: int | None = None,
+    *,
+    given: bool = False,
+    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return a task's model for clips of so many frames.
 
@@ -58,18 +73,19 @@ def build(
       frames: of the clips, 16 or 64.
       middle: layers in the lower half; half of them when `None`.
       given: take features instead of clips, for the training of a model on them.
+      drop_after: layers that see prompts; all above the middle if 0.
     """
-    config, params = sizes(task), weights[task]
+    config, params, some = sizes(task), weights[task], {"middle": middle, "drop_after": drop_after}
     if task == "recognition":
-        return videomae.handle(task, config, params, middle)
+        return videomae.handle(task, config, params, **some)
     if task == "spatial_action":
-        return roi_head.handle(task, config, params, middle)
+        return roi_head.handle(task, config, params, **some)
     trunk = weights[EXTRACTOR]["trunk"]
     if task == "segmentation":
-        model = asformer.handle(task, config, params, middle)
+        model = asformer.handle(task, config, params, **some)
         return featured.on_features(model, VIT, trunk, repeat=VIT.tubelet, given=given)
     step = float(VIT.tubelet)
-    model = actionformer.handle(task, config, params, frames // VIT.tubelet, middle, step, start=step / 2)
+    model = actionformer.handle(task, config, params, frames // VIT.tubelet, step=step, start=step / 2, **some)
     return featured.on_features(model, VIT, trunk, given=given)
 
 
@@ -89,16 +105,34 @@ def initial(task: str, seed: int) -> PyTree:
 
 
 def view(
-    task: str, weights: Mapping[str, PyTree], frames: int, *, auxiliary: bool = False, middle: int | None = None
+    task: str,
+    weights: Mapping[str, PyTree],
+    frames: int,
+    *,
+    auxiliary: bool = False,
+    middle: int | None = None,
+    given: bool = False,
+    drop_after: int = 0,
 ) -> View:
     """Return a task's model with the form in which it sees clips of so many frames; see `build`.
 
-    An auxiliary sees no boxes, which are labels.
+    An auxiliary sees no boxes, which are labels. Where features are `given`, they are what `extract` returns.
     """
-    backbone = build(task, weights, frames, middle)
+    backbone = build(task, weights, frames, middle, given=given, drop_after=drop_after)
     whole = task in ON_FEATURES
     spec = {"frames": frames if whole else VIT.frames, "pixels": "[-1, 1]", "boxes": not auxiliary}
-    return View(backbone, adapter(task, whole=whole, boxes=not auxiliary), spec)
+    see = adapter(task, whole=whole, boxes=not auxiliary)
+    return View(backbone, (lambda batch: batch["features"]) if given else see, spec)
+
+
+def layer_above(backbone: VideoBackbone) -> str | None:
+    """Return the path of the layer above the middle of a transformer, `None` for a model of another kind."""
+    return None if backbone.name in ON_FEATURES else f"trunk/transformer/blocks_{backbone.middle}"
+
+
+def extract(trunk: PyTree, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the features of clips, which the models on features read: `features` float[B, L / tubelet, D]."""
+    return {"features": featured.features(VIT, trunk, adapter(EXTRACTOR, whole=True, boxes=False)(batch))}
 
 
 def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Array]], Any]:
