@@ -1,6 +1,7 @@
 """The model card: a README.md beside every checkpoint, which says what it is and how to use it."""
 
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,10 @@ def write(
     workdir = folder.parent.parent
     sections = [f"# {title}", WHAT.format(version=jax_promptmtl.__version__), facts(about, params, config)]
     sections += ["## Tasks", markdown(tasks(about, counts))]
-    sections += ["## How to use it", USE.format(workdir=workdir, task=next(iter(about["class_names"])))] if use else []
+    if use:
+        task = next(iter(about["class_names"]))
+        words = {"place": shlex.quote(str(workdir)), "option": shlex.quote(f"--task={task}")}
+        sections += ["## How to use it", USE.format(workdir=workdir, task=task, **words)]
     try:
         path.write_text("\n\n".join(sections) + "\n", "utf-8")
     except OSError as error:
@@ -51,8 +55,8 @@ def write(
 WHAT = """Made with jax_promptmtl {version}. The folders beside this file are checkpoints, one per number of steps: \
 the trained parameters alone, checksums, and a description of all that belongs to them. The backbone is not inside."""
 USE = """```bash
-python -m jax_promptmtl.predict {workdir} --task={task} picture.png
-python -m jax_promptmtl.export {workdir} --out=classifier
+python -m jax_promptmtl.predict {place} {option} picture.png
+python -m jax_promptmtl.export {place} --out=classifier
 ```
 
 ```python

@@ -123,7 +123,7 @@ Image classifiers made with jax_promptmtl {version}: the CLIP {backbone}, tuned 
 
 ## With jax alone
 
-The files hold the whole classifier, weights included, for {platforms}. `pip install jax pillow`, then:
+The files hold the whole classifier, weights included, for {platforms}. `pip install jax flatbuffers pillow`, then:
 
 ```python
 import json

@@ -18,7 +18,7 @@ from typing import Any
 import tqdm
 
 from jax_promptmtl import command, predictor
-from jax_promptmtl.data.suites.folder import listing
+from jax_promptmtl.data.images import listing
 from jax_promptmtl.errors import UserError, pick
 
 Row = tuple[str, str, list[tuple[str, float]]]  # path, task, classes with their probabilities, best first

@@ -48,7 +48,7 @@ def test_the_readme_works_with_jax_alone(home, exported):
     assert "jax_promptmtl" not in code
     picture = next((home / "images" / "ink" / "dog").glob("*.png"))
     shutil.copy(picture, exported / "picture.png")
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": ""}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", code], cwd=exported, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == jax_promptmtl.load(home / "work").predict(picture, "ink").labels[0], done.stderr
 
