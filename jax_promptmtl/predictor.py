@@ -25,7 +25,7 @@ from jax_promptmtl.backbones.clip import Backbone
 from jax_promptmtl.backbones.load import load as load_backbone
 from jax_promptmtl.backbones.tokenizer import read_json
 from jax_promptmtl.data.images import Preprocess, decode
-from jax_promptmtl.data.source import Suite, Task
+from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.engine.parallel import pad
 from jax_promptmtl.errors import UserError, pick
@@ -35,6 +35,7 @@ PyTree = Any
 Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
 BATCH = 64  # most images at a time; fewer go as the next power of two, so that few shapes are ever compiled
 SCHEMA = 1  # of an exported folder
+NOTHING = ArraySource(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int32), ())  # data that no prediction needs
 PROMPTS, CONFIG = "prompts.safetensors", "config.json"
 
 
@@ -178,7 +179,7 @@ class Predictor:
             name: sharing.slots(kind, len(self.tasks), about["groups"]) for name, kind in config["sharing"].items()
         }
         problem = clip_mtl.build(
-            Suite("saved", (Task(task, self.classes[task], (), ()),), about["split_hash"]),
+            Suite("saved", (Task(task, self.classes[task], NOTHING, NOTHING),), about["split_hash"]),
             self.backbone,
             method=frozen_lists(config["method"]),
             sharing=dict.fromkeys(vectors, "all"),

@@ -201,7 +201,9 @@ def strip(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 def problem_of(job: Job, row: Row) -> Problem:
     """Return the problem of a row."""
-    example = next(all_batches(next(iter(row.sources.values())), batch_size=1))
+    part, sources = next(iter(row.sources.items()))
+    seen = [job.clips(part)] if row.tune else []  # to see which weights the lower half reads
+    example = next(all_batches([*sources, *seen], batch_size=1))
     about = {
         "backbone": {"name": job.task, "sha256": weights_sha256(job.weights[job.task])},
         "aux": list(row.pipeline.aux),

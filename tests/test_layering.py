@@ -11,7 +11,7 @@ from jax_promptmtl.methods import METHODS
 
 PACKAGE = pathlib.Path(jax_promptmtl.__file__).parent
 RANKS = {
-    0: "errors nn tree problem metrics data typeset",
+    0: "errors chunks nn tree problem metrics data typeset",
     1: "backbones methods sharing tasks partition",
     2: "clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
     3: "engine",

@@ -10,7 +10,7 @@ from tests import runs
 from tests.tiny import save_clip, save_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiproc]
-EPOCHS = {"grouping__train.epochs": 10, "train__epochs": 100}  # of 3 steps
+EPOCHS = {"grouping__train.epochs": 6, "train__epochs": 60}  # of 3 steps
 
 
 @pytest.fixture(scope="module")

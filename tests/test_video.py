@@ -52,9 +52,9 @@ def test_bad_configs_are_one_sentence(tmp_path, changes, message):
 
 @pytest.mark.slow
 def test_models_are_trained_and_then_prompted(tmp_path, capsys):
-    for task in ("recognition", "segmentation"):
-        video_pretrain.run(config_of("video", task), tmp_path, dry_run=False)
     models = str(tmp_path / "models")
+    for task in ("recognition", "segmentation"):
+        video_pretrain.run(config_of("video", task, models=models), tmp_path, dry_run=False)
     assert json.loads((tmp_path / "models" / "segmentation.json").read_text())["test"].keys() >= {"f1@50", "edit"}
     video.run(config_of("dlm", "recognition", aux=("segmentation",), models=models), tmp_path, dry_run=True)
     assert "DLM: " in capsys.readouterr().out and not (tmp_path / "results.json").exists()
