@@ -32,7 +32,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.clips.seed = 1  # draws the clips to train on; the frozen models saw those of seed 0
     config.clips.test_seed = 0  # draws the clips to test on: the first ones are those of the frozen models' cards
     config.clips.train = 1024
-    config.clips.test = 512
+    config.clips.test = 1024
 
     config.cache = ConfigDict()  # of the lower halves
     config.cache.place = "memory"  # or disk

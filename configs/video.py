@@ -11,7 +11,7 @@ package were made by these commands.
 
 from ml_collections import ConfigDict
 
-CLIPS = {"recognition": 1024, "spatial_action": 20480, "temporal_action": 4096, "segmentation": 4096}
+CLIPS = {"recognition": 1024, "spatial_action": 8192, "temporal_action": 4096, "segmentation": 4096}
 EPOCHS = {"recognition": 5, "spatial_action": 1, "temporal_action": 15, "segmentation": 15}
 
 
