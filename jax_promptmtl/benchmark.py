@@ -194,8 +194,7 @@ def describe_outcome(job: tune.Job, outcome: tune.Outcome) -> dict[str, Any]:
         "count": outcome.counts["count"].tolist(),
         "correct": outcome.counts["correct"].tolist(),
         "accuracy_per_drawing": per_drawing,
-        "right": records.pack_bits(hits),
-        "drawing": records.pack_numbers(drawing),
+        **tune.answers(job.suite, outcome.counts),
         "trainable": outcome.trainable,
         "total": outcome.total,
         "steps": outcome.steps,
@@ -263,4 +262,4 @@ def spell(job: tune.Job, groups: Groups) -> list[list[str]]:
 if __name__ == "__main__":
     from jax_promptmtl import main
 
-    sys.exit(main.main())
+    sys.exit(main.main(verb="benchmark", doc=__doc__))

@@ -5,7 +5,6 @@
 RUNS_DIR is a folder of runs or a file that --pack wrote, which holds all records (.jsonl or .jsonl.gz).
 """
 
-import argparse
 import csv
 import pathlib
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import records, tables, typeset, video_report
+from jax_promptmtl import command, records, tables, typeset, video_report
 from jax_promptmtl.engine import figures, plots
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.records import Record
@@ -310,7 +309,8 @@ def write_runs(page: Page, found: list[Record]) -> None:
 
 def start(argv: Sequence[str]) -> None:
     """Read the options, and write what they ask for."""
-    parser = argparse.ArgumentParser(prog="python -m jax_promptmtl.report", description=str(__doc__).split("\n\n")[0])
+    parser = command.parser("report", __doc__)
+    parser.usage = "%(prog)s RUNS_DIR [options]"
     parser.add_argument("place", metavar="RUNS_DIR", type=pathlib.Path, help="folder of runs, or a packed file")
     parser.add_argument("--out", type=pathlib.Path, help="folder of the report; by default RUNS_DIR/report")
     parser.add_argument("--pack", type=pathlib.Path, help="also write all records into one file, .jsonl or .jsonl.gz")
@@ -327,6 +327,4 @@ def start(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    from jax_promptmtl import main
-
-    sys.exit(main.guard(lambda: start(sys.argv[1:])))
+    sys.exit(command.run(start))

@@ -13,7 +13,8 @@ import time
 import jax
 import pytest
 
-from jax_promptmtl import benchmark, grid, main, records, tables, tune
+from jax_promptmtl import benchmark, grid, records, tables, tune
+from jax_promptmtl.command import EXIT_USER
 from jax_promptmtl.errors import UserError
 from tests.tiny import CLASSES, TASKS, save_clip, save_images
 
@@ -280,7 +281,7 @@ def test_two_processes_share_a_grid_without_double_work(files, finished, tmp_pat
 def test_the_command_line_is_that_of_main(files, tmp_path):
     process = command(files, tmp_path, "--config.methds=3")
     _, errors = process.communicate()
-    assert process.returncode == main.EXIT_USER and errors.startswith("error: ") and "methods" in errors
+    assert process.returncode == EXIT_USER and errors.startswith("error: ") and "methods" in errors
     assert len(errors.splitlines()) == 1
 
 

@@ -82,7 +82,10 @@ def ava(root):
     )
     dump(root / "annotations/ava_train_v2.2.csv", train)
     dump(root / "annotations/ava_train_excluded_timestamps_v2.2.csv", "-5KQ66BBWC4,0903\n")
-    dump(root / "annotations/ava_val_v2.2.csv", "1j20qq1JyX4,0902,0.0,0.0,1.0,1.0,2,7\n")
+    dump(
+        root / "annotations/ava_val_v2.2.csv",
+        "1j20qq1JyX4,0902,0.0,0.0,1.0,1.0,2,7\n1j20qq1JyX4,0902,0.0,0.0,1.0,1.0,3,7\n",
+    )
     dump(root / "annotations/ava_val_excluded_timestamps_v2.2.csv", "")
     clips.write(root / "videos/-5KQ66BBWC4.mkv", 60, rate=10)
     clips.write_pictures(root / "videos/1j20qq1JyX4", 80, pattern="1j20qq1JyX4_{:06d}.jpg")

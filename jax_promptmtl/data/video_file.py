@@ -1,8 +1,8 @@
 """Frames of a video by their exact numbers: of a file, read with PyAV, or of a folder of pictures.
 
 Frame n is the n-th in order of presentation. The packets' time stamps say which that is, whatever the frame rate, so
-that a frame is decoded from the key frame before it and recognised by its stamp. Files whose packets have no stamps, or
-hold frames that are never shown (VP8), are decoded from the start and counted.
+that a frame is decoded from the key frame before it and recognised by its stamp. AVI keeps no such stamps, and what
+decoders make up in their stead depends on where they start: its frames are decoded from the first on and counted.
 """
 
 import functools
@@ -21,7 +21,8 @@ from jax_promptmtl.errors import UserError
 
 Array = np.ndarray
 PICTURES = (".jpg", ".jpeg", ".png")
-HIDDEN = ("vp8",)  # codecs with packets that show nothing
+HIDDEN = ("vp8",)  # codecs with packets that show nothing: frames are what the decoder gives
+UNSTAMPED = ("avi",)  # containers that keep no times of showing
 SLACK = 2  # frames by which a header may be wrong
 UNEVEN = 1.5  # a longer step than so many median steps is a variable rate
 
@@ -32,7 +33,7 @@ class Timeline:
 
     Attributes:
       stamps: int64[N], time stamps of the frames in order; None where the file has none.
-      keys: int64[K], those of the key frames.
+      keys: int64[K], those of the key frames; none where packets do not tell, and frames must be counted.
       unit: seconds of one unit of the stamps.
       count: N.
     """
@@ -231,7 +232,7 @@ def read_timeline(video: str | os.PathLike) -> Timeline:
     return _read_timeline(str(video), state.st_size, state.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=512)
 def _read_timeline(video: str, size: int, changed: int) -> Timeline:
     path, av = pathlib.Path(video), pyav()
     try:
@@ -242,9 +243,11 @@ def _read_timeline(video: str, size: int, changed: int) -> Timeline:
             packets = [packet for packet in container.demux(stream) if packet.size]
             shown = [packet for packet in packets if not packet.is_discard]
             unit, named, codec = float(stream.time_base), stream.frames, stream.codec_context.name
+            told = container.format.name not in UNSTAMPED
         stamps = [packet.pts for packet in shown]
         keys = np.array([packet.pts for packet in shown if packet.is_keyframe and packet.pts is not None], np.int64)
-        if None in stamps or len(set(stamps)) < len(stamps) or codec in HIDDEN:
+        told = told and None not in stamps and rising(stamps := sorted(stamps))
+        if not told or codec in HIDDEN:
             with av.open(video) as container:
                 stamps = [frame.pts for frame in container.decode(video=0)]
     except av.FFmpegError as error:
@@ -254,9 +257,17 @@ def _read_timeline(video: str, size: int, changed: int) -> Timeline:
             f"Video {video!r} is cut off: it holds {len(packets)} of the {max(named, 1)} frames that its header names; "
             "get the file again or leave it out."
         )
-    known = None not in stamps and len(set(stamps)) == len(stamps)
-    ordered = np.array(sorted(stamps), np.int64) if known else None
-    return Timeline(ordered, np.sort(keys), unit, len(stamps))
+    times = np.array(stamps, np.int64) if rising(stamps) else None
+    return Timeline(times, np.sort(keys) if told else keys[:0], unit, len(stamps))
+
+
+def rising(stamps: Sequence[int | None]) -> bool:
+    """Return whether all time stamps are known, each later than the one before.
+
+    >>> rising([1, 2, 4]), rising([1, None]), rising([1, 1])
+    (True, False, False)
+    """
+    return None not in stamps and bool((np.diff(np.array(stamps, np.int64)) > 0).all())
 
 
 def decode(path: pathlib.Path, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:

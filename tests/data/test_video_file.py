@@ -20,7 +20,8 @@ FILES = {
     "even.avi": {},
     "even.mkv": {"bf": "2"},
     "hidden.webm": {"codec": "libvpx", "auto-alt-ref": "1", "lag-in-frames": "12"},
-    "stampless.avi": {"codec": "libx264", "bf": "3"},
+    "stampless.avi": {"codec": "libx264", "bf": "3"},  # packets of AVI have no time of showing
+    "xvid.avi": {"codec": "mpeg4", "bf": "2"},
 }
 
 
@@ -100,7 +101,7 @@ def test_bad_files_are_one_sentence(tmp_path, suffix, spoil, message):
 
 
 def test_a_frame_that_does_not_decode_is_named(tmp_path):
-    path = clips.write(tmp_path / "clip.avi")
+    path = clips.write(tmp_path / "clip.mp4")
     timeline = video_file.read_timeline(path)
     shifted = video_file.Timeline(timeline.stamps + 100, timeline.keys + 100, timeline.unit, timeline.count)
     assert not list(video_file.decode(path, shifted, [3]))

@@ -8,6 +8,7 @@ truth differ in length by a few frames, upstream cuts both to the shorter.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def read(*, root: str, dataset: str, split: int = 1, features: str = "features",
         raise UserError(f"Video {min(twice)!r} of {name} trains and tests in split {split}; get the bundles again.")
     published = {"classes": CLASSES[name]} | VIDEOS[name]
     background = tuple(i for i, c in enumerate(names) if c == BACKGROUND)
-    form = {"channels": channels, "channels_first": True}
+    form: dict[str, Any] = {"channels": channels, "channels_first": True}
     return VideoSet(name, "segmentation", home, names, whole, published, HOME, background=background, **form)
 
 

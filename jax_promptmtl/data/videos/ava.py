@@ -62,7 +62,8 @@ def read(*, root: str, videos: str = "videos", start: float = 0.0, rate: float =
     """
     names, scored = read_actions(root, LAYOUT, HOME)
     there = listed(pathlib.Path(root).expanduser() / videos)
-    parts, notes = {}, []
+    parts: dict[str, list[Example]] = {}
+    notes: list[str] = []
     for part, word in FILES.items():
         path = places(root, f"ava_{word}_v2.2.csv", LAYOUT, HOME)
         frames, unlabelled = read_boxes(path, len(names))

@@ -43,7 +43,7 @@ def read(*, root: str, split: int = 1, videos: str = "hmdb51_org") -> VideoSet:
         for file, part in rows_of(lists / f"{name}_test_split{split}.txt", parse, "clip.avi 1"):
             if part:
                 video = f"{name}/{file}"
-                parts[part].append(Example(video, f"{videos}/{video}", {"label": np.int32(label)}))
+                parts[part].append(Example(video, f"{videos}/{video}", {"label": np.array(label, np.int32)}))
     whole = require_examples(parts, NAME, HOME)
     return VideoSet(NAME, "recognition", pathlib.Path(root).expanduser(), names, whole, PUBLISHED, HOME)
 

@@ -47,7 +47,9 @@ def read(*, root: str, joint: bool = False, sampled: bool = True) -> VideoSet:
         frame; an instance of two classes.
     """
     files = {"train": "imagenet_vid_train_joint_30" if joint else "imagenet_vid_train", "test": "imagenet_vid_val"}
-    parts, names, flat = {}, (), 0
+    parts: dict[str, list[Example]] = {}
+    names: tuple[str, ...] = ()
+    flat = 0
     for part, file in files.items():
         path = locate(root, (f"annotations/{file}.json",), LAYOUT, HOME)
         content = read_json(path, dict, ("categories", "images", "annotations"))

@@ -51,9 +51,10 @@ def read(*, root: str, videos: str = "20bn-something-something-v2", suffix: str 
     parts = {}
     for part in ("train", "test"):
         rows = [fields_of(row, ("id", "template"), paths[part]) for row in read_json(paths[part], list)]
+        labels = [class_number(plain(text), place, paths[part]) for _, text in rows]
         parts[part] = [
-            Example(key, f"{videos}/{key}{suffix}", {"label": np.int32(class_number(plain(text), place, paths[part]))})
-            for key, text in rows
+            Example(str(key), f"{videos}/{key}{suffix}", {"label": np.array(label, np.int32)})
+            for (key, _), label in zip(rows, labels, strict=True)
         ]
     whole = require_examples(parts, NAME, HOME)
     return VideoSet(NAME, "recognition", pathlib.Path(root).expanduser(), names, whole, PUBLISHED, HOME)

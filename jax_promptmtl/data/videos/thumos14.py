@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.data.videos.index import (
+    Count,
     Example,
     VideoSet,
     fields_of,
@@ -60,7 +61,7 @@ def read(*, root: str, features: str = "i3d_features", channels: int = 2048, dro
         labels = read_segments(video, float(duration), rows, place, path)
         parts[part].append(Example(video, f"{features}/{video}.npy", labels))
     gone = len(set(drop) & set(database) - {video for video in database if "validation" in video})
-    published = {"classes": CLASSES, "train": TRAIN, "test": tuple(count - gone for count in TEST)}
+    published: dict[str, Count] = {"classes": CLASSES, "train": TRAIN, "test": tuple(count - gone for count in TEST)}
     whole = require_examples(parts, NAME, HOME)
     home = pathlib.Path(root).expanduser()
     return VideoSet(NAME, "temporal_action", home, names, whole, published, HOME, channels=channels)

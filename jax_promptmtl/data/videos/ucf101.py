@@ -62,5 +62,5 @@ def read_list(path: pathlib.Path, names: tuple[str, ...], videos: str) -> list[E
                 f"A line of {str(path)!r} is {line!r}; it must look like 'Class/v_Class_g01_c01.avi 7' with 7 the "
                 "number of that class in classInd.txt, or without it."
             )
-        examples.append(Example(name, f"{videos}/{name}", {"label": np.int32(label)}))
+        examples.append(Example(name, f"{videos}/{name}", {"label": np.array(label, np.int32)}))
     return examples

@@ -69,7 +69,7 @@ def read(*, root: str, held_out: float = 0.1, seed: int = 0, frames: str = "trai
     count = min(max(round(held_out * len(examples)), 1), max(len(examples) - 1, 0))
     halves = {"train": sorted(order[count:]), "test": sorted(order[:count])}
     whole = require_examples({part: [examples[i] for i in half] for part, half in halves.items()}, NAME, HOME)
-    notes = (f"test: {count:,} of the training videos; the official one is hidden",)
+    notes: tuple[str, ...] = (f"test: {count:,} of the training videos; the official one is hidden",)
     notes += (f"{crowds:,} crowds left out",) if crowds else ()
     home = pathlib.Path(root).expanduser()
     return VideoSet(NAME, "video_instance", home, names, whole, PUBLISHED, HOME, notes=notes)

@@ -1,0 +1,274 @@
+"""Clips of a video set as batches of arrays of one size: frames sampled, cut and resized, labels padded.
+
+A clip is a pure function of (seed, example, view), so that an order of clips can be resumed, and what models see of
+them kept. View 0 of a test part is the middle of everything; the views of a training part are drawn at random.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jax_promptmtl.data import fewshot, images, video_file
+from jax_promptmtl.data.videos import rle
+from jax_promptmtl.data.videos.features import features_of
+from jax_promptmtl.data.videos.index import Example, VideoSet
+from jax_promptmtl.errors import UserError, pick
+
+Array = np.ndarray
+Batch = dict[str, Array]
+SHORT = ("refuse", "repeat")
+THREADS = 8
+RATIO = (3 / 4, 4 / 3)
+Sources = dict[str, "list[ClipFiles] | list[FeatureFiles]"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How frames are taken out of a video.
+
+    Attributes:
+      frames: L of a clip.
+      stride: frames from one to the next; 0 spreads them evenly over the whole video, as TSN does.
+      size: side of the square that they become, pixels.
+      whole: squeeze the whole frame into the square, as boxes and masks need; else cut a square out.
+      short: what to do with a video that is too short: `refuse` it, or `repeat` its frames as upstreams do.
+      scale: least and largest share of a frame that a training view shows; not read where the frame is whole.
+      flip: whether training views may be mirrored; not where left and right are labels.
+    """
+
+    frames: int = 16
+    stride: int = 0
+    size: int = 224
+    whole: bool = False
+    short: str = "refuse"
+    scale: tuple[float, float] = (0.08, 1.0)
+    flip: bool = False
+
+    def __post_init__(self):
+        pick(self.short, SHORT, "way with short videos")
+
+
+def numbers(count: int, sampling: Sampling, centre: int | None = None, rng: np.random.Generator | None = None) -> Array:
+    """Return the frames of a clip, int[L].
+
+    Args:
+      count: frames of the video.
+      sampling: see there.
+      centre: key frame, in the middle of the clip; beyond the ends the video's first and last frames repeat.
+      rng: draws the place of a training view; None takes the middle.
+
+    >>> numbers(32, Sampling(frames=4)).tolist(), numbers(32, Sampling(frames=4, stride=2)).tolist()
+    ([4, 12, 20, 28], [12, 14, 16, 18])
+    >>> numbers(32, Sampling(frames=4, stride=2), centre=1).tolist()
+    [0, 0, 1, 3]
+    """
+    steps = np.arange(sampling.frames)
+    if centre is not None:
+        return np.clip(centre + (steps - sampling.frames // 2) * max(sampling.stride, 1), 0, count - 1)
+    if not sampling.stride:
+        shift = np.full(len(steps), 0.5) if rng is None else rng.random(len(steps))
+        return ((steps + shift) * count / len(steps)).astype(int)
+    free = max(count - 1 - steps[-1] * sampling.stride, 0)
+    start = free // 2 if rng is None else int(rng.integers(free + 1))
+    return np.minimum(start + steps * sampling.stride, count - 1)
+
+
+def require_length(count: int, sampling: Sampling, name: str) -> None:
+    """Refuse a video that is shorter than a clip, unless its frames may repeat."""
+    least = (sampling.frames - 1) * max(sampling.stride, 1) + 1
+    if count < least and sampling.short == "refuse":
+        raise UserError(
+            f"Video {name!r} has {count} frames, but a clip of {sampling.frames} in steps of {max(sampling.stride, 1)} "
+            f"needs {least}; leave it out, sample fewer, or set sampling.short='repeat'."
+        )
+
+
+class ClipFiles:
+    """The clips of a part of a video set, read when asked for; see `clip_batches.ClipSource`.
+
+    Args:
+      data: the set.
+      part: "train" or "test".
+      sampling: see there.
+      views: random views per training video and pass; 0 for the middle one alone, as for tests.
+      seed: draws them.
+    """
+
+    def __init__(self, data: VideoSet, part: str, sampling: Sampling, *, views: int = 0, seed: int = 0):
+        self.data, self.sampling, self.views, self.seed = data, sampling, views, seed
+        self.examples = data.parts[pick(part, data.parts, "part")]
+        self.slots = most_objects(data)
+
+    def __len__(self) -> int:
+        return len(self.examples) * max(self.views, 1)
+
+    def take(self, indices: Array) -> Batch:
+        """Return the clips at the indices: `frames` uint8[B, L, S, S, 3] and the labels of the task."""
+        with ThreadPoolExecutor(min(THREADS, len(indices))) as pool:  # decoders let other threads run
+            rows = list(pool.map(lambda index: self.read(int(index)), indices))
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def read(self, index: int) -> Batch:
+        """Return one clip."""
+        view, number = divmod(index, len(self.examples))
+        example = self.examples[number]
+        rng = fewshot.generator(self.seed, example.name, view) if self.views else None
+        chosen, path = self.choose(example, rng)
+        if example.files:
+            frames = video_file.pictures([self.data.path(example.files[i]) for i in chosen])
+        else:
+            frames = video_file.frames(path, chosen)
+        mirrored = rng is not None and self.sampling.flip and rng.random() < 0.5
+        labels = self.label(example, chosen, mirrored)
+        return {"frames": resize(frames, self.sampling, rng, mirrored)} | labels
+
+    def choose(self, example: Example, rng: np.random.Generator | None) -> tuple[Array, Any]:
+        """Return the numbers of a clip's frames, and where they are."""
+        path = self.data.path(example.video)
+        count = len(example.files) or video_file.length(path)
+        centre = None if example.second is None else video_file.nearest(path, example.second, self.data.rate)
+        if centre is None and self.data.task == "recognition":
+            require_length(count, self.sampling, example.name)
+        return numbers(count, self.sampling, centre, rng), path
+
+    def label(self, example: Example, chosen: Array, mirrored: bool) -> Batch:
+        """Return the labels of a clip, padded to the largest number of objects."""
+        label = example.labels["label"]
+        if self.data.task == "recognition":
+            return {"label": label}
+        padded = {"label": pad(label, self.slots)}
+        real = np.arange(self.slots) < len(label)
+        if self.data.task == "video_instance":
+            masks = [[self.mask(codes[i], example.name) for codes in example.masks] for i in chosen]
+            shape = (len(chosen), len(label), self.sampling.size, self.sampling.size)
+            mask = pad(np.array(masks, bool).reshape(shape), self.slots, axis=1)
+            return padded | {"mask": mask[..., ::-1].copy() if mirrored else mask, "valid": real}
+        box = example.labels["box"]
+        if mirrored:
+            box = np.stack([1 - box[..., 2], box[..., 1], 1 - box[..., 0], box[..., 3]], axis=-1)
+        if self.data.task == "spatial_action":
+            return padded | {"box": pad(box, self.slots), "valid": real}
+        valid = example.labels["valid"][chosen]
+        box = np.where(valid[..., None], box[chosen], 0).astype(np.float32)
+        return padded | {"box": pad(box, self.slots, axis=1), "valid": pad(valid, self.slots, axis=1)}
+
+    def mask(self, code: Any, name: str) -> Array:
+        """Return a mask bool[S, S]; all false where an object is hidden."""
+        size = self.sampling.size
+        if not code:
+            return np.zeros((size, size), bool)
+        picture = Image.fromarray(rle.decode(code, name).astype(np.uint8))
+        return np.asarray(picture.resize((size, size), Image.Resampling.NEAREST)).astype(bool)
+
+
+def most_objects(data: VideoSet) -> int:
+    """Return the largest number of labelled boxes or tracks of an example, at least 1."""
+    return max(
+        [1, *(np.shape(e.labels["label"])[0] for part in data.parts.values() for e in part if e.labels["label"].ndim)]
+    )
+
+
+def pad(array: Array, count: int, axis: int = 0) -> Array:
+    """Fill an axis up with zeros.
+
+    >>> pad(np.ones(2, int), 3).tolist()
+    [1, 1, 0]
+    """
+    width = [(0, 0)] * array.ndim
+    width[axis] = (0, count - array.shape[axis])
+    return np.pad(array, width)
+
+
+def resize(frames: Array, sampling: Sampling, rng: np.random.Generator | None, mirrored: bool) -> Array:
+    """Return frames uint8[L, S, S, 3]: the same part of each, the middle one or one at random."""
+    height, width = frames.shape[1:3]
+    top, left, h, w = 0, 0, height, width
+    if not sampling.whole and rng is not None:
+        top, left, h, w = images.random_crop(height, width, sampling.scale, RATIO, rng)
+    elif not sampling.whole:
+        h = w = min(height, width)
+        top, left = (height - h) // 2, (width - w) // 2
+    side, box = (sampling.size, sampling.size), (left, top, left + w, top + h)
+    small = [np.asarray(Image.fromarray(f).resize(side, Image.Resampling.BILINEAR, box)) for f in frames]
+    return np.stack(small)[:, :, ::-1].copy() if mirrored else np.stack(small)
+
+
+class FeatureFiles:
+    """The features of a part's videos, padded to one length; see `clip_batches.ClipSource`.
+
+    Segmentation gets `label` int32[B, T], -1 in padding, and `full`, the labels of all frames, of which `label` has
+    every `every`-th; detection gets `segment` in seconds, `label` and `valid`.
+
+    Args:
+      data: a set of feature files.
+      part: "train" or "test".
+      every: use every so many features, 2 for 50Salads as ASFormer.
+      multiple: of which the length is one.
+      window: for detection: cut longer training videos into windows of so many features, half overlapping; 0 for whole
+        videos. A window keeps the actions of which it shows half; one without any is left out.
+      step: seconds from one feature to the next, which windows need.
+    """
+
+    def __init__(
+        self, data: VideoSet, part: str, *, every: int = 1, multiple: int = 128, window: int = 0, step: float = 0.0
+    ):
+        self.data, self.every, self.step = data, every, step
+        examples = data.parts[pick(part, data.parts, "part")]
+        counts = [len(features_of(data, example)) for example in examples]
+        self.cuts: list[tuple[Example, int, int]] = []  # a video, its first feature and how many of them
+        for example, count in zip(examples, counts, strict=True):
+            if part == "train" and 0 < window < count:
+                ends = ((first, min(window, count - first)) for first in range(0, count - window // 2, window // 2))
+                self.cuts += [(example, *cut) for cut in ends if self.seen(example, *cut).any()]
+            else:
+                self.cuts.append((example, 0, count))
+        self.length = -(-max(count for *_, count in self.cuts) // (every * multiple)) * multiple
+        self.slots = most_objects(data)
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def take(self, indices: Array) -> Batch:
+        """Return features float32[B, T, C], `mask` bool[B, T], and labels."""
+        rows = [self.read(*self.cuts[int(index)]) for index in indices]
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def seen(self, example: Example, first: int, count: int) -> Array:
+        """Return of which actions a window shows half, bool[S]."""
+        start, end = example.labels["segment"].T
+        shown = np.minimum(end, (first + count) * self.step) - np.maximum(start, first * self.step)
+        return shown >= (end - start) / 2
+
+    def read(self, example: Example, first: int, count: int) -> Batch:
+        """Return one video, or a window of it."""
+        features = features_of(self.data, example)[first : first + count][:: self.every]
+        features = np.asarray(features, np.float32)
+        if not np.isfinite(features).all():
+            raise UserError(f"Features of {example.name!r} hold numbers that are not finite; extract them again.")
+        row = {"features": pad(features, self.length), "mask": np.arange(self.length) < len(features)}
+        label = example.labels["label"]
+        if self.data.task == "segmentation":
+            full = np.full(self.length * self.every, -1, np.int32)
+            full[:count] = label[:count]
+            return row | {"label": full[:: self.every], "full": full}
+        segment = example.labels["segment"]
+        if (first, count) != (0, len(features_of(self.data, example))):
+            kept = self.seen(example, first, count)
+            segment, label = (segment[kept] - first * self.step).clip(0, count * self.step), label[kept]
+        real = np.arange(self.slots) < len(label)
+        return row | {"segment": pad(segment, self.slots), "label": pad(label, self.slots), "valid": real}
+
+
+def sources(data: VideoSet, sampling: Sampling, *, views: int, seed: int, **options: Any) -> Sources:
+    """Return part -> its one source: of files of features with their `options`, or of clips.
+
+    Only training clips have random views.
+    """
+    if data.channels:
+        return {part: [FeatureFiles(data, part, **options)] for part in data.parts}
+    return {
+        part: [ClipFiles(data, part, sampling, views=views if part == "train" else 0, seed=seed)] for part in data.parts
+    }
