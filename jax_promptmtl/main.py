@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, pretrain, tune, video, video_pretrain
+from jax_promptmtl import benchmark, finetune, pretrain, tune, video, video_pretrain
 from jax_promptmtl.engine import processes, report
 from jax_promptmtl.engine.preemption import Preempted, interruptible
 from jax_promptmtl.errors import UserError, pick
 
 JOBS = {
     "benchmark": benchmark.run,
+    "finetune": finetune.run,
     "pretrain": pretrain.run,
     "tune": tune.run,
     "video": video.run,
