@@ -13,6 +13,7 @@ a second time on this one, shares the work. Presets:
   office_home, mini_domainnet
                    the paper's Tables 1 and 2 with CLIP ViT-B/16; give --config.suites.office_home.root=... and
                    --config.backbone=ViT-B-16.pt
+  video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 11 rows, 4 primaries, 3 seeds
 """
 
 import pathlib
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict
 from jax_promptmtl.errors import pick
 
 CLIP = runpy.run_path(str(pathlib.Path(__file__).with_name("clip.py")))
+DLM = runpy.run_path(str(pathlib.Path(__file__).with_name("dlm.py")))
 VIT = pathlib.Path(__file__).with_name("clip_vit_b16.py")
 METHODS = tuple(CLIP["PRESETS"])
 CURVES = ("zero_shot", "coop", "vpt", "maple", "mmap")
@@ -38,6 +40,8 @@ RATES = {  # preset that stands for its family: learning rates to try
     "mlp": (1e-3, 3e-3, 1e-2),
     "mmap": (1e-3, 3e-3, 1e-2),
 }
+VIDEO_ROWS = ("frozen", "full_ft", "vpt", "hps", "mvlpt", "dlm", "single_layer")
+VIDEO_ROWS += ("mid_prompt", "self_aux", "other_clip", "adapter")
 ICONS = {"name": "icons", "evaluate_on": "test", "data_dir": ""}
 
 
@@ -105,7 +109,23 @@ def paper(name: str, shots: tuple[int, ...], batch_size: int) -> ConfigDict:
     return config
 
 
+def video() -> ConfigDict:
+    """Return the grid of the video job."""
+    config = ConfigDict()
+    config.job = "video_benchmark"
+    config.tasks = DLM["TASKS"]  # primaries
+    config.rows = VIDEO_ROWS
+    config.seeds = (0, 1, 2)  # of the initial parameters and the order of the clips
+    config.models = ""  # folder of other frozen models than the presets'
+    config.retry = True  # run again what an earlier command recorded as failed
+    config.keep = False  # keep the checkpoints, curves and prompts of finished runs
+    config.compilation_cache = True  # keep compiled programs in the work directory
+    config.presets = ConfigDict({task: DLM["get_config"](task) for task in DLM["TASKS"]})
+    return config
+
+
 CONFIGS = {
+    "video": video,
     "icons": icons,
     "smoke": smoke,
     "rates": rates,

@@ -19,16 +19,20 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.task = task
     config.aux = tuple(name for name in TASKS if name != task)
     config.models = ""  # folder of the frozen models; empty: those of the package
-    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see ROWS of video.py
+    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see video_rows.py
+    config.curves = ("dlm", "single_layer")  # rows that are measured after every epoch
     config.seed = 0  # of initial parameters and data order
     config.parallel = "jit"  # or pmap
     config.prompt_mode = "dynamic"  # of training; or batch_mean: one set of prompts for a whole batch
+    config.drop_after = 0  # layers of the primary that see the prompts; 0: all above the middle
+    config.init_from_aux_layer = False  # start the mapper's layer as a copy of the transformer's next one (eq. 1)
     config.evaluation_batch_size = 64
 
     config.clips = ConfigDict()
-    config.clips.seed = 1  # draws the clips; the frozen models were trained on those of seed 0
+    config.clips.seed = 1  # draws the clips to train on; the frozen models saw those of seed 0
+    config.clips.test_seed = 0  # draws the clips to test on: the first ones are those of the frozen models' cards
     config.clips.train = 1024
-    config.clips.test = 512
+    config.clips.test = 1024
 
     config.cache = ConfigDict()  # of the lower halves
     config.cache.place = "memory"  # or disk
@@ -47,7 +51,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.method.single_layer = False
     config.method.final_scale = "none"  # or layer_norm, scalar
 
-    config.rates = ConfigDict({"full_ft": 1e-4})  # learning rates of rows that need another one
+    config.rates = ConfigDict({"full_ft": 1e-4, "hps": 1e-4})  # learning rates of rows that need another one
 
     config.train = ConfigDict()
     config.train.epochs = 8

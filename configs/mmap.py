@@ -25,9 +25,10 @@ def get_config() -> ConfigDict:
     config.backbone.activation = ""  # quick_gelu or gelu, where nothing beside the weights tells
     config.backbone.tokenizer = ""  # path, where it is not beside the weights
     config.backbone.dtype = "float32"  # or bfloat16, of the frozen towers; not exact, for accelerators
-    config.memory = ConfigDict()  # both save memory, cost time and change no result
+    config.memory = ConfigDict()  # all save memory and change no result
     config.memory.remat = False  # compute the inside of every block again in the backward pass
     config.memory.class_chunk = 0  # class texts to encode at a time; 0: all
+    config.memory.image_chunk = 0  # images to take through a training step at a time; 0: all
 
     config.suite = ConfigDict({"name": "icons"}, convert_dict=True)  # see data/suites
     config.suite.shots = 12  # training images per class and task

@@ -13,7 +13,7 @@ import runpy
 
 from ml_collections import ConfigDict
 
-base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("mmap.py")))["get_config"]
+base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("own_data.py")))["get_config"]
 PRESETS = {"paper_budget": (14, 14, 128), "wide": (16, 16, 128)}  # prompt length b, source rows m, source columns n
 
 
@@ -22,14 +22,6 @@ def get_config(preset: str = "paper_budget") -> ConfigDict:
     config = base_config()
     config.template = "a photo of a {}."
     config.backbone.path = "ViT-B-16.pt"
-    config.suite = ConfigDict()
-    config.suite.name = "folder"
-    config.suite.root = ""  # root/<task>/<class>/*.jpg
-    config.suite.shots = 6
-    config.suite.seed = 0
-    config.suite.reserve = 0  # keep room for so many shots when cutting the test set
-    config.suite.tasks = ()  # all folders, or the names of some
-    config.suite.manifest = ""  # a split file to use instead of drawing one
     config.augment.scale = (0.08, 1.0)
     config.augment.ratio = (3 / 4, 4 / 3)
     config.augment.flip = 0.5

@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jax_promptmtl import command
 from jax_promptmtl import main as command_line
 from jax_promptmtl.data import images, suites, videos
 from jax_promptmtl.data.source import Source, Suite, Task
@@ -236,10 +237,8 @@ def open_videos(data: VideoSet, gone: set[str], found: Findings) -> None:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return this command's options, and what is the config's."""
-    about = str(__doc__)
-    parser = argparse.ArgumentParser(
-        "python -m jax_promptmtl.check_data", None, about, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("check_data", __doc__)
+    parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     parser.add_argument("--fast", action="store_true", help="do not open the files")
     return parser.parse_known_args(argv)
 
@@ -261,7 +260,7 @@ def run(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run and return the exit code."""
-    return command_line.guard(lambda: run(sys.argv if argv is None else argv))
+    return command.guard(lambda: run(sys.argv if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from jax.extend.core import Var
 from jax_promptmtl import tree
 from jax_promptmtl.backbones.clip import Backbone, narrow, score
 from jax_promptmtl.backbones.packing import Packed, pack
+from jax_promptmtl.chunks import in_chunks
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.problem import Problem
@@ -88,6 +89,7 @@ def build(
     dtype: str = "float32",
     remat: bool = False,
     class_chunk: int = 0,
+    image_chunk: int = 0,
     task_gradients: bool = True,
 ) -> Problem:
     """Join backbone, method and suite into a problem.
@@ -104,6 +106,7 @@ def build(
       dtype: of the frozen towers' matrices and biases, float32 or bfloat16.
       remat: save memory by computing the inside of every block again in the backward pass.
       class_chunk: save memory by encoding about so many class texts at a time; 0 is all.
+      image_chunk: save memory by taking so many images of a batch at a time through both passes; 0 is all.
       task_gradients: give each task's replica of shared parameters exactly that task's gradient, which task grouping
         reads. Without it, tasks whose text prompts are the same parameters share one encoding of the class texts, and
         only the sum of their gradients is right, which is all that an optimiser reads.
@@ -166,17 +169,22 @@ def build(
             raise UserError("The batch has features of images, but this method changes the image tower; give images.")
         if "image" in prompter.adapts:  # every task's on all rows: that is tiny, parameters gathered per row are not
             everywhere = jnp.broadcast_to(features, (len(tasks), *features.shape))
-            features = adapt("image", prepared["method"], everywhere)[task, jnp.arange(len(task))]
+            features = adapt("image", prepared["method"], everywhere)[task, jnp.arange(task.shape[0])]
         # All tasks' classes on all rows as well: one small product instead of class features gathered per row.
         logits = score(features, rearrange(prepared["classes"], "t c e -> (t c) e"), weights["logit_scale"])
-        logits = jnp.take_along_axis(logits.reshape(len(task), len(tasks), -1), task[:, None, None], axis=1)[:, 0]
+        logits = logits.reshape(task.shape[0], *real.shape)  # B may be a symbol, which has no len()
+        logits = jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
         return jnp.where(jnp.asarray(real)[task], logits, -jnp.inf)
 
+    def objective(prepared, frozen, batch):
+        return cross_entropy(predict(prepared, frozen, batch), batch, len(tasks))
+
     def loss(per_task, frozen, batch, rng):
-        return cross_entropy(predict(prepare(per_task, frozen, apart), frozen, batch), batch, len(tasks))
+        run = in_chunks(objective, image_chunk) if 0 < image_chunk < batch["task"].shape[0] else objective
+        return run(prepare(per_task, frozen, apart), frozen, batch)
 
     about = {
-        "backbone": {"name": backbone.name, "sha256": backbone.sha256, "activation": backbone.config.activation},
+        "backbone": {**backbone.reference, "dtype": dtype},
         "preprocess": dict(backbone.preprocess),
         "template": template,
         "class_names": {task.name: list(task.class_names) for task in tasks},

@@ -38,7 +38,7 @@ def encode_images(
     params = replicate(narrow(backbone.params, dtype), devices)
     for batch in batches:
         rest = {key: value for key, value in batch.items() if key != "image"}
-        yield rest | {"features": np.asarray(encode({}, params, batch))}
+        yield rest | {"features": np.asarray(encode({}, params, dict(batch)))}
 
 
 def encode_suite(
@@ -57,8 +57,10 @@ def encode_suite(
     encoded = list(encode_images(backbone, batches, dtype=dtype, mode=mode))
     real = np.concatenate([batch["weight"] for batch in encoded]) > 0
     features, labels, task = (np.concatenate([b[key] for b in encoded])[real] for key in ("features", "label", "task"))
-    tasks = [
-        dataclasses.replace(part, **{split: FeatureSource(features[task == t], labels[task == t], names)})
-        for t, (part, names) in enumerate(zip(suite.tasks, (getattr(x, split).names for x in suite.tasks), strict=True))
-    ]
+    tasks = []
+    for t, part in enumerate(suite.tasks):
+        sources: dict[str, Any] = {
+            split: FeatureSource(features[task == t], labels[task == t], getattr(part, split).names)
+        }
+        tasks.append(dataclasses.replace(part, **sources))
     return dataclasses.replace(suite, tasks=tuple(tasks))

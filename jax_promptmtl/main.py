@@ -1,23 +1,24 @@
-"""The command line: `python -m jax_promptmtl.main --config=configs/mmap.py`.
+"""Train and evaluate what a config says; every key can be changed on the command line.
 
-Exit codes: 0 done; 1 a bug; 2 bad config, data or weights, said in one sentence; 75 interrupted after a checkpoint was
+    python -m jax_promptmtl.main --config=configs/mmap.py
+    python -m jax_promptmtl.main --config=configs/clip.py:maple --config.suite.shots=6 --workdir=runs/six
+
+Other verbs, each with --help: predict, export, compare, benchmark, report, bench.
+
+Exit codes: 0 done; 1 a bug; 2 bad options, data or weights, said in one sentence; 75 interrupted after a checkpoint was
 saved: run the same command again.
 """
 
-import errno
 import json
-import os
 import pathlib
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, finetune, pretrain, tune, video, video_pretrain
+from jax_promptmtl import benchmark, command, finetune, pretrain, tune, video, video_benchmark, video_pretrain
 from jax_promptmtl.engine import processes, report
-from jax_promptmtl.engine.preemption import Preempted, interruptible
 from jax_promptmtl.errors import UserError, pick
 
 JOBS = {
@@ -26,12 +27,11 @@ JOBS = {
     "pretrain": pretrain.run,
     "tune": tune.run,
     "video": video.run,
+    "video_benchmark": video_benchmark.run,
     "video_pretrain": video_pretrain.run,
 }
 SHARED = {"tune"}  # jobs that several processes can share
-EXIT_BUG, EXIT_USER, EXIT_AGAIN = 1, 2, 75
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-MAKE_ROOM = "what was saved before stays: make room there, then run the same command again."
+MANNERS = {"-h", "--help", "--version"}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")
@@ -111,31 +111,23 @@ def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
         ) from error
 
 
-def guard(job: Callable[[], None]) -> int:
-    """Do a job of the command line and return the exit code; the last line on stderr says why it is not 0."""
-    try:
-        with interruptible():
-            job()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER
-    except Preempted as stopped:
-        print(f"\n{stopped}", file=sys.stderr)  # a progress bar may have left its line open
-        return EXIT_AGAIN
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
-            print(f"error: Cannot write {error.filename or 'a file'}: {error.strerror}; {MAKE_ROOM}", file=sys.stderr)
-            return EXIT_USER
-        if not processes.several():
-            raise
-        traceback.print_exc()
-        return EXIT_BUG
-    return os.EX_OK
+def explain_options(verb: str, doc: str | None) -> command.Parser:
+    """Return the parser that answers --help and --version; absl reads everything else."""
+    parser = command.parser(verb, doc)
+    parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
+    for flag in (PRINT_CONFIG, DRY_RUN):
+        parser.add_argument(f"--{flag.name}", action="store_true", help=flags.FLAGS[flag.name].help)
+    for name, value in (("config", "FILE"), (WORKDIR.name, "DIR"), (MULTIHOST.name, "HOW")):
+        parser.add_argument(f"--{name}", metavar=value, help=flags.FLAGS[name].help)
+    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run and return the exit code."""
-    return guard(lambda: start(sys.argv if argv is None else argv))
+def main(argv: Sequence[str] | None = None, *, verb: str = "main", doc: str | None = __doc__) -> int:
+    """Run and return the exit code; `verb` and `doc` are what --help speaks of."""
+    argv = sys.argv if argv is None else argv
+    if asked := MANNERS.intersection(argv):
+        explain_options(verb, doc).parse_args(sorted(asked)[:1])
+    return command.guard(lambda: start(argv), resumes=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 PyTree = Any
 Sums = dict[str, Any]
+AXIS = "data"  # of the devices under pmap; a loss that needs the whole batch sums over it
 
 
 @dataclass(frozen=True)

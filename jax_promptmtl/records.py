@@ -29,21 +29,23 @@ KEYS = {  # what every record has, and of which type
     "status": str,
     "method": str,
     "title": str,
-    "suite": str,
-    "shots": int,
     "seed": int,
     "config": dict,
     "written": str,
 }
+CELL = {"images": {"suite": str, "shots": int}, "video": {"task": str}}  # and what by its kind, images if it names none
 MEASURED = {  # what a record that is done has besides
-    "tasks": list,
-    "count": list,
-    "correct": list,
-    "right": str,
-    "drawing": str,
-    "trainable": int,
-    "total": int,
-    "split_hash": str,
+    "images": {
+        "tasks": list,
+        "count": list,
+        "correct": list,
+        "right": str,
+        "drawing": str,
+        "trainable": int,
+        "total": int,
+        "split_hash": str,
+    },
+    "video": {"metric": str, "scores": dict, "curve": list, "trainable": int, "primary": int, "loaded": int},
 }
 
 
@@ -80,13 +82,25 @@ def complain(record: Any) -> str:
         return "it is no record of a run"
     if record["schema"] != SCHEMA:
         return f"it has schema {record['schema']}, and this version reads {SCHEMA}"
-    wanted = KEYS | (MEASURED if record.get("status") == "done" else {})
-    for key, kind in wanted.items():
-        if not isinstance(record.get(key), kind):
+    kind = kind_of(record)
+    if kind not in CELL:
+        return f"its kind is {kind!r}, not one of {', '.join(CELL)}"
+    wanted = KEYS | CELL[kind] | (MEASURED[kind] if record.get("status") == "done" else {})
+    for key, sort in wanted.items():
+        if not isinstance(record.get(key), sort):
             return f"its {key!r} is missing or of another type"
     if record["status"] not in STATES:
         return f"its status is {record['status']!r}, not one of {', '.join(STATES)}"
-    return "" if record["status"] == "failed" else _complain_about_counts(record)
+    return _complain_about_counts(record) if (kind, record["status"]) == ("images", "done") else ""
+
+
+def kind_of(record: Mapping[str, Any]) -> str:
+    """Return of what a record is.
+
+    >>> kind_of({}), kind_of({"kind": "video"})
+    ('images', 'video')
+    """
+    return record.get("kind", "images")
 
 
 def _complain_about_counts(record: Record) -> str:

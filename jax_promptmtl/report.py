@@ -5,7 +5,6 @@
 RUNS_DIR is a folder of runs or a file that --pack wrote, which holds all records (.jsonl or .jsonl.gz).
 """
 
-import argparse
 import csv
 import pathlib
 import re
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import records, tables, typeset
+from jax_promptmtl import command, records, tables, typeset, video_report
 from jax_promptmtl.engine import figures, plots
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.records import Record
@@ -43,6 +42,11 @@ class Page:
         self.parts.append(typeset.markdown(sheet))
         self.tex.append(typeset.latex(sheet, caption, caption))
 
+    def table(self, name: str, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+        """Write a CSV file."""
+        with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *lines])
+
     def picture(self, name: str, caption: str) -> pathlib.Path:
         """Add a picture; returns where to draw it."""
         name = re.sub(r"[^a-z0-9.]+", "-", name.lower())
@@ -59,24 +63,36 @@ def write(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
     found, ignored = records.read_all(place)
     if not found:
         raise UserError(f"{str(place)!r} holds no record of a run; {' '.join(ignored) or 'run the benchmark first.'}")
-    made, remarks = tables.collect(found)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         page = Page(folder)
-        compose(page, made, found, [*ignored, *remarks])
+        remarks = compose(page, found, ignored)
         (folder / "report.md").write_text("\n\n".join(page.parts) + "\n", encoding="utf-8")
         (folder / "report.tex").write_text("% needs the package booktabs\n" + "\n\n".join(page.tex) + "\n", "utf-8")
-        write_results(folder / "results.csv", made)
-        write_runs(folder / "runs.csv", found)
+        write_runs(page, found)
     except OSError as error:
         raise UserError(f"Cannot write to {str(folder)!r}: {error.strerror}; give another --out.") from error
-    return [*ignored, *remarks]
+    return remarks
 
 
-def compose(page: Page, made: list[Table], found: list[Record], remarks: list[str]) -> None:
-    """Write the whole page."""
-    page.say("# Benchmark", about(found))
-    page.say(*(["**To note**\n\n" + "\n".join(f"- {remark}" for remark in remarks)] if remarks else []))
+def compose(page: Page, found: list[Record], ignored: list[str]) -> list[str]:
+    """Write the whole page; returns what is to be told."""
+    images, video = ([record for record in found if records.kind_of(record) == kind] for kind in ("images", "video"))
+    made, remarks = tables.collect(images)
+    page.say("# Benchmark", about(found), "")
+    place = len(page.parts) - 1
+    add_images(page, made, images)
+    remarks = [*ignored, *remarks, *video_report.compose(page, video)]
+    page.parts[place : place + 1] = ["**To note**\n\n" + "\n".join(f"- {text}" for text in remarks)] if remarks else []
+    failed = [record for record in found if record["status"] == "failed"]
+    if failed:
+        lines = "\n".join(f"- {record['id']}: {record['error']}" for record in failed)
+        page.say("## Failed runs", f"Not counted above.\n\n{lines}")
+    return remarks
+
+
+def add_images(page: Page, made: list[Table], found: list[Record]) -> None:
+    """Add everything about the records of images."""
     for table in made:
         page.say(f"## {table.title}")
         add_accuracy(page, table)
@@ -90,10 +106,8 @@ def compose(page: Page, made: list[Table], found: list[Record], remarks: list[st
     for suite, sheet in tables.sweep_sheets(found).items():
         page.say(f"## Learning rates on {suite}", SWEEP)
         page.show(sheet, f"Learning rates on {suite}")
-    failed = [record for record in found if record["status"] == "failed"]
-    if failed:
-        lines = "\n".join(f"- {record['id']}: {record['error']}" for record in failed)
-        page.say("## Failed runs", f"Not counted above.\n\n{lines}")
+    if made:
+        write_results(page, made)
 
 
 ACCURACY = """Accuracy in percent on every test image of the last step's parameters, mean ± standard deviation over \
@@ -116,14 +130,15 @@ def about(found: list[Record]) -> str:
     """Return what the records have in common."""
     done = [record for record in found if record["status"] == "done"]
     commits = Counter(spell_git(record.get("git")) for record in found)
-    weights = sorted({f"{r['backbone']['name']} ({r['backbone']['sha256'][:12]})" for r in found if "backbone" in r})
+    weights = {f"{r['backbone']['name']} ({r['backbone']['sha256'][:12]})" for r in found if "backbone" in r}
+    weights |= {f"{task} ({sha[:12]})" for r in found for task, sha in r.get("weights", {}).items()}
     versions = sorted(
         {f"jax {r['versions']['jax']}, Python {r['versions']['python']}" for r in found if "versions" in r}
     )
     hours = sum(record.get("wall_seconds", 0) for record in found) / 3600
     return (
         f"{len(done)} runs done, {len(found) - len(done)} failed, {hours:.1f} hours of computing. "
-        f"Backbone: {', '.join(weights)}. {'; '.join(versions)}. "
+        f"Frozen models: {', '.join(sorted(weights))}. {'; '.join(versions)}. "
         f"Code: {', '.join(f'{commit} ({number} runs)' for commit, number in commits.most_common())}."
     )
 
@@ -258,7 +273,7 @@ def column(row: Row | None, number: int) -> tuple[float, float]:
     return (float(row.mean[number]), float(row.std[number])) if row else (np.nan, np.nan)
 
 
-def write_results(path: pathlib.Path, made: list[Table]) -> None:
+def write_results(page: Page, made: list[Table]) -> None:
     """Write mean and std of every method and task."""
     header = ["suite", "shots", "method", "title", "task", "mean", "std_ddof1", "seeds", "trainable", "total"]
     lines = [
@@ -267,10 +282,10 @@ def write_results(path: pathlib.Path, made: list[Table]) -> None:
          row.runs[-1]["total"]]
         for table in made for row in table.rows for c, task in enumerate((*table.tasks, "average"))
     ]  # fmt: skip
-    _write_csv(path, header, lines)
+    page.table("results.csv", header, lines)
 
 
-def write_runs(path: pathlib.Path, found: list[Record]) -> None:
+def write_runs(page: Page, found: list[Record]) -> None:
     """Write one line per run and task."""
     cells = ["id", "status", "suite", "shots", "method", "seed", "rate"]
     costs = [
@@ -285,20 +300,17 @@ def write_runs(path: pathlib.Path, found: list[Record]) -> None:
     ]
     lines = []
     for record in found:
-        counted = zip(record.get("tasks", [""]), record.get("correct", [""]), record.get("count", [""]), strict=True)
+        tasks = record.get("tasks", [record.get("task", "")])
+        counted = zip(tasks, record.get("correct", [""]), record.get("count", [""]), strict=True)
         for row in counted:
             lines.append([*(record.get(key) for key in cells), *row, *(record.get(key) for key in costs)])
-    _write_csv(path, [*cells, "task", "correct", "count", *costs], lines)
-
-
-def _write_csv(path: pathlib.Path, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    page.table("runs.csv", [*cells, "task", "correct", "count", *costs], lines)
 
 
 def start(argv: Sequence[str]) -> None:
     """Read the options, and write what they ask for."""
-    parser = argparse.ArgumentParser(prog="python -m jax_promptmtl.report", description=str(__doc__).split("\n\n")[0])
+    parser = command.parser("report", __doc__)
+    parser.usage = "%(prog)s RUNS_DIR [options]"
     parser.add_argument("place", metavar="RUNS_DIR", type=pathlib.Path, help="folder of runs, or a packed file")
     parser.add_argument("--out", type=pathlib.Path, help="folder of the report; by default RUNS_DIR/report")
     parser.add_argument("--pack", type=pathlib.Path, help="also write all records into one file, .jsonl or .jsonl.gz")
@@ -315,6 +327,4 @@ def start(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    from jax_promptmtl import main
-
-    sys.exit(main.guard(lambda: start(sys.argv[1:])))
+    sys.exit(command.run(start))

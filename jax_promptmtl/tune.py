@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import clip_mtl, features, grouping, tree
+from jax_promptmtl import card, clip_mtl, features, grouping, records, tree
 from jax_promptmtl.backbones.clip import Backbone
 from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import predictions, sampler, suites
@@ -134,6 +134,8 @@ def measure(job: Job, groups: Groups) -> Outcome:
             trained = train(job, problem, job.config, "train")
     with job.timed("evaluation"):
         counts = job.evaluate(problem, trained.params)
+    if trained.step:
+        describe_checkpoint(job, problem, job.config, "train", counts)
     sizes = tree.count(problem.params), trained_size(problem)
     return Outcome(counts, *sizes, trained.step, trained.images_per_second)
 
@@ -185,7 +187,17 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
     suite = job.inputs(problem, "train")
     stream = partial(training_batches, job, suite, settings)
     names = partial(sampler.example_names, suite, **data_order(job, settings))
-    return loop.train(problem, stream, settings, job.workdir, name=name, examples=names, **observers)
+    trained = loop.train(problem, stream, settings, job.workdir, name=name, examples=names, **observers)
+    describe_checkpoint(job, problem, part, name)
+    return trained
+
+
+def describe_checkpoint(job: Job, problem: Problem, part: Mapping[str, Any], name: str, counts: Any = None) -> None:
+    """Write the model card of a training."""
+    if processes.first():
+        what = {"train": job.config.title}.get(name, "Prompts that group the tasks, trained for all of them")
+        about = {"about": problem.about, "params": problem.params, "config": plan(job, part), "counts": counts}
+        card.write(job.workdir / "checkpoints" / name, title=f"{what}: {job.suite.name}", use=name == "train", **about)
 
 
 def training_batches(
@@ -315,6 +327,7 @@ def publish(job: Job, before: dict[str, np.ndarray], outcome: Outcome, learned: 
         trainable=outcome.trainable,
         total=outcome.total,
     )
+    record |= {"split_hash": job.suite.split_hash} | answers(job.suite, outcome.counts)
     pictures = draw_results(job, counts)
     if learned:
         pictures |= {
@@ -334,6 +347,15 @@ def publish(job: Job, before: dict[str, np.ndarray], outcome: Outcome, learned: 
         files={name: text for name, text in FILES.items() if (job.workdir / name).exists()},
     )
     print(f"\n{report.table(record)}\n\n{path} has the pictures; {report.duration(sum(job.seconds.values()))} in all.")
+
+
+def answers(suite: Suite, counts: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return what a comparison of runs needs of one: which test images were answered right, and which they are."""
+    return {
+        "right": records.pack_bits(counts["prediction"] == counts["label"]),
+        "drawing": records.pack_numbers(predictions.drawings(suite)),
+        "test_hash": predictions.test_hash(suite),
+    }
 
 
 FILES = {

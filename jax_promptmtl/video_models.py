@@ -1,14 +1,14 @@
 """The small models of the moving icons: how each is built, in which form it sees a clip, and where its weights are.
 
 recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
-the trained recognition model, one per two frames. Every model takes clips of 16 or 64 frames of any task, so each can
+the trained recognition model, one per four frames. Every model takes clips of 16 or 64 frames of any task, so each can
 be the auxiliary of each other.
 """
 
 import json
 import pathlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from jax_promptmtl.errors import UserError, pick
 Array = jax.Array
 PyTree = Any
 
-VIT = videomae.VideoMaeConfig(frames=16, image_size=32, patch=8, width=96, layers=6, heads=3, inner=384)
+VIT = videomae.VideoMaeConfig(frames=16, image_size=32, tubelet=4, patch=8, width=96, layers=6, heads=3, inner=384)
 FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64}
 EXTRACTOR = "recognition"  # whose trunk makes the features
 ON_FEATURES = ("temporal_action", "segmentation")
@@ -43,12 +43,27 @@ def sizes(task: str) -> Any:
         small: dict[str, Any] = {"heads": 4, "window": 9, "embeddings": 1, "stem": 2, "branch": 2, "reach": 4.0}
         return actionformer.ActionFormerConfig(inputs=VIT.width, width=64, classes=classes, **small)
     if task == "segmentation":
-        return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=6, decoders=1, classes=classes)
+        return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=5, decoders=1, classes=classes)
     return replace(VIT, classes=classes)
 
 
+def width(task: str) -> int:
+    """Return the width of a task's middle tokens.
+
+    >>> width("segmentation")
+    64
+    """
+    return sizes(task).width
+
+
 def build(
-    task: str, weights: Mapping[str, PyTree], frames: int, middle: int | None = None, *, given: bool = False
+    task: str,
+    weights: Mapping[str, PyTree],
+    frames: int,
+    middle: int | None = None,
+    *,
+    given: bool = False,
+    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return a task's model for clips of so many frames.
 
@@ -58,18 +73,19 @@ def build(
       frames: of the clips, 16 or 64.
       middle: layers in the lower half; half of them when `None`.
       given: take features instead of clips, for the training of a model on them.
+      drop_after: layers that see prompts; all above the middle if 0.
     """
-    config, params = sizes(task), weights[task]
+    config, params, some = sizes(task), weights[task], {"middle": middle, "drop_after": drop_after}
     if task == "recognition":
-        return videomae.handle(task, config, params, middle)
+        return videomae.handle(task, config, params, **some)
     if task == "spatial_action":
-        return roi_head.handle(task, config, params, middle)
+        return roi_head.handle(task, config, params, **some)
     trunk = weights[EXTRACTOR]["trunk"]
     if task == "segmentation":
-        model = asformer.handle(task, config, params, middle)
+        model = asformer.handle(task, config, params, **some)
         return featured.on_features(model, VIT, trunk, repeat=VIT.tubelet, given=given)
     step = float(VIT.tubelet)
-    model = actionformer.handle(task, config, params, frames // VIT.tubelet, middle, step, start=step / 2)
+    model = actionformer.handle(task, config, params, frames // VIT.tubelet, step=step, start=step / 2, **some)
     return featured.on_features(model, VIT, trunk, given=given)
 
 
@@ -89,16 +105,34 @@ def initial(task: str, seed: int) -> PyTree:
 
 
 def view(
-    task: str, weights: Mapping[str, PyTree], frames: int, *, auxiliary: bool = False, middle: int | None = None
+    task: str,
+    weights: Mapping[str, PyTree],
+    frames: int,
+    *,
+    auxiliary: bool = False,
+    middle: int | None = None,
+    given: bool = False,
+    drop_after: int = 0,
 ) -> View:
     """Return a task's model with the form in which it sees clips of so many frames; see `build`.
 
-    An auxiliary sees no boxes, which are labels.
+    An auxiliary sees no boxes, which are labels. Where features are `given`, they are what `extract` returns.
     """
-    backbone = build(task, weights, frames, middle)
+    backbone = build(task, weights, frames, middle, given=given, drop_after=drop_after)
     whole = task in ON_FEATURES
-    spec = {"frames": frames if whole else VIT.frames, "pixels": "[-1, 1]", "boxes": not auxiliary}
-    return View(backbone, adapter(task, whole=whole, boxes=not auxiliary), spec)
+    spec = {"frames": frames if whole else VIT.frames, "pixels": "standardised per clip", "boxes": not auxiliary}
+    see = adapter(task, whole=whole, boxes=not auxiliary)
+    return View(backbone, (lambda batch: batch["features"]) if given else see, spec)
+
+
+def layer_above(backbone: VideoBackbone) -> str | None:
+    """Return the path of the layer above the middle of a transformer, `None` for a model of another kind."""
+    return None if backbone.name in ON_FEATURES else f"trunk/transformer/blocks_{backbone.middle}"
+
+
+def extract(trunk: PyTree, batch: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the features of clips, which the models on features read: `features` float[B, L / tubelet, D]."""
+    return {"features": featured.features(VIT, trunk, adapter(EXTRACTOR, whole=True, boxes=False)(batch))}
 
 
 def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Array]], Any]:
@@ -106,12 +140,44 @@ def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Ar
 
     def adapt(batch: Mapping[str, Array]) -> Any:
         frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
-        video = frames.astype(jnp.float32) / 127.5 - 1
+        video = standardise(frames)
         if task != "spatial_action":
             return video
         return {"video": video, "boxes": batch["box"] if boxes else jnp.zeros((len(video), 0, 4))}
 
     return adapt
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Moving icons of a task that take no memory: every clip is drawn when it is asked for, in a millisecond or two.
+
+    >>> Drawn("recognition", 1000, "tune").take(np.array([0, 999]))["label"].shape
+    (2,)
+    """
+
+    task: str
+    count: int
+    part: str
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the clips at the indices."""
+        return moving_icons.clips(self.task, indices, part=self.part, seed=self.seed)
+
+
+def standardise(frames: Array) -> Array:
+    """Take the mean colour from a clip [B, L, H, W, 3] of bytes, and divide by its spread over pixels and colours.
+
+    >>> standardise(jnp.array([0, 2], jnp.uint8).reshape(1, 1, 1, 2, 1)).ravel().tolist()
+    [-0.5, 0.5]
+    """
+    video = frames.astype(jnp.float32)
+    video -= video.mean(axis=(1, 2, 3), keepdims=True)
+    return video / (1 + video.std(axis=(1, 2, 3, 4), keepdims=True))  # a clip of one colour has no spread
 
 
 def clips(task: str, count: int, part: str, *, variant: str = "base", seed: int = 0) -> Clips:

@@ -26,7 +26,7 @@ from jax_promptmtl.data.clip_batches import cut_prefix
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.method import Method
-from jax_promptmtl.problem import Problem
+from jax_promptmtl.problem import AXIS, Problem
 from jax_promptmtl.tasks.task import VideoTask
 
 Array = jax.Array
@@ -48,7 +48,7 @@ class Pipeline:
       task: of the primary.
       method: makes the prompts, or adapts the middle tokens.
       prompt_mode: `dynamic`, prompts of every clip for itself; or `batch_mean`, the mean over the batch for all of
-        it (with pmap over a device's part of it), so that static prompts at inference are what was trained.
+        it, on all devices, so that static prompts at inference are what was trained.
       aux_input: `same_clip`, `other_clip` or `aux_data`.
       cached: models whose middle states come with the batch; their lower halves' weights are not loaded.
     """
@@ -85,7 +85,8 @@ class Pipeline:
             return tokens[None]
         if self.prompt_mode == "batch_mean" or self.aux_input == "aux_data":
             real = (batch["weight"] > 0).astype(tokens.dtype)
-            return (jnp.einsum("b, b p d -> p d", real, tokens) / jnp.maximum(real.sum(), 1))[None]
+            total, count = over_devices((jnp.einsum("b, b p d -> p d", real, tokens), real.sum()))
+            return (total / jnp.maximum(count, 1))[None]
         return tokens
 
     def outputs(self, params: PyTree, frozen: PyTree, batch: Batch) -> tuple[Any, Array]:
@@ -99,6 +100,14 @@ class Pipeline:
             state = state._replace(tokens=adapted)
         share = jnp.broadcast_to(share, (len(batch["weight"]),))
         return self.primary.backbone.upper(weights, state, prompts), share
+
+
+def over_devices(sums: PyTree) -> PyTree:
+    """Return sums over the whole batch: under pmap those of all devices together, else what they are."""
+    try:
+        return jax.lax.psum(sums, AXIS)
+    except NameError:  # the axis is bound under pmap only
+        return sums
 
 
 def rms(tokens: Array) -> Array:

@@ -5,15 +5,18 @@ are computed once. So recognition comes first.
 """
 
 import pathlib
+import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import jax
 
 from jax_promptmtl import tree, video_models, video_mtl
-from jax_promptmtl.backbones import featured, roi_head
-from jax_promptmtl.backbones.view import View, weights_sha256
-from jax_promptmtl.data.clip_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.backbones import roi_head
+from jax_promptmtl.backbones.view import weights_sha256
+from jax_promptmtl.data import moving_icons
+from jax_promptmtl.data.clip_batches import Batch, ClipSource, all_batches, training_batches
 from jax_promptmtl.data.middle_cache import Recipe, open_cache
 from jax_promptmtl.engine import loop
 from jax_promptmtl.methods.none import NoPrompts
@@ -24,28 +27,41 @@ PyTree = Any
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
-    """Train and write `<workdir>/models/<task>.safetensors` and its card; with `dry_run`, say what would be trained."""
-    task, folder = config.task, workdir / "models"
-    others = video_models.load(folder, (video_models.EXTRACTOR,)) if task != video_models.EXTRACTOR else {}
+    """Train and write `<config.models>/<task>.safetensors` and its card; with `dry_run`, say what would be trained."""
+    task = config.task
+    others = video_models.load(config.models, (video_models.EXTRACTOR,)) if task != video_models.EXTRACTOR else {}
     weights = {**others, task: start(task, others, config.seed)}
     print(f"{task}: {tree.count(weights[task]):,} parameters, {config.clips.train:,} clips")
     if dry_run:
         return
-    sources = {part: read(task, weights, config, part) for part in ("train", "test")}
-    problem = problem_of(task, weights, sources["train"])
-    settings = plan(config)
-    batches = partial(stream, sources["train"], config)
-    params = loop.train(problem, batches, settings, workdir, name=task).params
-    found = video_mtl.evaluate(
-        problem, params, TASKS[task], all_batches(sources["test"], batch_size=config.train.batch_size)
-    )
+    sources = {part: [read(task, weights, config, part)] for part in ("train", "test")}
+    problem, settings = problem_of(task, weights, sources["train"]), plan(config)
+    before = time.process_time()
+    result = loop.train(problem, partial(stream, sources["train"], config), settings, workdir, name=task)
+    cost = {"steps": result.step, "minutes": result.seconds / 60, "cpu_minutes": (time.process_time() - before) / 60}
+    batches = all_batches(sources["test"], batch_size=config.train.batch_size)
+    found = video_mtl.evaluate(problem, result.params, TASKS[task], batches)
     print(f"{task}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
-    trained = params[video_mtl.PRIMARY]
-    card = {"test": found, "config": config.to_dict()}
+    trained = result.params[video_mtl.PRIMARY]
     if task in video_models.ON_FEATURES:
         trained = trained["model"]
-        card["features"] = weights_sha256(weights[video_models.EXTRACTOR])
-    video_models.save(folder, task, trained, card)
+    video_models.save(config.models, task, trained, card(config, weights, found, cost))
+
+
+def card(config: Any, weights: PyTree, found: Mapping[str, float], cost: Mapping[str, float]) -> dict[str, Any]:
+    """Return what is to be known of a trained model."""
+    task, seed = config.task, config.clips.seed
+    content: dict[str, Any] = {
+        "command": f"python -m jax_promptmtl.main --config=configs/video.py:{task}",
+        "data": f"moving icons {moving_icons.VERSION} of {task}, drawn from the installed icon fonts with seed {seed}",
+        "split": f"{config.clips.train} clips of the train drawings, {config.clips.test} of the test drawings",
+        "test": dict(found),
+        "training": {key: round(value, 1) for key, value in cost.items()},
+        "config": config.to_dict(),
+    }
+    if task in video_models.ON_FEATURES:
+        content["features"] = weights_sha256(weights[video_models.EXTRACTOR])
+    return content
 
 
 def start(task: str, others: Any, seed: int) -> PyTree:
@@ -56,26 +72,25 @@ def start(task: str, others: Any, seed: int) -> PyTree:
     return roi_head.from_classifier(others[video_models.EXTRACTOR], drawn["roi"]["head"])
 
 
-def read(task: str, weights: Any, config: Any, part: str) -> list[ClipSource]:
-    """Return the sources of a part: clips, and features where the model is trained on them."""
-    clips = video_models.clips(task, config.clips[part], part, seed=config.clips.seed)
+def read(task: str, weights: Any, config: Any, part: str) -> ClipSource:
+    """Return the clips of a part; where the model is trained on features, these and the labels, kept in memory."""
+    clips = video_models.Drawn(task, config.clips[part], part, config.clips.seed)
     if task not in video_models.ON_FEATURES:
-        return [clips]
-    trunk, see = weights[video_models.EXTRACTOR]["trunk"], video_models.adapter(task, whole=True, boxes=False)
-    compute = jax.jit(lambda trunk, batch: {"features": featured.features(video_models.VIT, trunk, see(batch))})
+        return clips
+    trunk = weights[video_models.EXTRACTOR]["trunk"]
+
+    def compute(trunk: PyTree, batch: Batch) -> dict[str, Any]:
+        return video_models.extract(trunk, batch) | {key: batch[key] for key in TASKS[task].labels}
+
     recipe = Recipe("features", weights_sha256(trunk), {}, video_models.VIT.layers, "float32", part)
-    size = config.train.batch_size
-    kept = open_cache(partial(compute, trunk), clips, recipe, place="memory", batch_size=size)
-    return [video_models.labels(clips), kept]
+    lower = partial(jax.jit(compute), trunk)
+    return open_cache(lower, clips, recipe, place="memory", batch_size=config.train.batch_size)
 
 
 def problem_of(task: str, weights: Any, sources: list[ClipSource]) -> Problem:
     """Return the problem of training all weights of a task's model."""
     frames, on_features = video_models.FRAMES[task], task in video_models.ON_FEATURES
-    if on_features:
-        view = View(video_models.build(task, weights, frames, given=True), lambda batch: batch["features"])
-    else:
-        view = video_models.view(task, weights, frames)
+    view = video_models.view(task, weights, frames, given=on_features)
     backbone = view.backbone
     method = NoPrompts(towers={video_mtl.PRIMARY: (backbone.depth, backbone.dim)})
     pipeline = video_mtl.Pipeline(view, {}, TASKS[task], method)

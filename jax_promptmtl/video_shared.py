@@ -37,19 +37,17 @@ def build(
     cut = {name: split(view.backbone.params, private) for name, view in views.items()}
     first = next(iter(views))
     for name, (shared, _) in cut.items():
-        difference = tree.describe_difference(present(cut[first][0]), present(shared))
+        difference = tree.describe_difference(cut[first][0], shared)
         if difference:
             raise UserError(
                 f"The models of {first!r} and {name!r} cannot share a trunk: {difference}; give equal ones."
             )
     params = {"shared": cut[first][0], "private": {name: own for name, (_, own) in cut.items()}}
-    mask = tree.unflatten({path: leaf is not None for path, leaf in tree.flatten(params).items()})
 
     def outputs(params, batch):
         for name, view in views.items():
-            weights, part = tree.merge(params["shared"], params["private"][name]), cut_prefix(batch, f"{name}/")
-            backbone = view.backbone
-            yield name, part, backbone.upper(weights, backbone.lower(weights, view.adapt(part)), None)
+            part, model = cut_prefix(batch, f"{name}/"), model_of(name, view.backbone, params)
+            yield name, part, model.upper(model.params, model.lower(model.params, view.adapt(part)), None)
 
     def loss(params, frozen, batch, rng):
         real, total, rows = (batch["weight"] > 0).astype(jnp.float32), jnp.zeros(()), []
@@ -63,12 +61,12 @@ def build(
         decoded = {name: tasks[name].decode(found, part) for name, part, found in outputs(params, batch)}
         return {f"{name}/{key}": value for name, arrays in decoded.items() for key, value in arrays.items()}
 
-    nothing = tree.unflatten(dict.fromkeys(tree.flatten(params)))
+    paths = tree.flatten(params)
     return Problem(
         tasks=tuple(views),
         params=params,
-        frozen=nothing,
-        mask=mask,
+        frozen=tree.unflatten(dict.fromkeys(paths)),
+        mask=tree.unflatten(dict.fromkeys(paths, True)),
         expand=lambda params: params,
         loss=loss,
         prepare=lambda params, frozen: params,
@@ -78,16 +76,17 @@ def build(
 
 
 def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
-    """Cut the weights into those of the trunk and those of the task, with `None` in the holes."""
-    own, shared = tree.partition(params, tree.trainable(params, private))
-    return shared, own
+    """Cut the weights into those of the trunk and those of the task, without holes.
 
-
-def present(params: PyTree) -> PyTree:
-    """Return a tree without its holes."""
-    return tree.unflatten({path: leaf for path, leaf in tree.flatten(params).items() if leaf is not None})
+    >>> split({"trunk": {"a": 1}, "head": {"b": 2}}, ["head/.*"])
+    ({'trunk': {'a': 1}}, {'head': {'b': 2}})
+    """
+    own, leaves = tree.flatten(tree.trainable(params, private)), tree.flatten(params)
+    parts = [{path: leaf for path, leaf in leaves.items() if own[path] == mine} for mine in (False, True)]
+    return tree.unflatten(parts[0]), tree.unflatten(parts[1])
 
 
 def model_of(name: str, backbone: VideoBackbone, params: PyTree) -> VideoBackbone:
     """Return one task's model with the trained weights, to evaluate it like any other."""
-    return replace(backbone, params=tree.merge(params["shared"], params["private"][name]))
+    weights = tree.flatten(params["shared"]) | tree.flatten(params["private"][name])
+    return replace(backbone, params=tree.unflatten(weights))

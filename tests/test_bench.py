@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jax_promptmtl import tree
+from jax_promptmtl import command, tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.bench import cells, driver, flops, page, peers, turns
 from jax_promptmtl.bench.cells import Cell
@@ -212,13 +212,13 @@ def test_sharing_saves_what_the_issue_says():
 
 def test_missing_torch_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: None)
-    assert driver.main(["--model=small"]) == 2
+    assert command.run(driver.start, ["--model=small"]) == 2
     assert capsys.readouterr().err.count(".") >= 1
 
 
 @pytest.mark.parametrize(("argument", "said"), [("--model=big", "big"), ("--sections=stepz", "steps")])
 def test_unknown_choices_are_one_sentence(argument, said, capsys):
-    assert driver.main([argument]) == 2
+    assert command.run(driver.start, [argument]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
 
@@ -294,12 +294,12 @@ def test_a_side_that_dies_does_not_stop_the_others(tmp_path, capsys):
 def test_the_command_measures_and_goes_on_where_it_stopped(tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    command = ["--model=small", "--quick", f"--out={tmp_path}", "--methods=coop", "--batches=2", "--classes=4"]
-    assert driver.main([*command, "--sections=products,steps"]) == 0
+    options = ["--model=small", "--quick", f"--out={tmp_path}", "--methods=coop", "--batches=2", "--classes=4"]
+    assert command.run(driver.start, [*options, "--sections=products,steps"]) == 0
     known = json.loads((tmp_path / "performance.json").read_text())
     (entry,) = known["cells"].values()
     assert {"ours", "cached", "peer", "fast"} == entry["sides"].keys() and entry["disagree"] == []
     assert not [side for side, found in entry["sides"].items() if "failed" in found]
-    assert driver.main([*command, "--sections=steps"]) == 0
+    assert command.run(driver.start, [*options, "--sections=steps"]) == 0
     assert "known" in capsys.readouterr().out
     assert "CoOp, 2 images, cached features" in (tmp_path / "performance.md").read_text()

@@ -13,7 +13,8 @@ import time
 import jax
 import pytest
 
-from jax_promptmtl import benchmark, main, records, tables, tune
+from jax_promptmtl import benchmark, grid, records, tables, tune
+from jax_promptmtl.command import EXIT_USER
 from jax_promptmtl.errors import UserError
 from tests.tiny import CLASSES, TASKS, save_clip, save_images
 
@@ -149,8 +150,8 @@ def test_what_changes_a_result_changes_the_id(config, files, tmp_path):
         part = config.copy_and_resolve_references().unlock()
         part.methods = ("coop",)
         part.update_from_flattened_dict(changes)
-        grid = benchmark.Grid(part, tmp_path, benchmark.plan(part), None, 0.0)
-        return [grid.id(run) for run in grid.runs]
+        made = benchmark.make_grid(part, tmp_path)
+        return [made.id(run) for run in made.runs]
 
     same = ids()
     assert ids(**{"presets.coop.workers": 1, "presets.coop.title": "x", "presets.coop.train.log_every": 9}) == same
@@ -280,7 +281,7 @@ def test_two_processes_share_a_grid_without_double_work(files, finished, tmp_pat
 def test_the_command_line_is_that_of_main(files, tmp_path):
     process = command(files, tmp_path, "--config.methds=3")
     _, errors = process.communicate()
-    assert process.returncode == main.EXIT_USER and errors.startswith("error: ") and "methods" in errors
+    assert process.returncode == EXIT_USER and errors.startswith("error: ") and "methods" in errors
     assert len(errors.splitlines()) == 1
 
 
@@ -288,7 +289,7 @@ def test_the_clock_knows_what_each_method_takes():
     def run(method):
         return benchmark.Run(method, "tiny", 1, 0, None, None, False)
 
-    clock = benchmark.Clock()
+    clock = grid.Clock()
     assert clock.rest([run("a")]) == "time left unknown"
     clock.add(run("a"), 10)
     clock.add(run("a"), 20)

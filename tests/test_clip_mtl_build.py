@@ -70,7 +70,8 @@ def test_the_problem_describes_itself(vit_b16):
     problem = build(vit_b16, NONE, {})
     assert problem.tasks == ("art", "clipart", "product", "real")
     about = problem.about
-    assert about["backbone"] == {"name": "ViT-B/16", "sha256": "f" * 64, "activation": "quick_gelu"}
+    reference = {"name": "ViT-B/16", "sha256": "f" * 64, "activation": "quick_gelu", "tokenizer": ""}
+    assert about["backbone"] == reference | {"dtype": "float32"}
     assert about["class_names"]["art"] == ["a", "b_c"]
     assert about["groups"] == [[0, 3], [1, 2]]
     assert about["split_hash"] == "hash" and about["template"] == "a photo of a {}."

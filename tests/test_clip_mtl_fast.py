@@ -232,6 +232,17 @@ def test_saving_memory_changes_nothing(backbone, case):
     compare(backbone, case, remat=True, class_chunk=1)
 
 
+@pytest.mark.parametrize("case", ["MmAP", pytest.param("BitFit and CoOp", marks=others)])
+def test_images_one_by_one_change_nothing(backbone, case):
+    compare(backbone, case, image_chunk=1)
+
+
+def test_images_that_cannot_be_divided_are_refused(backbone):
+    problem = build(backbone, "VPT shallow", image_chunk=3)
+    with pytest.raises(UserError, match=r"image_chunk is 3.* 5 images"):
+        problem.loss(problem.expand(problem.params), problem.frozen, make_batch(), None)
+
+
 def predict(problem, batch):
     """Return the logits of the initial parameters."""
 

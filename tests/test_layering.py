@@ -11,12 +11,13 @@ from jax_promptmtl.methods import METHODS
 
 PACKAGE = pathlib.Path(jax_promptmtl.__file__).parent
 RANKS = {
-    0: "errors nn tree problem metrics data typeset",
+    0: "errors chunks nn tree problem metrics data typeset",
     1: "backbones methods sharing tasks partition",
     2: "clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
     3: "engine",
     4: "main __main__ pretrain tune predict export benchmark report check_data claim memory records tables features"
-    " video video_pretrain finetune bench",
+    " video video_job video_rows video_pretrain finetune video_benchmark video_tables video_report grid bench"
+    " command predictor compare card",
 }
 RANK = {unit: rank for rank, units in RANKS.items() for unit in units.split()}
 TOP = max(RANKS)
@@ -56,6 +57,8 @@ def units(source):
 
 def legal(unit, other):
     """Say whether one unit may import another: itself, errors, any lower rank; the verbs may call each other."""
+    if not unit:
+        return other == "predictor"  # what jax_promptmtl.load imports when it is called
     return other in (unit, "errors") or RANK[other] < RANK[unit] or RANK[other] == RANK[unit] == TOP
 
 
@@ -88,7 +91,7 @@ def test_every_module_has_a_rank():
 def test_imports_go_down_the_ranks(file):
     source, unit = file.read_text("utf-8"), unit_of(file)
     assert not [name for name in imports(source) if name.startswith(".")], "imports are absolute"
-    wrong = {other for other in units(source) if not unit or not legal(unit, other)}
+    wrong = {other for other in units(source) if not legal(unit, other)}
     assert not wrong, f"{name_of(file)} imports {sorted(wrong)}"
 
 

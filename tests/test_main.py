@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from jax_promptmtl import main
+from jax_promptmtl import command
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ def test_wrong_options_are_one_sentence_and_exit_code_2(arguments, words):
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_anywhere_is_exit_code_75_and_one_last_line(kind, capsys):
     before = signal.getsignal(kind)
-    assert main.guard(lambda: signal.raise_signal(kind)) == 75
+    assert command.guard(lambda: signal.raise_signal(kind), resumes=True) == 75
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"{kind.name} stopped the run") and last.endswith("run the same command to go on.")
     assert signal.getsignal(kind) == before
@@ -62,14 +62,14 @@ def test_nobody_takes_a_signal_for_a_failure(capsys):
         except Exception:
             pytest.fail("caught")
 
-    assert main.guard(job) == 75
+    assert command.guard(job, resumes=True) == 75
 
 
 def test_a_full_disk_is_one_sentence_and_exit_code_2(capsys):
     def job():
         raise OSError(errno.ENOSPC, "No space left on device", "runs/a/metrics.jsonl")
 
-    assert main.guard(job) == 2
+    assert command.guard(job) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: Cannot write runs/a/metrics.jsonl: No space left on device; what was saved before")
 
@@ -79,4 +79,4 @@ def test_other_errors_of_the_system_are_bugs():
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     with pytest.raises(OSError, match="Bad file"):
-        main.guard(job)
+        command.guard(job)

@@ -16,6 +16,8 @@ from jax_promptmtl.errors import UserError
 from jax_promptmtl.metrics import paired
 from tests.tiny import make_record
 
+KEYS = records.KEYS | records.CELL["images"]
+
 # Table 1 and Table 2 as the text of arXiv:2312.08636 has them; columns as of HEADER.
 HEADER = "zero_shot full_ft_single coop_single vpt_single maple_single full_ft clip_adapter bitfit coop vpt maple mmap"
 OFFICE_HOME = """
@@ -152,7 +154,11 @@ def test_what_does_not_fit_together_is_said():
 
 
 def test_failed_runs_and_searches_are_in_no_average():
-    failed = {key: make_record()[key] for key in records.KEYS} | {"status": "failed", "error": "no", "seed": 1}
+    failed = {key: make_record()[key] for key in KEYS} | {
+        "status": "failed",
+        "error": "no",
+        "seed": 1,
+    }
     table = made_table(make_record(), failed, make_record(seed=2, rate=0.1))
     assert table.rows[0].seeds == [0]
 
@@ -187,7 +193,7 @@ def test_pictures_of_one_drawing_are_no_independent_images():
 def test_the_search_for_rates_names_the_best_and_the_edge():
     found = [make_record("coop", right=right, rate=rate) for right, rate in zip(SEEDS, (1e-3, 1e-2, 1e-1), strict=True)]
     found += [make_record("vpt", right=right, rate=rate) for right, rate in zip(SEEDS[1:], (1, 2), strict=True)]
-    keys = {key: found[0][key] for key in records.KEYS}
+    keys = {key: found[0][key] for key in KEYS}
     found.append(keys | {"method": "vpt", "rate": 3, "status": "failed", "error": "diverged"})
     sheet = tables.sweep_sheets(found)["tiny"]
     lines = [[cell.text for cell in line] for line in sheet.rows]
@@ -241,7 +247,11 @@ def runs(tmp_path_factory):
                 sizes = {"trainable": 40**number if number else 0, "total": 40**9}
                 record = make_record(method, seed, right, shots=shots, id=f"{method}{shots}{seed}", **sizes, **extra)
                 records.save(folder / "records" / f"{record['id']}.json", record)
-    failed = {key: make_record()[key] for key in records.KEYS} | {"id": "bad", "status": "failed", "error": "diverged"}
+    failed = {key: make_record()[key] for key in KEYS} | {
+        "id": "bad",
+        "status": "failed",
+        "error": "diverged",
+    }
     records.save(folder / "records" / "bad.json", failed)
     (folder / "records" / "torn.json").write_text('{"schema": 1, "id"')
     return folder

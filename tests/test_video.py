@@ -4,12 +4,15 @@ import importlib.util
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
-from jax_promptmtl import video, video_models, video_pretrain
+from jax_promptmtl import video, video_job, video_models, video_pretrain, video_rows
 from jax_promptmtl.data import prompt_file
+from jax_promptmtl.data.clip_batches import all_batches
 from jax_promptmtl.errors import UserError
+from tests.tiny import save_models
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -49,10 +52,12 @@ def test_bad_configs_are_one_sentence(tmp_path, changes, message):
 
 @pytest.mark.slow
 def test_models_are_trained_and_then_prompted(tmp_path, capsys):
-    for task in ("recognition", "segmentation"):
-        video_pretrain.run(config_of("video", task), tmp_path, dry_run=False)
     models = str(tmp_path / "models")
+    for task in ("recognition", "segmentation"):
+        video_pretrain.run(config_of("video", task, models=models), tmp_path, dry_run=False)
     assert json.loads((tmp_path / "models" / "segmentation.json").read_text())["test"].keys() >= {"f1@50", "edit"}
+    video.run(config_of("dlm", "recognition", aux=("segmentation",), models=models), tmp_path, dry_run=True)
+    assert "DLM: " in capsys.readouterr().out and not (tmp_path / "results.json").exists()
     rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "self_aux")
     runs = (("recognition", "segmentation", rows), ("segmentation", "recognition", ("frozen", "dlm", "adapter")))
     for task, other, rows in runs:
@@ -64,7 +69,7 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
         assert results.keys() == set(rows) and results["frozen"]["trainable"] == 0
         for row in rows:
             kinds = results[row]["scores"]
-            assert kinds.keys() == ({"dynamic", "static"} if row in video.PER_CLIP else {"dynamic"})
+            assert kinds.keys() == ({"dynamic", "static"} if row in video_rows.PER_CLIP else {"dynamic"})
             assert all(
                 0 <= value <= 100 for parts in kinds.values() for found in parts.values() for value in found.values()
             )
@@ -73,3 +78,23 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
         backbone = video_models.view(task, video_models.load(models, (task,)), 16).backbone
         prompts, card = prompt_file.load(workdir / "prompts_dlm", middle=backbone.middle, dim=backbone.dim, task=task)
         assert prompts.shape == (10, backbone.dim) and np.isfinite(prompts).all() and list(card.aux) == [other]
+
+
+@pytest.mark.slow
+def test_the_mapper_can_start_as_a_copy_and_its_prompts_can_leave_early(tmp_path):
+    save_models(tmp_path / "models")
+    changes = {"models": str(tmp_path / "models"), "init_from_aux_layer": True, "drop_after": 1}
+    job = video_job.open_job(config_of("dlm", "recognition", **changes), tmp_path, tmp_path)
+    row = video_rows.mapper(job)
+    problem = video_job.problem_of(job, row)
+    blocks = job.weights["spatial_action"]["trunk"]["transformer"]
+    jax.tree.map(np.testing.assert_array_equal, problem.params["method"]["spatial_action"]["layer"], blocks["blocks_3"])
+    batch = next(all_batches(row.sources["test"], batch_size=4))
+    kept = video_job.open_job(config_of("dlm", "recognition", models=changes["models"]), tmp_path, tmp_path)
+    whole, early = (
+        row.pipeline.outputs(problem.params, problem.frozen, batch)[0] for row in (row, video_rows.mapper(kept))
+    )
+    assert np.isfinite(whole).all() and np.abs(whole - early).max() > 1e-4
+    config = config_of("dlm", "recognition", aux=("segmentation",), **changes)
+    with pytest.raises(UserError, match="init_from_aux_layer copies a transformer's layer, and none of segmentation"):
+        video_rows.mapper(video_job.open_job(config, tmp_path, tmp_path))

@@ -7,16 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl import tree, video_models
+from jax_promptmtl import tree, video_models, video_mtl
 from jax_promptmtl.backbones.view import weights_sha256
+from jax_promptmtl.data.clip_batches import all_batches
 from jax_promptmtl.errors import UserError
+from jax_promptmtl.tasks import TASKS
 
 SHAPES = {  # of the logits for one clip of the task
     "recognition": (1, 13),
     "spatial_action": (1, 3, 11),
-    "temporal_action": (1, 56, 12),
+    "temporal_action": (1, 28, 12),
     "segmentation": (2, 1, 64, 10),
 }
+
+CHANCE = {"recognition": 100 / 13, "spatial_action": 100 / 11, "temporal_action": 1, "segmentation": 10}  # or more
 
 
 def params_of(task, seed=0):
@@ -90,3 +94,39 @@ def test_one_bit_in_a_weight_changes_the_hash():
     assert weights_sha256(weights) == weights_sha256(dict(reversed(weights.items())))
     turned = {"a": {"kernel": np.ones((3, 2), np.float32)}, "b": np.zeros(2, np.float32)}
     assert len({weights_sha256(w) for w in (weights, changed, turned)}) == 3
+
+
+def card_of(task):
+    return json.loads((video_models.EMBEDDED / f"{task}.json").read_text())
+
+
+def test_the_packages_models_load_and_their_cards_are_complete():
+    assert video_models.load("", video_models.MODELS).keys() == set(video_models.MODELS)  # compares hashes
+    assert sum(file.stat().st_size for file in video_models.EMBEDDED.iterdir()) <= 25e6
+    for task in video_models.MODELS:
+        card = card_of(task)
+        assert card.keys() >= {"command", "data", "split", "test", "training", "config", "sha256"}
+        assert card["command"].endswith(f"configs/video.py:{task}") and card["config"]["task"] == task
+        assert 4 * CHANCE[task] < card["test"][TASKS[task].metric] < 99.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", video_models.MODELS)
+def test_a_packages_model_scores_what_its_card_says(task):
+    card = card_of(task)
+    clips = video_models.Drawn(task, card["config"]["clips"]["test"], "test", card["config"]["clips"]["seed"])
+    view = video_models.view(task, video_models.load("", (task,)), video_models.FRAMES[task])
+    kind, found, labels = TASKS[task], [], []
+
+    @jax.jit
+    def predict(params, batch):
+        backbone = view.backbone
+        return kind.decode(backbone.upper(params, backbone.lower(params, view.adapt(batch)), None), batch)
+
+    for batch in all_batches([clips], batch_size=64):
+        real = batch["weight"] > 0
+        predicted = jax.device_get(predict(view.backbone.params, batch))
+        found.append({key: value[real] for key, value in predicted.items()})
+        labels.append({key: batch[key][real] for key in kind.labels})
+    scores = kind.measure(video_mtl.join(found), video_mtl.join(labels))
+    assert scores == pytest.approx(card["test"], abs=0.3)  # a clip or two may lie on the border

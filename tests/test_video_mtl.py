@@ -15,6 +15,7 @@ from jax_promptmtl.backbones.view import View, pack, unpack
 from jax_promptmtl.data import middle_cache
 from jax_promptmtl.data.clip_batches import Clips, Elsewhere, Prefixed, all_batches, training_batches
 from jax_promptmtl.engine import optim, step
+from jax_promptmtl.engine.parallel import parallelize, replicate
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.tasks import TASKS
 
@@ -22,6 +23,7 @@ FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes"
 SIZES = videomae.VideoMaeConfig(4, 8, patch=4, channels=1, width=16, layers=4, heads=2, inner=32, classes=4)
 DLM = {"name": "dlm", "num_prompts": 3, "head_dim": 8, "bottleneck": 4, "adapter_rank": 4}
 OPTIMIZER = dict(name="adamw", learning_rate=2e-3, schedule="constant", weight_decay=0.0, momentum=0.9, b2=0.999)
+SGD = OPTIMIZER | {"name": "sgd", "learning_rate": 0.1, "clip": None}
 MODES = ("dynamic", "batch_mean")
 
 
@@ -169,6 +171,29 @@ def test_static_prompts_are_the_mean_and_batch_mean_trains_with_them():
     frozen = video_mtl.build(free, example=batch_of(), initial={"tokens": static})
     outputs = free.outputs(frozen.params, frozen.frozen, batch_of())[0]
     np.testing.assert_allclose(outputs, mean.outputs(params, problem.frozen, batch_of())[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_eight_devices_train_as_one(mode):
+    assert jax.device_count() == 8
+    problem = video_mtl.build(pipeline(prompt_mode=mode), example=batch_of())
+    tx = optim.make(SGD, mask=problem.mask, steps_per_epoch=1, total_steps=2)
+    fn = partial(step.train_step, problem=problem, tx=tx, key=jax.random.key(0))
+    batch, found = next(all_batches([clips(13)], batch_size=16)), {}  # three examples of padding
+    batch["weight"] *= np.linspace(0.5, 1.5, 16, dtype=np.float32) / 16
+    start = {**problem.params, "method": away(problem.params["method"])}
+    for name, parallel, count in (("one", "jit", 1), ("jit", "jit", 8), ("pmap", "pmap", 8)):
+        devices = jax.devices()[:count]
+        run, frozen = parallelize(fn, parallel, devices=devices), replicate(problem.frozen, devices)
+        state = replicate(step.initial(replace(problem, params=start), tx), devices)
+        for _ in range(2):
+            state, _ = run(state, frozen, dict(batch))
+        found[name] = tree.flatten(jax.device_get(state.params["method"]))
+    first = tree.flatten(start["method"])
+    moved = max(float(np.abs(leaf - first[path]).max()) for path, leaf in found["one"].items())
+    for name in ("jit", "pmap"):
+        for path, leaf in found[name].items():
+            np.testing.assert_allclose(leaf, found["one"][path], atol=1e-3 * moved, err_msg=f"{name} {path}")
 
 
 def test_each_reading_of_the_auxiliaries_input_sees_what_it_should():

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jax_promptmtl import records, tree
+from jax_promptmtl import records, tree, video_models, video_rows
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.clip import ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
+from jax_promptmtl.backbones.view import weights_sha256
 
 CLASSES = ("cat", "dog", "red_fox")
 TASKS = ("ink", "oil", "pen", "wax")
@@ -73,5 +74,51 @@ def make_record(method="mmap", seed=0, right=((1, 0), (1, 1, 1)), drawing=None, 
         "wall_seconds": 2.0,
         "resumed": False,
         "error": None,
+    }
+    return record | changes
+
+
+def save_models(folder):
+    """Save random small models of the video tasks."""
+    rng = np.random.default_rng(0)
+    for task in video_models.MODELS:
+        shapes = jax.eval_shape(lambda task=task: video_models.initial(task, 0))
+        params = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
+        if task == video_models.EXTRACTOR:
+            sha = weights_sha256(params)
+        video_models.save(folder, task, params, {"features": sha} if task in video_models.ON_FEATURES else {})
+
+
+def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **changes):
+    """Return the record of a made-up run of the video benchmark; its static prompts are 2 points worse."""
+    metric = {"recognition": "top1", "segmentation": "f1@50"}.get(task, "map")
+    parts = ("test",) if task == "temporal_action" else ("test", "shifted")
+    kinds = {"dynamic": 0, "static": 2} if method in video_rows.PER_CLIP else {"dynamic": 0}
+    scores = {
+        kind: {part: {metric: score - less - 10 * (part == "shifted")} for part in parts}
+        for kind, less in kinds.items()
+    }
+    record = {
+        "schema": records.SCHEMA,
+        "kind": "video",
+        "id": f"{method}-{task}-{seed}",
+        "status": "done",
+        "task": task,
+        "method": method,
+        "title": method,
+        "seed": seed,
+        "config": {"clips": {"train": 256, "test": 512}},
+        "written": "2026-01-01T00:00:00Z",
+        "weights": {"recognition": "0" * 64},
+        "metric": metric,
+        "scores": scores,
+        "curve": [{metric: score - 3}, {metric: score}] if method in ("dlm", "single_layer") else [],
+        "trainable": 0 if method == "frozen" else 300,
+        "primary": 600,
+        "loaded": 1500,
+        "steps": 10,
+        "step_seconds": 0.05,
+        "wall_seconds": 9.0,
+        "resumed": False,
     }
     return record | changes

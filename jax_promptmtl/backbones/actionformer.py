@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl.backbones.middle import Middle, VideoBackbone
-from jax_promptmtl.backbones.videomae import cut
+from jax_promptmtl.backbones.middle import Middle, VideoBackbone, halves, read_features
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.nn.temporal import TimeConv, max_pool
 from jax_promptmtl.nn.transformer import LayerNorm, Linear
@@ -217,7 +216,15 @@ class ActionFormer(nn.Module):
         return jnp.where(mask[..., None], x, 0)
 
     def run(
-        self, x: Array, mask: Array, prompts: Array, levels: Levels, start: int, stop: int, deterministic: bool
+        self,
+        x: Array,
+        mask: Array,
+        prompts: Array,
+        levels: Levels,
+        start: int,
+        stop: int,
+        deterministic: bool,
+        leave: int | None = None,
     ) -> Levels:
         """Run blocks `start` to `stop`.
 
@@ -229,11 +236,13 @@ class ActionFormer(nn.Module):
           start: first block.
           stop: block to stop before.
           deterministic: drop nothing.
+          leave: block before which prompts leave.
 
         Returns:
           All levels that are done; the last of them is the state, even inside the stem.
         """
         for k in range(start, stop):
+            prompts = prompts[:, :0] if k == leave else prompts
             x, mask, prompts = self.blocks[k](x, mask, prompts, deterministic)
             if k + 1 >= self.config.stem or k + 1 == stop:
                 levels = (*levels, (x, mask))
@@ -250,6 +259,7 @@ class ActionFormer(nn.Module):
         prompts: Array | None = None,
         *,
         middle: int,
+        leave: int | None = None,
         length: int,
         step: float = 1.0,
         start: float = 0.0,
@@ -261,6 +271,7 @@ class ActionFormer(nn.Module):
           levels: of `lower`.
           prompts: float[B, P, D] or float[1, P, D].
           middle: block before which prompts enter.
+          leave: block before which they leave; after the last one when `None`.
           length: steps L in the input.
           step: see `points`.
           start: see `points`.
@@ -269,7 +280,7 @@ class ActionFormer(nn.Module):
         x, mask = levels[-1]
         done = levels if middle >= self.config.stem else ()
         given = x[:, :0] if prompts is None else jnp.broadcast_to(prompts, (len(x), *prompts.shape[1:]))
-        levels = self.run(x, mask, given, done, middle, self.config.layers, deterministic)
+        levels = self.run(x, mask, given, done, middle, self.config.layers, deterministic, leave)
         return self.detect(levels, jnp.asarray(points(length, self.config, step, start)))
 
     def detect(self, levels: Levels, grid: Array) -> Detections:
@@ -296,40 +307,29 @@ def handle(
     middle: int | None = None,
     step: float = 1.0,
     start: float = 0.0,
+    *,
+    drop_after: int = 0,
 ) -> VideoBackbone:
-    """Return a detector cut before block `middle`, which is half the depth (stem and branch) unless told.
+    """Return a detector whose stem and branch are in two halves; see `halves`.
 
     The inputs of `lower` are {features: float[B, L, inputs], mask: bool[B, L]}; `upper` gives `Detections`.
 
     Args:
+      name, config, params, middle, drop_after: see `halves`.
       length: steps L of every input, padding included.
       step: time between two steps, in the unit of the segments; see `points`.
       start: time of the first step.
     """
-    middle = cut(config.layers, middle)
-    model = ActionFormer(config)
-    return VideoBackbone(
-        name=name,
-        dim=config.width,
-        depth=config.layers,
-        middle=middle,
-        params=params,
-        lower=partial(lower_half, model, middle, length),
-        upper=partial(upper_half, model, {"middle": middle, "length": length, "step": step, "start": start}),
-    )
+    model, times = ActionFormer(config), {"length": length, "step": step, "start": start}
+    lower, upper = partial(lower_half, model, length), partial(upper_half, model, times)
+    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
 
 
 def lower_half(
-    model: ActionFormer, middle: int, length: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
+    model: ActionFormer, length: int, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
     """Return the middle state of features and their mask; it carries the finished levels below."""
-    features, mask = inputs["features"], inputs["mask"]
-    wanted = (length, model.config.inputs)
-    if features.ndim != 3 or features.shape[1:] != wanted or mask.shape != features.shape[:2]:
-        raise UserError(
-            f"Features of shape {features.shape} with a mask of shape {mask.shape} do not fit; "
-            f"give [videos, {wanted[0]}, {wanted[1]}] and [videos, {wanted[0]}]."
-        )
+    features, mask = read_features(inputs, model.config.inputs, length)
     levels: Any = model.apply({"params": params}, features, mask, middle, method="lower")
     *done, (tokens, valid) = levels
     carry = {f"level_{i}": {"tokens": x, "mask": m} for i, (x, m) in enumerate(done)}
@@ -337,11 +337,17 @@ def lower_half(
 
 
 def upper_half(
-    model: ActionFormer, options: Mapping[str, Any], params: Mapping[str, Any], state: Middle, prompts: Array | None
+    model: ActionFormer,
+    times: Mapping[str, Any],
+    middle: int,
+    leave: int,
+    params: Mapping[str, Any],
+    state: Middle,
+    prompts: Array | None,
 ) -> Detections:
     """Return `Detections` of a middle state and prompts float[B or 1, P, D]."""
-    below = max(0, options["middle"] - model.config.stem)
-    carried = [state.carry[f"level_{i}"] for i in range(below)]
+    carried = [state.carry[f"level_{i}"] for i in range(max(0, middle - model.config.stem))]
     levels = (*((level["tokens"], level["mask"]) for level in carried), (state.tokens, state.mask))
+    options = {"middle": middle, "leave": leave, **times}
     found: Any = model.apply({"params": params}, levels, prompts, **options, method="upper")
     return found

@@ -15,9 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_promptmtl.backbones.middle import Middle, VideoBackbone
-from jax_promptmtl.backbones.videomae import cut
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.backbones.middle import Middle, VideoBackbone, halves, read_features
+from jax_promptmtl.errors import pick
 from jax_promptmtl.nn.temporal import TimeConv, instance_norm
 from jax_promptmtl.nn.transformer import Linear
 from jax_promptmtl.nn.window import attend_in_windows, attend_to_all
@@ -173,6 +172,7 @@ class AsFormer(nn.Module):
         prompts: Array | None = None,
         *,
         middle: int,
+        leave: int | None = None,
         insertion: str = "global",
         deterministic: bool = True,
     ) -> Array:
@@ -183,6 +183,7 @@ class AsFormer(nn.Module):
           mask: bool[B, L].
           prompts: float[B, P, D] or float[1, P, D].
           middle: module before which prompts enter.
+          leave: module before which they leave; after the last one when `None`.
           insertion: global as in `AttentionModule`; prepend_time makes them the first steps of the sequence instead,
             which shifts every window.
           deterministic: drop nothing.
@@ -190,15 +191,16 @@ class AsFormer(nn.Module):
         Returns:
           Logits float[S, B, L, C] of the encoder and every decoder, zero at padding.
         """
-        length, layers = tokens.shape[1], self.config.layers
-        given = nothing(tokens) if prompts is None else jnp.broadcast_to(prompts, (len(tokens), *prompts.shape[1:]))
+        length, layers, x = tokens.shape[1], self.config.layers, tokens
+        leave = layers if leave is None else leave
+        given = nothing(x) if prompts is None else jnp.broadcast_to(prompts, (len(x), *prompts.shape[1:]))
         if insertion == "prepend_time":
-            longer = jnp.concatenate([given, tokens], axis=1)
+            longer = jnp.concatenate([given, x], axis=1)
             valid = jnp.concatenate([jnp.ones(given.shape[:2], bool), mask], axis=1)
-            x, _ = self.encoder.run(longer, None, valid, nothing(tokens), middle, layers, deterministic)
-            x = x[:, -length:]
+            x = self.encoder.run(longer, None, valid, nothing(x), middle, leave, deterministic)[0][:, -length:]
         else:
-            x, _ = self.encoder.run(tokens, None, mask, given, middle, layers, deterministic)
+            x, _ = self.encoder.run(x, None, mask, given, middle, leave, deterministic)
+        x, _ = self.encoder.run(x, None, mask, nothing(x), leave, layers, deterministic)
         return self.decode(x, mask, deterministic)
 
     def decode(self, memory: Array, mask: Array, deterministic: bool) -> Array:
@@ -229,41 +231,35 @@ def handle(
     params: Mapping[str, Any],
     middle: int | None = None,
     insertion: str = "global",
+    *,
+    drop_after: int = 0,
 ) -> VideoBackbone:
-    """Return an ASFormer whose encoder is cut before module `middle`, which is half the depth unless told.
+    """Return an ASFormer whose encoder is in two halves; see `halves`.
 
     The inputs of `lower` are {features: float[B, L, inputs], mask: bool[B, L]}; `upper` gives float[S, B, L, C].
     """
-    middle = cut(config.layers, middle)
-    pick(insertion, INSERTIONS, "insertion")
     model = AsFormer(config)
-    return VideoBackbone(
-        name=name,
-        dim=config.width,
-        depth=config.layers,
-        middle=middle,
-        params=params,
-        lower=partial(lower_half, model, middle),
-        upper=partial(upper_half, model, middle, insertion),
-    )
+    lower, upper = partial(lower_half, model), partial(upper_half, model, pick(insertion, INSERTIONS, "insertion"))
+    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
 
 
 def lower_half(model: AsFormer, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Middle:
     """Return the middle state of features and their mask."""
-    features, mask = inputs["features"], inputs["mask"]
-    if features.ndim != 3 or features.shape[-1] != model.config.inputs or mask.shape != features.shape[:2]:
-        raise UserError(
-            f"Features of shape {features.shape} with a mask of shape {mask.shape} do not fit; "
-            f"give [videos, frames, {model.config.inputs}] and [videos, frames]."
-        )
+    features, mask = read_features(inputs, model.config.inputs)
     tokens: Any = model.apply({"params": params}, features, mask, middle, method="lower")
     return Middle(tokens, mask)
 
 
 def upper_half(
-    model: AsFormer, middle: int, insertion: str, params: Mapping[str, Any], state: Middle, prompts: Array | None
+    model: AsFormer,
+    insertion: str,
+    middle: int,
+    leave: int,
+    params: Mapping[str, Any],
+    state: Middle,
+    prompts: Array | None,
 ) -> Array:
     """Return logits float[S, B, L, C] of a middle state and prompts float[B or 1, P, D]."""
-    options: dict[str, Any] = {"middle": middle, "insertion": insertion}
+    options: dict[str, Any] = {"middle": middle, "leave": leave, "insertion": insertion}
     logits: Any = model.apply({"params": params}, state.tokens, state.mask, prompts, **options, method="upper")
     return logits

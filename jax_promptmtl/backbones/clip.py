@@ -95,7 +95,7 @@ class ImageTower(nn.Module):
         x = ln_pre(x)
         prompts = {k: ln_pre(tokens) if k == 0 else tokens for k, tokens in (prompts or {}).items()}
         transformer = Transformer(c.image_layers, c.image_heads, c.activation, remat=self.remat, name="transformer")
-        x = transformer(x, prompts, at=1, rows=rows, read=jnp.zeros((len(x), 1), int))
+        x = transformer(x, prompts, at=1, rows=rows, read=jnp.zeros((x.shape[0], 1), int))
         return Linear(c.embed_dim, use_bias=False, name="projection")(LayerNorm(name="ln_post")(x[:, 0]))
 
 
@@ -254,6 +254,7 @@ class Backbone:
       tokenizer: has `encode(text) -> list[int]`, `start`, `end`.
       preprocess: image size, mean, std of the pixels the weights expect.
       sha256: of the weights file, so that a checkpoint knows which backbone it belongs to.
+      tokens: path of the tokenizer, where it is not beside the weights; else "".
     """
 
     name: str
@@ -262,6 +263,13 @@ class Backbone:
     tokenizer: Any
     preprocess: dict[str, Any]
     sha256: str
+    tokens: str = ""
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """Return how a checkpoint refers to these weights."""
+        about = {"name": self.name, "sha256": self.sha256, "activation": self.config.activation}
+        return about | {"tokenizer": self.tokens}
 
     @property
     def model(self) -> CLIP:

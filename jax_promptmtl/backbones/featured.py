@@ -46,7 +46,7 @@ def features(config: VideoMaeConfig, trunk: PyTree, video: Array) -> Array:
 def on_features(
     backbone: VideoBackbone, config: VideoMaeConfig, trunk: PyTree, repeat: int = 1, *, given: bool = False
 ) -> VideoBackbone:
-    """Return a backbone of features as one of clips; its parameters are {features: the trunk, model: its own}.
+    """Return a backbone of features as one of clips; its parameters are {trunk, model: its own}.
 
     The inputs of `lower` are normalised clips float[B, L, H, W, C], or the features themselves where they are `given`.
 
@@ -58,7 +58,7 @@ def on_features(
     """
     return replace(
         backbone,
-        params={"features": trunk, "model": backbone.params},
+        params={"trunk": trunk, "model": backbone.params},
         lower=partial(lower_half, backbone, None if given else config),
         upper=partial(upper_half, backbone, repeat),
     )
@@ -68,7 +68,7 @@ def lower_half(
     backbone: VideoBackbone, config: VideoMaeConfig | None, params: Mapping[str, Any], inputs: Array
 ) -> Middle:
     """Return the middle state of clips, or of features where there is no config."""
-    seen = inputs if config is None else jax.lax.stop_gradient(features(config, params["features"], inputs))
+    seen = inputs if config is None else features(config, params["trunk"], inputs)
     return backbone.lower(params["model"], {"features": seen, "mask": jnp.ones(seen.shape[:2], bool)})
 
 

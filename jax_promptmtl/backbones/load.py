@@ -30,4 +30,5 @@ def load(path: str, activation: str = "", tokens: str = "") -> Backbone:
         tokenizer=tokenizer.load(tokens or None, place, vocab_size=config.vocab_size),
         preprocess={"size": config.image_size, "mean": tuple(mean), "std": tuple(std)},
         sha256=sha256,
+        tokens=tokens,
     )

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jax_promptmtl.backbones.middle import Middle, VideoBackbone
-from jax_promptmtl.backbones.videomae import EPSILON, VideoMae, VideoMaeConfig, cut
+from jax_promptmtl.backbones.middle import Middle, VideoBackbone, halves, until
+from jax_promptmtl.backbones.videomae import EPSILON, VideoMae, VideoMaeConfig
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.nn.position import Grid
 from jax_promptmtl.nn.transformer import LayerNorm, LayerPrompts, Linear
@@ -132,31 +132,30 @@ def from_classifier(params: Mapping[str, Any], head: Mapping[str, Any]) -> dict[
 
 
 def handle(
-    name: str, config: VideoMaeConfig, params: Mapping[str, Any], middle: int | None = None, grid: Grid | None = None
+    name: str,
+    config: VideoMaeConfig,
+    params: Mapping[str, Any],
+    middle: int | None = None,
+    grid: Grid | None = None,
+    *,
+    drop_after: int = 0,
 ) -> VideoBackbone:
-    """Return a detector cut before block `middle`, which is half the depth unless told.
+    """Return a detector in two halves; see `halves`.
 
     The inputs of `lower` are {video: float[B, L, H, W, C], boxes: float[B, R, 4]}, boxes as x1, y1, x2, y2 in [0, 1];
     an auxiliary needs none, so R may be 0. `upper` gives logits float[B, R, C]; those of padded boxes mean nothing.
 
     Args:
+      name, config, params, middle, drop_after: see `halves`.
       grid: of the clips, where they do not have the size that the config says.
     """
-    middle = cut(config.layers, middle)
     model, grid = RoiDetector(config), grid or config.grid
-    return VideoBackbone(
-        name=name,
-        dim=config.width,
-        depth=config.layers,
-        middle=middle,
-        params=params,
-        lower=partial(lower_half, model, middle, grid),
-        upper=partial(upper_half, model, middle, grid),
-    )
+    lower, upper = partial(lower_half, model, grid), partial(upper_half, model, grid)
+    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
 
 
 def lower_half(
-    model: RoiDetector, middle: int, grid: Grid, params: Mapping[str, Any], inputs: Mapping[str, Array]
+    model: RoiDetector, grid: Grid, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
     """Return the middle state of clips, which carries the boxes."""
     video, boxes = inputs["video"], inputs["boxes"]
@@ -169,10 +168,16 @@ def lower_half(
 
 
 def upper_half(
-    model: RoiDetector, middle: int, grid: Grid, params: Mapping[str, Any], state: Middle, prompts: Array | None
+    model: RoiDetector,
+    grid: Grid,
+    middle: int,
+    leave: int,
+    params: Mapping[str, Any],
+    state: Middle,
+    prompts: Array | None,
 ) -> Array:
     """Return logits float[B, R, C] of a middle state and prompts float[B or 1, P, D]."""
-    given = None if prompts is None else {middle: prompts}
+    given = until(prompts, middle, leave, model.config.layers)
     arguments = (state.tokens, state.carry["boxes"], grid, given)
     logits: Any = model.apply({"params": params}, *arguments, middle=middle, method="upper")
     return logits

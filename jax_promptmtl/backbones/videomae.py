@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jax_promptmtl.backbones.middle import Middle, VideoBackbone
+from jax_promptmtl.backbones.middle import Middle, VideoBackbone, halves, until
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.nn.position import Grid, positions
 from jax_promptmtl.nn.transformer import LayerNorm, LayerPrompts, Linear, Transformer
@@ -160,22 +160,16 @@ class VideoClassifier(nn.Module):
         return self.pool(self.trunk(video, prompts))
 
 
-def handle(name: str, config: VideoMaeConfig, params: Mapping[str, Any], middle: int | None = None) -> VideoBackbone:
-    """Return a classifier cut before block `middle`, which is half the depth unless told.
+def handle(
+    name: str, config: VideoMaeConfig, params: Mapping[str, Any], middle: int | None = None, *, drop_after: int = 0
+) -> VideoBackbone:
+    """Return a classifier in two halves; see `halves`.
 
     The inputs of `lower` are normalised clips float[B, L, H, W, C]; the outputs of `upper` are logits float[B, C].
     """
-    middle = cut(config.layers, middle)
     model = VideoClassifier(config)
-    return VideoBackbone(
-        name=name,
-        dim=config.width,
-        depth=config.layers,
-        middle=middle,
-        params=params,
-        lower=partial(lower_half, model, middle),
-        upper=partial(upper_half, model, middle),
-    )
+    lower, upper = partial(lower_half, model), partial(upper_half, model)
+    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
 
 
 def lower_half(model: VideoClassifier, middle: int, params: Mapping[str, Any], video: Array) -> Middle:
@@ -185,22 +179,9 @@ def lower_half(model: VideoClassifier, middle: int, params: Mapping[str, Any], v
 
 
 def upper_half(
-    model: VideoClassifier, middle: int, params: Mapping[str, Any], state: Middle, prompts: Array | None
+    model: VideoClassifier, middle: int, leave: int, params: Mapping[str, Any], state: Middle, prompts: Array | None
 ) -> Array:
     """Return logits float[B, C] of a middle state and prompts float[B or 1, P, D]."""
-    given = None if prompts is None else {middle: prompts}
+    given = until(prompts, middle, leave, model.config.layers)
     logits: Any = model.apply({"params": params}, state.tokens, given, middle=middle, method="upper")
     return logits
-
-
-def cut(depth: int, middle: int | None) -> int:
-    """Return where to cut: `middle` if it is legal, half the depth if it is None.
-
-    >>> cut(7, None)
-    3
-    """
-    if middle is None:
-        return depth // 2
-    if not 0 <= middle < depth:
-        raise UserError(f"The middle {middle} lies outside the backbone; give 0 to {depth - 1} layers below it.")
-    return middle

@@ -2,6 +2,7 @@
 
 import sys
 
-from jax_promptmtl.bench.driver import main
+from jax_promptmtl import command
+from jax_promptmtl.bench.driver import start
 
-sys.exit(main())
+sys.exit(command.run(start))

@@ -19,7 +19,6 @@ import os
 import pathlib
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
+from jax_promptmtl import command
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.bench import cells, flops, page
 from jax_promptmtl.bench.cells import MODELS, Cell
@@ -40,7 +40,6 @@ KERNELS = ("stock", "onednn", "compile", "compile+onednn")  # of peers
 EXTRA = ("torch", "transformers")
 AGREE = 2e-3  # relative difference of first losses above which two sides do not do the same work
 BUSY = 0.7  # load average above which others are at work
-EXIT_USER = 2
 
 
 class Bench:
@@ -235,7 +234,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       UserError: an unknown model, section or method.
     """
-    parser = argparse.ArgumentParser("jax_promptmtl.bench", description="Measure this project against PyTorch.")
+    parser = command.parser("bench", __doc__)
     parser.add_argument("--model", default="vit_b16", help="vit_b16, or small to try it out")
     parser.add_argument("--out", default="docs", help="folder of performance.md, performance.json and figures")
     parser.add_argument("--sections", type=words, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
@@ -273,13 +272,3 @@ def start(argv: Sequence[str]) -> None:
             bench.save()
             page.write(bench.results, pathlib.Path(options.out))
             print(f"== {section}: {time.perf_counter() - begin:.0f} s", flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run and return the exit code."""
-    try:
-        start(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER
-    return os.EX_OK

@@ -16,6 +16,7 @@ from jax_promptmtl.errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TRIES = 10  # of torchvision's RandomResizedCrop before it falls back to a centre crop
 
 
@@ -36,11 +37,9 @@ def decode(image: str | os.PathLike | bytes, name: str = "") -> np.ndarray:
     try:
         data = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
     except OSError as error:
-        raise UserError(
-            f"Cannot read image {name!r}: {error.strerror or error}; restore it or remove it from the split."
-        ) from None
+        raise UserError(f"Cannot read image {name!r}: {error.strerror or error}; restore it or leave it out.") from None
     if not data:
-        raise UserError(f"Image {name!r} is empty (0 bytes); restore it or remove it from the data set.")
+        raise UserError(f"Image {name!r} is empty (0 bytes); restore it or leave it out.")
     try:
         with Image.open(io.BytesIO(data)) as opened:
             return np.asarray(opened.convert("RGB"))
@@ -48,7 +47,18 @@ def decode(image: str | os.PathLike | bytes, name: str = "") -> np.ndarray:
         reason = "is not an image that Pillow can read"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = f"is broken ({error})"
-    raise UserError(f"Image {name!r} {reason}; replace it or remove it from the data set.")
+    raise UserError(f"Image {name!r} {reason}; replace it or leave it out.")
+
+
+def listing(place: str) -> dict[str, int]:
+    """Return {path below a folder: bytes} of its images, sorted; a broken link has 0 bytes."""
+    sizes: dict[str, int] = {}
+    for entry in os.scandir(place):
+        if entry.is_dir() and not entry.name.startswith("."):
+            sizes |= {f"{entry.name}/{name}": size for name, size in listing(entry.path).items()}
+        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
+            sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
+    return dict(sorted(sizes.items()))
 
 
 @dataclass(frozen=True)

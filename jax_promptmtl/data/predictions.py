@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.data import fewshot
 from jax_promptmtl.data.source import Suite
 
 
@@ -78,6 +79,11 @@ def drawings(suite: Suite) -> np.ndarray:
     names = [f"{task.name}/{drawing(name)}" for task in suite.tasks for name in task.test.names]
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def test_hash(suite: Suite) -> str:
+    """Return the sha256 of which images are tested, in their order; runs with equal ones can be compared in pairs."""
+    return fewshot.digest([[task.name, list(task.test.names)] for task in suite.tasks])
 
 
 def drawing(name: str) -> str:

@@ -21,9 +21,11 @@ from jax_promptmtl.engine import processes
 from jax_promptmtl.engine.step import State
 from jax_promptmtl.errors import UserError
 
+PyTree = Any
 SCHEMA = 1
 # A run may be resumed with other values of these: they change what is seen or saved, not what is learned.
 FREE = {"log_every", "evaluate_every", "checkpoint_every", "parallel"}
+FREE |= {"tokenizer", "dtype"}  # of the backbone; older checkpoints do not tell them
 log = logging.getLogger(__name__)
 
 
@@ -46,10 +48,20 @@ def plain(value: Any) -> Any:
     )
 
 
-def checksums(state: State) -> dict[str, int]:
-    """Return {path: CRC-32} over the parameters and the optimiser's state."""
-    leaves = jax.tree_util.tree_leaves_with_path({"params": state.params, "opt": state.opt})
+def checksums(**trees: Any) -> dict[str, int]:
+    """Return {path: CRC-32} over the leaves of trees by name, such as the parameters and the optimiser's state."""
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
     return tree.checksums({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+
+
+def verify(meta: Mapping[str, Any], **trees: Any) -> None:
+    """Raise `Damaged` unless the trees have the leaves and checksums of the `meta` that they were saved with."""
+    found = checksums(**trees)
+    parts = tuple(f"['{name}']" for name in trees)
+    saved = {path: crc for path, crc in meta["crc32"].items() if path.startswith(parts)}
+    wrong = sorted(path for path in found.keys() | saved.keys() if found.get(path) != saved.get(path))
+    if wrong:
+        raise Damaged(f"checksum mismatch in {wrong[0]}")
 
 
 def seal(meta: Mapping[str, Any]) -> int:
@@ -72,6 +84,40 @@ def first_difference(expected: Mapping, given: Mapping) -> tuple[str, Any, Any] 
         if path.split("/")[-1] not in FREE and want.get(path) != have.get(path):
             return path, want.get(path), have.get(path)
     return None
+
+
+def read_meta(folder: pathlib.Path) -> dict[str, Any]:
+    """Return the `meta` of the checkpoint in a folder, if its own checksum is right."""
+    meta = json.loads((folder / "meta" / "metadata").read_text("utf-8"))
+    if meta.pop("seal", None) != seal(meta):
+        raise Damaged("checksum mismatch in meta")
+    return meta
+
+
+def read(directory: Any) -> tuple[PyTree, dict[str, Any]]:
+    """Return the newest intact parameters (numpy, `None` where frozen) and their `meta`; nothing on disk is changed.
+
+    Raises:
+      UserError: there is no checkpoint, none is intact, or it is one of another version.
+    """
+    directory = pathlib.Path(directory).absolute()
+    steps = sorted((path for path in directory.glob("*") if path.name.isdigit()), reverse=True)
+    if not steps:
+        raise UserError(f"There is no checkpoint in {str(directory)!r}; give the work directory of a training.")
+    for folder in steps:
+        try:
+            meta = read_meta(folder)
+            if meta["schema"] != SCHEMA:
+                raise UserError(f"The checkpoint {folder} has schema {meta['schema']}; this version reads {SCHEMA}.")
+            params = ocp.StandardCheckpointer().restore(folder / "params")
+            verify(meta, params=params)
+        except UserError:
+            raise
+        except Exception as error:  # see `Checkpoints.restore`
+            log.warning("Checkpoint %s is damaged (%s); trying the one before.", folder, _line(error))
+        else:
+            return params, meta
+    raise UserError(f"All checkpoints in {str(directory)!r} are damaged; restore the directory from a copy.")
 
 
 class Checkpoints:
@@ -120,7 +166,7 @@ class Checkpoints:
         for path, leaf in tree.flatten(state.params).items():
             if leaf is not None and not np.isfinite(leaf).all():
                 raise UserError(f"The parameter {path} is not finite after step {step}; {self.newest()}.")
-        meta = {"schema": SCHEMA, "step": step, **self.identity, "crc32": checksums(state)}
+        meta = {"schema": SCHEMA, "step": step, **self.identity, "crc32": checksums(params=state.params, opt=state.opt)}
         meta |= {"metrics": plain(metrics), "progress": plain(progress)}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
@@ -194,18 +240,13 @@ class Checkpoints:
         yield from [step for step in steps if step == first] + [step for step in steps if step != first]
 
     def _read(self, step: int, template: State) -> tuple[State, dict[str, Any]]:
-        meta = self._orbax.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        if meta.pop("seal", None) != seal(meta):
-            raise Damaged("checksum mismatch in meta")
+        meta = read_meta(self._path(step))
         self._verify_identity(step, meta)
         host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
         items = ocp.args.Composite(params=ocp.args.StandardRestore(host.params), opt=ocp.args.StandardRestore(host.opt))
         read = self._orbax.restore(step, args=items)
         state = State(np.int32(meta["step"]), read["params"], read["opt"])
-        crc = checksums(state)
-        wrong = sorted(path for path in crc.keys() | meta["crc32"].keys() if crc.get(path) != meta["crc32"].get(path))
-        if wrong:
-            raise Damaged(f"checksum mismatch in {wrong[0]}")
+        verify(meta, params=state.params, opt=state.opt)
         return state, meta
 
     def _verify_identity(self, step: int, meta: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from jax_promptmtl.errors import UserError
 from jax_promptmtl.problem import Problem
 
 PyTree = Any
+Measure = Callable[[PyTree], dict[str, float]]
 RUN_AHEAD = 2  # steps that may wait on the device; more would only hold their batches in memory
 
 
@@ -38,7 +39,8 @@ class Result:
     Attributes:
       params: the trained tree on the host, `None` where frozen.
       step: steps done.
-      evaluation: the last one: `accuracy`, the mean over tasks, and `accuracy/<task>`; `None` without evaluation data.
+      evaluation: the last one: `accuracy`, the mean over tasks, and `accuracy/<task>`, or what `measure` returned;
+        `None` without either.
       seconds: wall time of this process, without earlier ones of a resumed run.
       images_per_second: training speed without compilation, evaluation and checkpoints; 0 if nothing was measured.
     """
@@ -61,6 +63,7 @@ def train(
     observe: Observe | None = None,
     on_observed: Callable[[int, dict[str, np.ndarray]], None] | None = None,
     evaluation: Callable[[], Iterable[Batch]] | None = None,
+    measure: Measure | None = None,
 ) -> Result:
     """Train a problem to the end, from its newest checkpoint if there is one.
 
@@ -75,7 +78,8 @@ def train(
       observe: see `train_step`; returns a dict of arrays.
       on_observed: called with (step, dict of float64 arrays) for every step in order; a resumed run calls it for the
         earlier steps as well, from what was written.
-      evaluation: returns fresh batches of the evaluation data.
+      evaluation: returns fresh batches of the evaluation data, whose accuracies are measured.
+      measure: measures anything else instead; called with the trained parameters.
 
     Raises:
       UserError: nothing to train, no data, a damaged or foreign checkpoint, or a workdir in use.
@@ -92,7 +96,12 @@ def train(
         stop = stack.enter_context(listen())
         checkpoints = Checkpoints(workdir / "checkpoints" / name, config=config, about=problem.about)
         stack.callback(checkpoints.close)
-        sources = {"batches": batches, "examples": examples, "evaluation": evaluation}
+        sources: dict[str, Any] = {
+            "batches": batches,
+            "examples": examples,
+            "evaluation": evaluation,
+            "measure": measure,
+        }
         training = _Training(problem, config, name, checkpoints, stop, observe, on_observed, **sources)
         writer = training.restore(workdir)
         stack.callback(writer.close)
@@ -131,6 +140,7 @@ class _Training:
         batches: Callable[[int], Iterator[Batch]],
         examples: Callable[[int], Sequence[str]] | None,
         evaluation: Callable[[], Iterable[Batch]] | None,
+        measure: Measure | None,
     ):
         self.problem, self.config, self.name = problem, config, name
         self.checkpoints, self.stop, self.on_observed = checkpoints, stop, on_observed
@@ -140,7 +150,7 @@ class _Training:
         tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
         step = partial(train_step, problem=problem, tx=tx, key=jax.random.key(config["seed"]), observe=observe)
         self.advance = parallelize(step, config["parallel"], donate=True)
-        self.evaluate = evaluator(problem, config["parallel"])
+        self.evaluate, self.measure = evaluator(problem, config["parallel"]), measure
         self.state = initial(problem, tx)
         self.frozen = replicate(problem.frozen)
         self.step = 0
@@ -243,7 +253,8 @@ class _Training:
         self.window = []
 
     def evaluation_is_due(self) -> bool:
-        return self.evaluation is not None and self.evaluated is None and self.due("evaluate_every")
+        wanted = self.evaluation is not None or self.measure is not None
+        return wanted and self.evaluated is None and self.due("evaluate_every")
 
     def finish_step(self) -> None:
         """Evaluate and save if that is due, or if the run was asked to stop."""
@@ -261,8 +272,12 @@ class _Training:
             )
 
     def evaluate_all(self) -> dict[str, float] | None:
-        """Return the accuracies, or `None` if a signal came before the end."""
-        assert self.evaluation is not None
+        """Return the metrics, or `None` if a signal came before the end."""
+        if self.evaluation is None:
+            assert self.measure is not None
+            values = self.measure(self.state.params)
+            self.writer.evaluation(self.step, values)
+            return values
         counts = self.evaluate(self.state.params, self.frozen, self.until_stopped(self.evaluation()))
         if self.stop.signal:
             return None

@@ -13,6 +13,7 @@ from jax_promptmtl.errors import UserError, pick
 
 PyTree = Any
 WARMUP_LR = 1e-5  # Dassl: the constant rate of the first epoch
+PROMPTS = re.compile(r"(.*/)?(prompts_[^/]*|tokens(/.*)?)")
 BLOCK_KERNEL = re.compile(r".*blocks_\d+/.*kernel")
 
 
@@ -69,8 +70,16 @@ def matrix_axes(params: PyTree) -> PyTree:
 
 
 def decayed(params: PyTree) -> PyTree:
-    """Mark the leaves that decoupled weight decay shrinks: matrices and prompts, neither biases nor LayerNorms."""
-    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+    """Mark the leaves that decoupled weight decay shrinks: matrices, but no biases, LayerNorms and prompts.
+
+    >>> decayed({"kernel": np.ones((2, 2)), "bias": np.ones(2), "prompts_vit": np.ones((2, 2))})
+    {'bias': False, 'kernel': True, 'prompts_vit': False}
+    """
+
+    def mark(path: tuple, leaf: Any) -> bool:
+        return leaf.ndim >= 2 and not PROMPTS.fullmatch(jax.tree_util.keystr(path, simple=True, separator="/"))
+
+    return jax.tree_util.tree_map_with_path(mark, params)
 
 
 def sgd(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:

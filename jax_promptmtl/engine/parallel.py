@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.problem import AXIS
 
 PyTree = Any
 Batch = dict[str, Any]
@@ -18,7 +19,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """Return a mesh with the one axis `data` over the given devices, all by default."""
     devices = jax.devices() if devices is None else devices
     # Auto: since JAX 0.9 the default axis type is Explicit, under which Linen's concatenations and gathers fail.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
@@ -48,7 +49,7 @@ def cut(shape: Sequence[int], mesh: jax.sharding.Mesh) -> NamedSharding:
     """Return how to divide a leaf: along its longest axis that the devices divide; else it stays whole."""
     axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
     chosen = max(axes, key=lambda axis: shape[axis], default=None)
-    return NamedSharding(mesh, PartitionSpec(*("data" if axis == chosen else None for axis in range(len(shape)))))
+    return NamedSharding(mesh, PartitionSpec(*(AXIS if axis == chosen else None for axis in range(len(shape)))))
 
 
 def num_processes(devices: Sequence[jax.Device] | None) -> int:
@@ -126,7 +127,7 @@ def parallelize(
 
 def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
     mesh, count = make_mesh(devices), num_processes(devices)
-    parts, copied = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
     out = parts if per_example and count == 1 else copied
     compiled = jax.jit(fn, out_shardings=out, donate_argnums=(0,) if donate else ())
     return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, count))
@@ -135,7 +136,7 @@ def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example:
 def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
     del per_example
     mesh = make_mesh(devices)
-    parts, copied = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
     def step(first: PyTree, frozen: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
         following, metrics = fn(first, frozen, batch)
@@ -149,8 +150,8 @@ def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example
 
 def _pmap(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
     compiled = jax.pmap(
-        partial(fn, axis_name="data"),
-        axis_name="data",
+        partial(fn, axis_name=AXIS),
+        axis_name=AXIS,
         in_axes=(None, None, 0),
         out_axes=0 if per_example else None,
         devices=devices,

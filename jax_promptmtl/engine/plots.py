@@ -191,3 +191,29 @@ def intervals(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], *, ti
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
+
+
+def convergence(path: str | pathlib.Path, panels: Mapping[str, Mapping[str, np.ndarray]], *, solid: str) -> None:
+    """Draw a metric against the epoch, one panel per task: the mean over seeds, and their range (Figure 3).
+
+    Args:
+      path: of the PNG.
+      panels: {task: {row: float[S, E], of S seeds after E epochs}}.
+      solid: the row to draw solid; the others are dashed.
+    """
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    with _figure(path, 3.5 * columns + 0.4, 2.6 * lines + 0.6) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axes, (task, curves) in zip(grid, panels.items(), strict=False):
+            for number, (row, values) in enumerate(curves.items()):
+                epochs, colour = np.arange(1, values.shape[1] + 1), PALETTE[number % len(PALETTE)]
+                style = "-" if row == solid else "--"
+                axes.plot(epochs, values.mean(axis=0), style, color=colour, label=row, linewidth=1.8)
+                axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+            axes.set(title=task, xlabel="epoch", ylabel="percent")
+            axes.grid(True)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        handles = grid[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=len(handles[1]))

@@ -112,19 +112,13 @@ class Writer:
 
 
 def progress(name: str, *, step: int, total: int) -> tqdm.tqdm:
-    """Return a progress bar on stderr that has done `step` of `total` steps.
-
-    A terminal is refreshed ten times a second; a log file gets a line every ten seconds.
-    """
-    terminal = sys.stderr.isatty()
+    """Return a progress bar that has done `step` of `total` steps: on stderr if that is a terminal, else none."""
     return tqdm.tqdm(
         desc=name,
         initial=step,
         total=total,
         unit="step",
         file=sys.stderr,
-        mininterval=0.1 if terminal else 10,
-        maxinterval=10,
-        dynamic_ncols=terminal,
-        disable=jax.process_index() != 0,
+        dynamic_ncols=True,
+        disable=jax.process_index() != 0 or not sys.stderr.isatty(),
     )

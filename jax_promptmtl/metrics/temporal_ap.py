@@ -104,15 +104,19 @@ def _class_ap(
     )
     score = np.concatenate([np.asarray(d["score"]).reshape(-1)[r] for d, r in zip(detections, rows, strict=True)])
     order = curve.rank(score)
-    overlaps = [tiou(segment[i], true[video[i]])[0] for i in order]
-    return [curve.voc(_hits(overlaps, video[order], true, threshold), positives) for threshold in thresholds]
+    segment, video = np.asarray(segment, np.float64)[order], video[order]
+    overlap = np.full((len(video), max(map(len, true))), -1.0)  # -1 where a video has fewer true segments
+    for v in np.unique(video):
+        overlap[video == v, : len(true[v])] = tiou(segment[video == v], true[v])
+    return [curve.voc(_hits(overlap, video, len(true), threshold), positives) for threshold in thresholds]
 
 
-def _hits(overlaps: list[Array], video: Array, true: list[Array], threshold: float) -> Array:
+def _hits(overlaps: Array, video: Array, videos: int, threshold: float) -> Array:
     """Return bool[N]: detections, best first, that find a free true segment in their video."""
-    free = [np.ones(len(segments), bool) for segments in true]
+    free = np.ones((videos, overlaps.shape[1]), bool)
     hits = np.zeros(len(overlaps), bool)
-    for i, (overlap, v) in enumerate(zip(overlaps, video, strict=True)):
+    for i in np.flatnonzero((overlaps >= threshold).any(axis=1)):
+        overlap, v = overlaps[i], video[i]
         reached = free[v] & (overlap >= threshold)
         if reached.any():
             candidates = np.where(reached, overlap, -1)

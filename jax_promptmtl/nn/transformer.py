@@ -308,7 +308,7 @@ class Transformer(nn.Module):
                 tokens = prompts[k] if prompts[k].ndim == 3 else prompts[k][None]
                 unread = (width == 0 or read is not None) if last else k + 1 in prompts
                 if unread:  # they act through keys and values only, the same for all sequences that have them
-                    extra = spread(block.remember(tokens), rows, len(x))
+                    extra = spread(block.remember(tokens), rows, x.shape[0])
                     tokens = tokens[:, :0]
                 tokens = tokens if rows is None else tokens[rows]
                 x, segment = insert(x, tokens, at, slot), segments(segment, tokens.shape[1], at, slot)

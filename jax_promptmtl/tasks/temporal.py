@@ -128,36 +128,42 @@ def suppress(
     sigma: float = 0.5,
     least: float = 1e-3,
     most: int = 200,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Lower the scores of candidates that overlap a better one of their class: soft suppression with a Gaussian.
 
     Args:
-      segment: float[K, 2].
-      score: float[K].
-      label: int[K].
+      segment: float[N, K, 2], of N clips.
+      score: float[N, K].
+      label: int[N, K].
       sigma: width; a score is multiplied by exp(-IoU ** 2 / sigma).
       least: lower scores are dropped.
-      most: how many to keep.
+      most: how many to keep of a clip.
 
     Returns:
-      The kept segments, scores and labels, best first.
+      Of every clip the kept segments, scores and labels, best first.
 
-    >>> suppress(np.array([[0.0, 2], [0, 2]]), np.array([0.9, 0.8]), np.array([1, 1]))[1].round(3).tolist()
+    >>> suppress(np.array([[[0.0, 2], [0, 2]]]), np.array([[0.9, 0.8]]), np.array([[1, 1]]))[0][1].round(3).tolist()
     [0.9, 0.108]
     """
-    kept: list[int] = []
-    score, left = score.astype(np.float64).copy(), (score >= least) & (segment[:, 1] > segment[:, 0])
-    while left.any() and len(kept) < most:
-        best = int(np.where(left, score, -1).argmax())
-        left[best] = False
-        kept.append(best)
-        overlap = np.minimum(segment[:, 1], segment[best, 1]) - np.maximum(segment[:, 0], segment[best, 0])
+    score, left = score.astype(np.float64), (score >= least) & (segment[..., 1] > segment[..., 0])
+    kept: list[list[int]] = [[] for _ in score]
+    clips = np.flatnonzero(left.any(axis=1))
+    for _ in range(most):
+        if not len(clips):
+            break
+        best = np.where(left[clips], score[clips], -1).argmax(axis=1)
+        for clip, place in zip(clips, best, strict=True):
+            kept[clip].append(int(place))
+        left[clips, best] = False
+        start, end = segment[clips, best, :1], segment[clips, best, 1:]
+        overlap = np.minimum(segment[clips, :, 1], end) - np.maximum(segment[clips, :, 0], start)
         overlap = np.maximum(overlap, 0)
-        union = np.diff(segment)[:, 0] + (segment[best, 1] - segment[best, 0]) - overlap
-        same = left & (label == label[best])
-        score[same] *= np.exp(-((overlap / np.maximum(union, 1e-8)) ** 2) / sigma)[same]
-        left &= score >= least
-    return segment[kept], score[kept], label[kept]
+        union = segment[clips, :, 1] - segment[clips, :, 0] + (end - start) - overlap
+        same = left[clips] & (label[clips] == label[clips, best][:, None])
+        score[clips] *= np.where(same, np.exp(-((overlap / np.maximum(union, 1e-8)) ** 2) / sigma), 1)
+        left[clips] &= score[clips] >= least
+        clips = clips[left[clips].any(axis=1)]
+    return [(segment[clip][rows], score[clip][rows], label[clip][rows]) for clip, rows in enumerate(kept)]
 
 
 def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -167,11 +173,12 @@ def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarr
       predictions: see `decode`; they are suppressed here.
       labels: `segment` float[N, S, 2], `label` int[N, S], `valid` bool[N, S].
     """
-    truth, found = [], []
-    for clip, real in enumerate(labels["valid"]):
-        truth.append({key: labels[key][clip][real] for key in ("segment", "label")})
-        kept = suppress(*(predictions[key][clip] for key in ("segment", "score", "label")))
-        found.append(dict(zip(("segment", "score", "label"), kept, strict=True)))
+    keys = ("segment", "score", "label")
+    kept = suppress(*(predictions[key] for key in keys))
+    found = [dict(zip(keys, arrays, strict=True)) for arrays in kept]
+    truth = [
+        {key: labels[key][clip][real] for key in ("segment", "label")} for clip, real in enumerate(labels["valid"])
+    ]
     classes = 1 + max(int(labels["label"].max()), int(predictions["label"].max()))
     each = np.nanmean(temporal_ap(truth, found, num_classes=classes, thresholds=THRESHOLDS), axis=1)
     return {"map": 100 * float(each.mean()), "map@50": 100 * float(each[THRESHOLDS.index(0.5)])}

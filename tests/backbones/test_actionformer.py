@@ -153,6 +153,20 @@ def test_padding_has_no_influence(params, prompted):
             np.testing.assert_allclose(long[row][outs[1].mask[row]], short[row][outs[0].mask[row]], atol=1e-5)
 
 
+def test_prompts_leave_after_as_many_layers_as_told(params):
+    state = actionformer.handle("video", TINY, params, 24, 1).lower(params, batch())
+    prompts = jax.random.normal(jax.random.key(2), (2, 5, 8))
+
+    def out(given, drop_after):
+        upper = actionformer.handle("video", TINY, params, 24, 1, drop_after=drop_after).upper
+        return np.asarray(jax.tree.leaves(jax.jit(upper)(params, state, given))[0])
+
+    none, kept, depth = out(None, 0), out(prompts, 0), actionformer.handle("video", TINY, params, 24, 1).depth
+    np.testing.assert_array_equal(out(prompts, depth - 1), kept)
+    once = out(prompts, 1)
+    assert np.abs(once - kept).max() > 1e-5 and np.abs(once - none).max() > 1e-5
+
+
 def test_prompts_count_everywhere_but_their_order_does_not(params):
     handle = actionformer.handle("video", TINY, params, 24)
     upper, state = jax.jit(handle.upper), jax.jit(handle.lower)(params, batch())

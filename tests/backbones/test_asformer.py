@@ -193,6 +193,20 @@ def test_padding_has_no_influence(params, insertion, prompted):
     np.testing.assert_allclose(outs[1][:, :, :13], outs[0], atol=1e-5)
 
 
+def test_prompts_leave_after_as_many_layers_as_told(params):
+    state = asformer.handle("video", TINY, params, 1).lower(params, batch())
+    prompts = jax.random.normal(jax.random.key(2), (2, 5, 8))
+
+    def out(given, drop_after):
+        upper = asformer.handle("video", TINY, params, 1, drop_after=drop_after).upper
+        return np.asarray(jax.tree.leaves(jax.jit(upper)(params, state, given))[0])
+
+    none, kept, depth = out(None, 0), out(prompts, 0), asformer.handle("video", TINY, params, 1).depth
+    np.testing.assert_array_equal(out(prompts, depth - 1), kept)
+    once = out(prompts, 1)
+    assert np.abs(once - kept).max() > 1e-5 and np.abs(once - none).max() > 1e-5
+
+
 def test_prompts_count_everywhere_but_their_order_does_not(params):
     handle = asformer.handle("video", TINY, params)
     upper, state = jax.jit(handle.upper), jax.jit(handle.lower)(params, batch())

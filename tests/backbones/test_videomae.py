@@ -12,6 +12,7 @@ from jax_promptmtl import tree
 from jax_promptmtl.backbones import convert_videomae, videomae
 from jax_promptmtl.backbones.videomae import VideoClassifier, VideoMaeConfig
 from jax_promptmtl.errors import UserError
+from jax_promptmtl.nn.transformer import Transformer
 
 TINY = VideoMaeConfig(4, 24, patch=8, width=32, layers=4, heads=2, inner=48, classes=5)
 
@@ -220,6 +221,25 @@ def test_prompts_before_the_first_block_are_the_shallow_ones(params):
     prompts = jax.random.normal(jax.random.key(2), (1, 5, 32))
     expected = VideoClassifier(TINY).apply({"params": params}, video, {0: prompts})
     np.testing.assert_array_equal(handle.upper(params, handle.lower(params, video), prompts), expected)
+
+
+def test_prompts_leave_after_as_many_blocks_as_told(params):
+    kept, state = (
+        videomae.handle("video", TINY, params),
+        videomae.handle("video", TINY, params).lower(params, clips(TINY)),
+    )
+    prompts = jax.random.normal(jax.random.key(2), (2, 5, 32))
+    one = videomae.handle("video", TINY, params, drop_after=1).upper(params, state, prompts)
+    trunk = {"params": params["trunk"]["transformer"]}
+    blocks = Transformer(TINY.layers, TINY.heads, "gelu", epsilon=videomae.EPSILON, inner=TINY.inner)
+    after = blocks.apply(trunk, state.tokens, {2: prompts}, at=0, start=2, stop=3)
+    rest = videomae.handle("video", TINY, params, middle=3).upper(params, state._replace(tokens=after), None)
+    np.testing.assert_allclose(one, rest, atol=1e-5)
+    assert np.abs(one - kept.upper(params, state, prompts)).max() > 1e-3
+    both = videomae.handle("video", TINY, params, drop_after=2).upper(params, state, prompts)
+    np.testing.assert_array_equal(both, kept.upper(params, state, prompts))
+    with pytest.raises(UserError, match="drop_after is 3, and 2 layers"):
+        videomae.handle("video", TINY, params, drop_after=3)
 
 
 def test_other_clip_sizes_resize_the_positions(params):

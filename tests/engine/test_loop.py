@@ -297,3 +297,15 @@ def test_sigterm_and_kill_of_a_process_lose_nothing(whole, toy, tmp_path):
 
     result = train(toy["problem"](), toy["batches"], toy["config"](), tmp_path, name="main")
     assert tree.checksums(result.params) == tree.checksums(whole["result"].params)
+
+
+def test_anything_can_be_measured_after_some_steps(toy, tmp_path):
+    def measure(params):
+        return {"largest": float(np.abs(jax.device_get(params["method"]["prompt"])).max())}
+
+    config = toy["config"](steps=4, evaluate_every=3)
+    result = train(toy["problem"](), toy["batches"], config, tmp_path, name="main", measure=measure)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = {line["step"]: line["evaluation"] for line in lines if "evaluation" in line}
+    assert found.keys() == {3, 4} and result.evaluation == found[4] == measure(result.params)
+    assert found[3] != found[4]

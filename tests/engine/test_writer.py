@@ -3,6 +3,7 @@ import json
 import sys
 
 import numpy as np
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from jax_promptmtl.engine.writer import Writer, progress, read
@@ -72,12 +73,18 @@ def test_tensorboard_gets_the_scalars_and_the_clock(tmp_path):
     assert found == expected
 
 
-def test_the_progress_bar_goes_to_stderr(monkeypatch):
-    stream = io.StringIO()
+class Terminal(io.StringIO):
+    """Text that takes itself for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream, shown", [(Terminal(), True), (io.StringIO(), False)], ids=["terminal", "pipe"])
+def test_the_progress_bar_is_for_terminals(stream, shown, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     with progress("prompts", step=3, total=10) as bar:
         bar.set_postfix(loss=0.5)
         bar.update(7)
-    assert "prompts: 100%" in stream.getvalue()
-    assert "10/10" in stream.getvalue()
-    assert "loss=0.5" in stream.getvalue()
+    assert bool(stream.getvalue()) == shown
+    assert all(words in stream.getvalue() for words in ("prompts: 100%", "10/10", "loss=0.5") if shown)

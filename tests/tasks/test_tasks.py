@@ -123,7 +123,10 @@ def test_points_that_say_their_targets_decode_to_the_truth():
 def test_suppression_keeps_other_classes_and_drops_what_is_empty():
     segment = np.array([[0, 4.0], [0, 4], [0, 4], [5, 5], [1, 9]])
     score, label = np.array([0.9, 0.8, 0.7, 0.99, 0.3]), np.array([0, 0, 1, 0, 0])
-    kept, scores, labels = temporal.suppress(segment, score, label)
+    nothing = np.zeros(5)
+    found = temporal.suppress(np.stack([segment] * 2), np.stack([nothing, score]), np.stack([label] * 2))
+    assert len(found[0][0]) == 0
+    kept, scores, labels = found[1]
     less = np.exp(-((3 / 9) ** 2) / 0.5)  # of [0, 4] and [1, 9]: each lowers those after it
     by_hand = [0.9, 0.7, 0.3 * less, 0.8 * np.exp(-1 / 0.5) * less]
     assert len(kept) == 4

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jax_promptmtl.data import fewshot
+from jax_promptmtl.data.images import SUFFIXES, listing
 from jax_promptmtl.data.source import FileSource, Suite, Task
 from jax_promptmtl.errors import UserError, pick
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NAMED = 5  # files that a message lists
 Tree = dict[str, dict[str, list[str]]]  # task -> class -> paths relative to the root
 
@@ -69,17 +69,6 @@ def class_images(place: pathlib.Path) -> dict[str, int]:
             f"{', '.join(SUFFIXES)}; add images or remove the folder."
         )
     return files
-
-
-def listing(place: str) -> dict[str, int]:
-    """Return {path below a folder: bytes} of its images, sorted; a broken link has 0 bytes."""
-    sizes: dict[str, int] = {}
-    for entry in os.scandir(place):
-        if entry.is_dir() and not entry.name.startswith("."):
-            sizes |= {f"{entry.name}/{name}": size for name, size in listing(entry.path).items()}
-        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-            sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
-    return dict(sorted(sizes.items()))
 
 
 def refuse_empty(sizes: Mapping[str, int], root: str | os.PathLike) -> None:

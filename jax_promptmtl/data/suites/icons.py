@@ -65,7 +65,7 @@ class IconHome(tfds.core.GeneratorBasedBuilder):
         with ThreadPoolExecutor(2) as pool:
             pictures = pool.map(lambda row: _picture(row, masks), plan)
             for row, picture in zip(
-                plan, tqdm(pictures, f"rendering {part} icons", len(plan), mininterval=1), strict=True
+                plan, tqdm(pictures, f"rendering {part} icons", len(plan), mininterval=1, disable=None), strict=True
             ):
                 keys = {"label": "class", "task": "style", "name": "name", "glyph": "glyph", "group": "group"}
                 yield row["name"], {"image": picture} | {key: row[column] for key, column in keys.items()}

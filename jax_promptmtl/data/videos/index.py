@@ -219,7 +219,7 @@ def has_area(box: Array) -> Array:
     >>> has_area(np.array([[0, 0, 1, 1], [0.5, 0, 0.5, 1]])).tolist()
     [True, False]
     """
-    return (box[..., 2:] > box[..., :2]).all(-1)
+    return np.all(box[..., 2:] > box[..., :2], axis=-1)
 
 
 def require_segments(segment: Array, name: str) -> Array:

@@ -1,0 +1,31 @@
+"""MmAP on your own folder of images, with the small CLIP that the package carries: to try things out on any machine.
+
+    python -m jax_promptmtl.main --config=configs/own_data.py --config.suite.root=pictures
+
+`root` holds root/<task>/<class>/*.png (or .jpg, .webp, ...). docs/own_data.md goes through it step by step; with a CLIP
+of your own take configs/mmap_vit_b16.py.
+"""
+
+import pathlib
+import runpy
+
+from ml_collections import ConfigDict
+
+base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("mmap.py")))["get_config"]
+
+
+def get_config() -> ConfigDict:
+    """Return the config."""
+    config = base_config()
+    config.suite = ConfigDict()
+    config.suite.name = "folder"
+    config.suite.root = ""  # root/<task>/<class>/*.jpg
+    config.suite.shots = 6
+    config.suite.seed = 0
+    config.suite.reserve = 0  # keep room for so many shots when cutting the test set
+    config.suite.tasks = ()  # all folders, or the names of some
+    config.suite.manifest = ""  # a split file to use instead of drawing one
+    for part, epochs in ((config, 20), (config.grouping, 5)):
+        part.train.epochs = epochs
+        part.train.batch_size = 16
+    return config

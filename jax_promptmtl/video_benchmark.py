@@ -1,0 +1,128 @@
+"""The video benchmark: every row of the video job for every primary task and seed; one record per run.
+
+    python -m jax_promptmtl.benchmark --config=configs/benchmark.py:video
+
+Clips are the same for all seeds: a seed draws the initial parameters and the order of the clips. What the frozen models
+say of the clips is computed once per primary, and the model of hard sharing trained once per seed.
+"""
+
+import dataclasses
+import pathlib
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from jax_promptmtl import grid, tree, video, video_models, video_tables
+from jax_promptmtl.backbones.view import weights_sha256
+from jax_promptmtl.data import moving_icons
+from jax_promptmtl.errors import pick
+from jax_promptmtl.grid import Grid
+from jax_promptmtl.records import Record
+from jax_promptmtl.video_job import Job, open_job
+from jax_promptmtl.video_rows import ROWS, legal
+
+FREE = ("job", "rows", "models", "parallel", "evaluation_batch_size", "log_every", "checkpoint_every")
+FREE_PARTS = ("cache/",)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid.
+
+    Attributes:
+      task: of the primary.
+      method: name of the row.
+      seed: of initial parameters and order.
+      config: of the video job.
+    """
+
+    task: str
+    method: str
+    seed: int
+    config: Any
+
+    def __str__(self) -> str:
+        """Return what to call the run in a line of progress."""
+        return f"{self.method} for {self.task}, seed {self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Return what to call its files."""
+        return f"{self.method}-{self.task}-seed{self.seed}"
+
+
+def plan(config: Any) -> list[Run]:
+    """Return the cells of a grid, primary by primary."""
+    for name in config.rows:
+        pick(name, ROWS, "row")
+    return [
+        Run(task, name, seed, configure(config, task, seed))
+        for task in config.tasks
+        for seed in config.seeds
+        for name in config.rows
+        if name in legal(pick(task, config.presets, "task"))
+    ]
+
+
+def configure(config: Any, task: str, seed: int) -> Any:
+    """Return the config of one cell."""
+    part = config.presets[task].copy_and_resolve_references().unlock()
+    part.seed, part.models = seed, config.models or part.models
+    return part.lock()
+
+
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Do what is missing of a grid, in a folder that other processes may work in as well; print the table.
+
+    Raises:
+      UserError: runs failed; all others were done.
+    """
+    if config.compilation_cache and not dry_run:
+        grid.keep_compiled(workdir / "xla")
+    made = make_grid(config, workdir)
+    if dry_run:
+        print(grid.count(made))
+        return
+    grid.run(made, video_tables.console)
+
+
+def make_grid(config: Any, folder: pathlib.Path) -> Grid:
+    """Return the runs of a benchmark with what it takes to do one."""
+    opened = lru_cache(maxsize=1)(lambda task: open_job(configure(config, task, 0), folder, folder / "shared"))
+    return Grid(
+        folder,
+        plan(config),
+        identity=identity,
+        about=about,
+        perform=partial(perform, opened),
+        score=lambda record: record["scores"]["dynamic"]["test"][record["metric"]],
+        retry=config.retry,
+        keep=config.keep,
+    )
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Return all that the result of a run depends on."""
+    leaves = tree.flatten(run.config.to_dict())
+    kept = {path: leaf for path, leaf in leaves.items() if path.split("/")[-1] not in FREE}
+    kept = {path: leaf for path, leaf in kept.items() if not path.startswith(FREE_PARTS)}
+    return kept | {"row": run.method, "clips": moving_icons.VERSION, "weights": hashes(run.config.models)}
+
+
+@lru_cache(maxsize=4)
+def hashes(folder: str) -> dict[str, str]:
+    """Return task -> sha256 of its frozen model; any of them may matter, as hard sharing and MVLPT use others."""
+    weights = video_models.load(folder, video_models.MODELS)
+    return {task: weights_sha256(params) for task, params in weights.items()}
+
+
+def about(run: Run) -> dict[str, Any]:
+    """Return what a record says of what was run."""
+    cell = {"kind": "video", "task": run.task, "method": run.method, "title": ROWS[run.method][0], "seed": run.seed}
+    return cell | {"config": run.config.to_dict(), "weights": hashes(run.config.models)}
+
+
+def perform(opened: Any, run: Run, workdir: pathlib.Path) -> Record:
+    """Train and measure; returns what a record says of it."""
+    shared: Job = opened(run.task)
+    return video.measure_row(dataclasses.replace(shared, config=run.config, workdir=workdir), run.method)

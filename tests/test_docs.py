@@ -1,0 +1,59 @@
+"""What the documentation tells people to type, typed: the tutorial from end to end, and README's cheap commands."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return a folder that looks like the repository's root, and in which files may be written."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    return tmp_path
+
+
+def run(language, code, place):
+    """Run a block of a document; returns what it printed."""
+    command = {"python": [sys.executable, "-c", code], "bash": ["bash", "-euo", "pipefail", "-c", code]}[language]
+    path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "PATH": path}
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    assert "\x1b" not in done.stdout + done.stderr and "%|" not in done.stderr
+    return done.stdout
+
+
+def test_own_data_from_pictures_to_a_classifier(place):
+    blocks = BLOCK.findall((ROOT / "docs" / "own_data.md").read_text("utf-8"))
+    printed = [run(language, code, place) for language, code in blocks]
+    assert len(list((place / "pictures").rglob("*.png"))) > 100 and len(printed) == 9
+    assert "line 6 classes, 24 train" in printed[1]
+    found = re.search(r"^average +\d+ +([\d.]+) +([\d.]+)", printed[2], re.MULTILINE)
+    before, after = map(float, found.groups())
+    assert after > before > 100 / 6
+    answers = (place / "answers.csv").read_text().splitlines()
+    assert len(answers) == 1 + len(list((place / "pictures" / "real").rglob("*.png")))
+    assert "('line', 'real') ['bell', 'pen']" in printed[5] and "(2, 6)" in printed[7]
+    assert "grouping/source" in printed[8] and "average" in printed[8]
+
+
+def test_the_readme_block_in_python():
+    ((_, code),) = [block for block in BLOCK.findall((ROOT / "README.md").read_text("utf-8")) if block[0] == "python"]
+    assert run("python", code + "\nprint(sorted(problem.params))", ROOT) == "['backbone', 'method']\n"
+
+
+def test_the_readme_commands_that_train_nothing(place):
+    commands = re.findall(r"`([^`]*--(?:print_config|dry_run)[^`]*)`", (ROOT / "README.md").read_text("utf-8"))
+    assert len(commands) >= 2
+    for command in commands:
+        printed = run("bash", command.replace("...", "python -m jax_promptmtl.main"), place)
+        assert "trainable: 5,220 of" in printed if "--dry_run" in command else '"job": "tune"' in printed
+    assert not (place / "runs").exists()

@@ -1,0 +1,72 @@
+"""The grid of the video benchmark: its cells, and on random models that a killed grid is finished by a rerun."""
+
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+
+from jax_promptmtl import records, video, video_benchmark, video_rows
+from jax_promptmtl.errors import UserError
+from tests.tiny import save_models
+
+CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "benchmark.py"
+
+
+def config_of(**changes):
+    config = runpy.run_path(str(CONFIG))["get_config"]("video")
+    config.compilation_cache = False  # the tests have one of their own
+    for part in config.presets.values():
+        part.clips.train, part.clips.test, part.train.batch_size, part.train.epochs = 4, 4, 4, 2
+        part.evaluation_batch_size = 4
+    config.update(changes)
+    return config.lock()
+
+
+def test_the_grid_has_every_row_that_a_task_can_have():
+    runs = video_benchmark.plan(config_of())
+    assert len(runs) == (4 * 11 - 1) * 3 and len({str(run) for run in runs}) == len(runs)
+    assert not [run for run in runs if (run.method, run.task) == ("hps", "segmentation")]
+    assert {run.method for run in runs} == set(video_rows.ROWS)
+    assert {run.config.seed for run in runs if run.seed == 2} == {2}
+    with pytest.raises(UserError, match=r"'dml'.*'dlm'"):
+        video_benchmark.plan(config_of(rows=("dml",)))
+    with pytest.raises(UserError, match="'tracking'"):
+        video_benchmark.plan(config_of(tasks=("tracking",)))
+
+
+@pytest.mark.slow
+def test_a_broken_off_grid_is_finished_by_a_rerun(tmp_path, monkeypatch, capsys):
+    save_models(tmp_path / "models")
+    monkeypatch.setattr(video_rows, "SHOTS", 1)
+    rows = ("frozen", "dlm", "single_layer", "hps", "mvlpt", "full_ft")
+    config = config_of(models=str(tmp_path / "models"), rows=rows, tasks=("recognition", "temporal_action"), seeds=(0,))
+    measure, left = video.measure_row, [4]
+
+    def die(job, name):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return measure(job, name)
+
+    monkeypatch.setattr(video, "measure_row", die)
+    with pytest.raises(KeyboardInterrupt):
+        video_benchmark.run(config, tmp_path / "grid", dry_run=False)
+    left[0] = 100
+    video_benchmark.run(config, tmp_path / "grid", dry_run=False)
+    assert "12 runs, 4 done already" in capsys.readouterr().out and left[0] == 100 - 8
+    found, ignored = records.read_all(tmp_path / "grid")
+    assert not ignored and len(found) == 12 and {record["status"] for record in found} == {"done"}
+    by = {(record["method"], record["task"]): record for record in found}
+    assert len(by["dlm", "recognition"]["curve"]) == 2 and by["frozen", "recognition"]["curve"] == []
+    last = by["dlm", "recognition"]["curve"][-1]["top1"]
+    assert last == by["dlm", "recognition"]["scores"]["dynamic"]["test"]["top1"]
+    assert len(list((tmp_path / "grid" / "shared").glob("*.safetensors"))) == 1  # trained once for two tasks
+    assert by["hps", "recognition"]["trainable"] == by["hps", "temporal_action"]["trainable"]
+    share = by["hps", "recognition"]["trainable"] / by["hps", "recognition"]["loaded"]
+    assert 1 / 3 < share < 0.5
+    assert by["full_ft", "recognition"]["trainable"] == by["full_ft", "recognition"]["primary"]
+    widths = [by["mvlpt", task]["trainable"] for task in ("recognition", "temporal_action")]
+    assert all(np.array(widths) > 30 * 64)
+    monkeypatch.setattr(video, "measure_row", None)
+    video_benchmark.run(config, tmp_path / "grid", dry_run=False)  # nothing is left to do
