@@ -81,7 +81,7 @@ def test_only_scored_classes_and_no_background_count():
     both = {"label": np.array([[[True, True]]]), **box}
     assert finetune.task_of(data, 1).measure(found, wrong) == finetune.task_of(data, 1).measure(found, both)
     data = VideoSet("y", "segmentation", pathlib.Path(), ("a", "b"), {}, {}, "", background=(1,))
-    found, true = {"label": np.array([[0, 0, 1, 1]])}, {"full": np.array([[0, 0, 0, 0, 0, 0, 1, 0]])}
+    found, true = {"label": np.array([[0, 0, 0, 0]])}, {"full": np.array([[0, 0, 0, 0, 0, 0, 1, 1]])}
     assert finetune.task_of(data, 2).measure(found, true)["edit"] == 100.0
 
 
