@@ -10,7 +10,7 @@ from tests import runs
 from tests.tiny import save_clip, save_images
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiproc]
-EPOCHS = {"grouping__train.epochs": 6, "train__epochs": 60}  # of 3 steps
+EPOCHS = {"grouping__train.epochs": 10, "train__epochs": 100}  # of 3 steps
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def lines(workdir):
 def wait_for(moment, process, workdir, rng, left):
     """Wait for a random moment of a kind; `left` is what earlier kills left of their saves."""
     if moment == "start":
-        runs.until(process, lambda: False, rng.uniform(0, 6))
+        runs.until(process, lambda: False, rng.uniform(0, 4))
     elif moment == "save":
         runs.until(process, lambda: saving(workdir) - left)
         runs.until(process, lambda: False, rng.uniform(0, 0.03))

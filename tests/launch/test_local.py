@@ -82,7 +82,9 @@ def test_two_processes_learn_what_one_learns(one, two):
     print(f"largest difference of a metric over {len(ours)} records: {worst:.1e}")
     groups = [json.loads((workdir / "grouping.json").read_text())["groups"] for workdir in (two, one)]
     assert groups[0] == groups[1]
-    assert runs.outcome(two)["accuracy"] == pytest.approx(runs.outcome(one)["accuracy"], abs=10)  # an image is 8.3 %
+    accuracies = [runs.outcome(workdir)["accuracy"] for workdir in (two, one)]
+    for name, expected in accuracies[1].items():
+        assert accuracies[0][name] == pytest.approx(expected, abs=20)  # percent; an image is 16.7
 
 
 @processes
