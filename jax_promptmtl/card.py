@@ -89,7 +89,8 @@ def facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> s
 
 def tasks(about: Mapping[str, Any], counts: Mapping[str, Sequence[int]] | None) -> Sheet:
     """Return the tasks with their classes, and accuracies if they were measured."""
-    header, lines = ["task", "classes"], []
+    header = ["task", "classes"]
+    lines: list[list[Cell]] = []
     for task, names in about["class_names"].items():
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         lines.append([Cell(task), Cell(f"{len(names)}: {', '.join(names[:SHOWN])}{more}")])

@@ -42,18 +42,23 @@ class Findings:
 
 
 def check(config: Mapping[str, Any], *, fast: bool = False) -> Findings:
-    """Look at the data that a config names: an image suite in `suite`, or a video data set in `data`.
+    """Look at the data that a config names: image suites in `suite` or `suites`, or a video data set in `data`.
 
     Raises:
       UserError: it names none.
     """
-    if "suite" in config:
-        return check_suite(dict(config["suite"]), fast=fast)
+    found = Findings()
     if "data" in config:
-        return check_videos(dict(config["data"]), fast=fast)
-    raise UserError(
-        "The config has neither `suite` (images) nor `data` (videos) to look at; made-up data needs no check."
-    )
+        check_videos(dict(config["data"]), found, fast=fast)
+        return found
+    named = [config["suite"]] if "suite" in config else list(config.get("suites", {}).values())
+    if not named:
+        raise UserError(
+            "The config has neither `suite` (images) nor `data` (videos) to look at; made-up data needs no check."
+        )
+    for options in named:
+        check_suite(dict(options), found, fast=fast)
+    return found
 
 
 def watch(steps: Iterable, count: int) -> Iterable:
@@ -74,13 +79,12 @@ def most(lines: Sequence[str]) -> list[str]:
 # --- images ---
 
 
-def check_suite(options: Mapping[str, Any], *, fast: bool) -> Findings:
+def check_suite(options: Mapping[str, Any], found: Findings, *, fast: bool) -> None:
     """Look at an image suite."""
-    found = Findings()
     suite = build_suite(options, found)
     if suite is None:
         look_below(str(options.get("root", "")), found, fast=fast)
-        return found
+        return
     seen: Pictures = {}
     for task in suite.tasks:
         parts = {"train": task.train, "test": task.test}
@@ -93,7 +97,6 @@ def check_suite(options: Mapping[str, Any], *, fast: bool) -> Findings:
             found.text += [f"  {line}" for line in class_lines(task.class_names, counts)]
     told = found.problems if options.get("name") in OWN else found.remarks
     told += most(list(same_pictures(seen)))
-    return found
 
 
 def build_suite(options: Mapping[str, Any], found: Findings) -> Suite | None:
@@ -177,14 +180,13 @@ def same_pictures(seen: Pictures) -> Iterable[str]:
 # --- videos ---
 
 
-def check_videos(options: Mapping[str, Any], *, fast: bool) -> Findings:
+def check_videos(options: Mapping[str, Any], found: Findings, *, fast: bool) -> None:
     """Look at a video data set."""
-    found = Findings()
     try:
         data = videos.read(options)
     except UserError as error:
         found.problems.append(str(error))
-        return found
+        return
     found.text += count_lines(data)
     found.remarks += data.notes
     wrong = [f"{data.name} has {misfit} as published" for misfit in data.misfits()]
@@ -199,7 +201,6 @@ def check_videos(options: Mapping[str, Any], *, fast: bool) -> Findings:
             )
     if not fast:
         open_videos(data, {example.video for examples in gone.values() for example in examples}, found)
-    return found
 
 
 def count_lines(data: VideoSet) -> list[str]:

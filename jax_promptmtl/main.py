@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, command, pretrain, tune, video, video_benchmark, video_pretrain
+from jax_promptmtl import benchmark, command, finetune, pretrain, tune, video, video_benchmark, video_pretrain
 from jax_promptmtl.engine import processes, report
 from jax_promptmtl.errors import UserError, pick
 
 JOBS = {
     "benchmark": benchmark.run,
+    "finetune": finetune.run,
     "pretrain": pretrain.run,
     "tune": tune.run,
     "video": video.run,

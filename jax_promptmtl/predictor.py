@@ -214,10 +214,9 @@ def many(images: Picture | Iterable[Picture]) -> list[Picture]:
     >>> many("a.png"), len(many(np.zeros((4, 5, 3))))
     (['a.png'], 1)
     """
-    one = isinstance(images, str | os.PathLike | bytes | Image.Image) or (
-        isinstance(images, np.ndarray) and images.ndim == 3
-    )
-    return [images] if one else list(images)  # type: ignore[arg-type, list-item]
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+        return [images]
+    return [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
 
 
 def frozen_lists(value: Any) -> Any:

@@ -33,8 +33,11 @@ KEYS = {  # what every record has, and of which type
     "config": dict,
     "written": str,
 }
-CELL = {"images": {"suite": str, "shots": int}, "video": {"task": str}}  # and what by its kind, images if it names none
-MEASURED = {  # what a record that is done has besides
+CELL: dict[str, dict[str, type]] = {
+    "images": {"suite": str, "shots": int},
+    "video": {"task": str},
+}  # and what by its kind, images if it names none
+MEASURED: dict[str, dict[str, type]] = {  # what a record that is done has besides
     "images": {
         "tasks": list,
         "count": list,

@@ -1,7 +1,7 @@
 """What the rows of the video job share: clips, frozen models, kept middle states, and how a row is trained."""
 
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -46,7 +46,7 @@ class Row:
     """
 
     pipeline: Pipeline
-    sources: Mapping[str, list[ClipSource]]
+    sources: Mapping[str, Sequence[ClipSource]]
     tune: tuple[str, ...] = ()
     initial: PyTree = None
     start_layer: Mapping[str, str] | None = None
@@ -156,7 +156,7 @@ class Job:
         primary = self.view(self.task, middle=middle, drop_after=self.config.drop_after if middle is None else 0)
         views = {name: self.view(task) for name, task in aux.items()}
         made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in views.items()})
-        sources: dict[str, list[ClipSource]] = {}
+        sources: dict[str, Sequence[ClipSource]] = {}
         for part in self.parts:
             others: dict[str, ClipSource] = {name: self.states(part, task) for name, task in aux.items()}
             if stand_in:
@@ -212,7 +212,7 @@ def problem_of(job: Job, row: Row) -> Problem:
     return video_mtl.build(row.pipeline, example=example, tune=row.tune, about=about, **start)
 
 
-def train(job: Job, problem: Problem, sources: list[ClipSource], name: str, **options: Any) -> loop.Result:
+def train(job: Job, problem: Problem, sources: Sequence[ClipSource], name: str, **options: Any) -> loop.Result:
     """Train the problem of a row, if it has anything to train.
 
     Args:
@@ -243,6 +243,6 @@ def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
     return dict(config.train) | run | about | whole
 
 
-def stream(sources: list[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:
+def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:
     """Return the training batches from a step on."""
     return training_batches(sources, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)

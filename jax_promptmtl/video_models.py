@@ -75,7 +75,8 @@ def build(
       given: take features instead of clips, for the training of a model on them.
       drop_after: layers that see prompts; all above the middle if 0.
     """
-    config, params, some = sizes(task), weights[task], {"middle": middle, "drop_after": drop_after}
+    config, params = sizes(task), weights[task]
+    some: dict[str, Any] = {"middle": middle, "drop_after": drop_after}
     if task == "recognition":
         return videomae.handle(task, config, params, **some)
     if task == "spatial_action":
@@ -130,7 +131,7 @@ def layer_above(backbone: VideoBackbone) -> str | None:
     return None if backbone.name in ON_FEATURES else f"trunk/transformer/blocks_{backbone.middle}"
 
 
-def extract(trunk: PyTree, batch: Mapping[str, Array]) -> dict[str, Array]:
+def extract(trunk: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
     """Return the features of clips, which the models on features read: `features` float[B, L / tubelet, D]."""
     return {"features": featured.features(VIT, trunk, adapter(EXTRACTOR, whole=True, boxes=False)(batch))}
 

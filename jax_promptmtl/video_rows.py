@@ -4,7 +4,7 @@ A control has what the mapper has except one thing, so that a gain can be told a
 or any second look at the clip, would bring.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from jax_promptmtl import claim, records, tree, video_models, video_mtl, video_shared
 from jax_promptmtl.backbones.view import weights_sha256
 from jax_promptmtl.data import moving_icons, prompt_file
-from jax_promptmtl.data.clip_batches import Prefixed
+from jax_promptmtl.data.clip_batches import ClipSource, Prefixed
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods.middle import rank_of_size
 from jax_promptmtl.tasks import TASKS
@@ -111,7 +111,7 @@ def whole(job: Job) -> Row:
     given = job.task in video_models.ON_FEATURES
     view = job.view(job.task, given=given)
     pipeline = Pipeline(view, {}, TASKS[job.task], video_mtl.make_method({"name": "none"}, view.backbone, {}))
-    sources = {
+    sources: dict[str, Sequence[ClipSource]] = {
         part: [video_models.labels(job.clips(part)), job.features(part)] if given else [job.clips(part)]
         for part in job.parts
     }

@@ -121,6 +121,8 @@ def test_own_images_are_counted_by_task_and_class(folder):
         "  cat 2 + 2, dog 2 + 2, red fox 2 + 2  (train + test)",
     ]
     assert len(check_data.check(folder, fast=True).text) == 4
+    both = check_data.check({"suites": {"a": folder["suite"], "b": folder["suite"]}}, fast=True)
+    assert len(both.text) == 8 and not both.problems
 
 
 def test_own_images_that_are_unreadable_or_twice_are_problems(folder):

@@ -16,7 +16,7 @@ RANKS = {
     2: "clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
     3: "engine",
     4: "main __main__ pretrain tune predict export benchmark report check_data claim memory records tables features"
-    " video video_job video_rows video_pretrain video_benchmark video_tables video_report grid bench"
+    " video video_job video_rows video_pretrain finetune video_benchmark video_tables video_report grid bench"
     " command predictor compare card",
 }
 RANK = {unit: rank for rank, units in RANKS.items() for unit in units.split()}

@@ -3,7 +3,7 @@
 After ChinaYi/ASFormer `main.py` (and MS-TCN before it); every clip is averaged over its own frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +43,16 @@ def decode(outputs: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
     return {"label": outputs[-1].argmax(axis=-1)}
 
 
-def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
+def measure(
+    predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], background: Collection[int] = ()
+) -> dict[str, float]:
     """Return `accuracy`, `edit`, `f1@10`, `f1@25` and `f1@50` in percent; frames of negative labels are left out.
+
+    Classes of the `background` make no segments.
 
     >>> measure({"label": np.array([[1, 2, 2]])}, {"label": np.array([[1, 2, -1]])})["accuracy"]
     100.0
     """
     known = labels["label"] >= 0
     true = [row[keep] for row, keep in zip(labels["label"], known, strict=True)]
-    return segmental([row[keep] for row, keep in zip(predictions["label"], known, strict=True)], true)
+    return segmental([row[keep] for row, keep in zip(predictions["label"], known, strict=True)], true, background)

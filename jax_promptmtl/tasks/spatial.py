@@ -4,7 +4,7 @@ AVA's actors may do several things at a time, so every class has a sigmoid of it
 The moving icons do one thing at a time, and a class number stands for such a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -48,12 +48,15 @@ def decode(outputs: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
     return {"score": jax.nn.sigmoid(outputs) * valid[..., None], "box": batch["box"], "valid": valid}
 
 
-def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
+def measure(
+    predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], scored: Collection[int] | None = None
+) -> dict[str, float]:
     """Return AVA's frame `map` at IoU 0.5 in percent.
 
     Args:
       predictions: see `decode`.
       labels: `box` float[N, R, 4], `label` int[N, R] or bool[N, R, C], `valid` bool[N, R].
+      scored: the classes that count, all if not given.
 
     >>> boxes = {"box": np.array([[[0, 0, 1, 1.0]]]), "valid": np.array([[True]])}
     >>> measure({"score": np.array([[[0.1, 0.9]]]), **boxes}, {"label": np.array([[1]]), **boxes})
@@ -69,4 +72,4 @@ def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarr
         boxes = np.repeat(predictions["box"][clip][seen], classes, axis=0)
         score = predictions["score"][clip][seen].reshape(-1)
         found.append({"box": boxes, "label": np.tile(np.arange(classes), len(seen)), "score": score})
-    return {"map": 100 * float(np.nanmean(frame_ap(truth, found, num_classes=classes)))}
+    return {"map": 100 * float(np.nanmean(frame_ap(truth, found, num_classes=classes, scored=scored)))}

@@ -1,0 +1,93 @@
+"""Fine-tune a full-size video model on a real data set, in its official layout and by the upstream's recipe.
+
+    python -m jax_promptmtl.check_data --config=configs/video_full.py:ucf101 --config.data.root=UCF101
+    python -m jax_promptmtl.main --config=configs/video_full.py:ucf101 --config.data.root=UCF101 \
+        --config.weights=vit_b_k710_dl_from_giant.pth
+
+Presets: ssv2, ucf101, hmdb51, ava, ava_kinetics, thumos14, 50salads, breakfast, gtea; imagenet_vid and youtube_vis name
+data for check_data alone. With --dry_run the job prints parameters and memory. Of the recipes, layer-wise decay of the
+learning rate, RandAugment, erasing, mixup and several views in tests are not there: numbers below the upstreams' are
+to be expected. The best weights to start from are VideoMAEv2's, distilled for Kinetics-710.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+VIT_B = {"width": 768, "layers": 12, "heads": 12, "inner": 3072, "patch": 16, "tubelet": 2}
+CLIP = {"frames": 16, "stride": 0, "size": 224, "whole": False, "short": "repeat", "scale": (0.08, 1.0), "flip": True}
+ASFORMER = {"width": 64, "layers": 10, "decoders": 3, "window_mask": "released"}
+ACTIONFORMER = {"width": 512, "heads": 4, "window": 19, "stem": 2, "branch": 5, "reach": 4.0}
+MS_TCN = {"split": 1, "features": "features", "channels": 2048}
+SPLITS: dict[str, dict[str, Any]] = {  # options of the data sets beside `root` and `strict`
+    "ssv2": {"videos": "20bn-something-something-v2", "suffix": ".webm"},
+    "ucf101": {"split": 1, "videos": "UCF-101"},
+    "hmdb51": {"split": 1, "videos": "hmdb51_org"},
+    "ava": {"videos": "videos", "start": 0.0, "rate": 30.0},
+    "ava_kinetics": {"videos": "videos", "ava_root": "", "ava_start": 0.0},
+    "thumos14": {"features": "i3d_features", "channels": 2048, "drop": ()},
+    "50salads": MS_TCN,
+    "breakfast": MS_TCN,
+    "gtea": MS_TCN,
+    "imagenet_vid": {"joint": False, "sampled": True},
+    "youtube_vis": {"held_out": 0.1, "seed": 0, "frames": "train/JPEGImages"},
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    # learning rate, batch size, epochs, share of warm-up, weight decay
+    "ssv2": {"rate": 2e-3 * 64 / 256, "batch": 64, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
+    "ucf101": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},  # ours
+    "hmdb51": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},  # ours
+    "ava": {"rate": 5e-4 * 32 / 256, "batch": 32, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
+    "ava_kinetics": {"rate": 5e-4 * 32 / 256, "batch": 32, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
+    "thumos14": {"rate": 1e-4, "batch": 2, "epochs": 35, "warmup": 1 / 7, "decay": 0.05},
+    "50salads": {"rate": 5e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
+    "breakfast": {"rate": 1e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
+    "gtea": {"rate": 5e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
+}
+STRIDES = {"ucf101": 4, "hmdb51": 2, "ava": 4, "ava_kinetics": 4}
+
+
+def get_config(preset: str = "ucf101") -> ConfigDict:
+    """Return the config of a preset."""
+    recipe = RECIPES.get(preset, RECIPES["ssv2"])
+    config = ConfigDict()
+    config.job = "finetune"
+    config.seed = 0  # of initial parameters, data order and random views
+    config.parallel = "jit"  # or pmap
+    config.weights = ""  # file or folder of a VideoMAE to start from; empty draws all weights
+    config.tune = (".*",)  # patterns of the weights that are trained
+    config.evaluation_batch_size = recipe["batch"]
+
+    config.data = ConfigDict({"name": preset, "root": "", "strict": True} | SPLITS[preset])
+
+    config.sampling = ConfigDict(dict(CLIP))  # of frames; sets of features do not read it
+    config.sampling.stride = STRIDES.get(preset, 0)  # frames from one to the next; 0: evenly over the video
+    config.sampling.whole = preset.startswith("ava")  # boxes need the whole frame, squeezed
+    config.sampling.flip = preset != "ssv2"  # whose labels know left from right
+    config.views = 1 if preset in ("50salads", "breakfast", "gtea", "thumos14") else 8  # random views of a clip
+    config.every = 2 if preset == "50salads" else 1  # use every so many features; predictions stand for all frames
+    config.multiple = 576 if preset == "thumos14" else 128  # of which the padded length of features is one
+    config.feature = ConfigDict({"rate": 30.0, "stride": 4, "window": 16})  # of thumos14: frames per second, in frames
+    config.feature.most = 2304 if preset == "thumos14" else 0  # features of a training clip; 0: whole videos
+
+    config.model = ConfigDict(dict(VIT_B))
+    if preset == "thumos14":
+        config.model = ConfigDict(dict(ACTIONFORMER))
+    elif SPLITS[preset] is MS_TCN:
+        config.model = ConfigDict(dict(ASFORMER))
+
+    config.train = ConfigDict()
+    config.train.epochs = recipe["epochs"]  # passes over the videos
+    config.train.batch_size = recipe["batch"]
+    config.train.log_every = 50
+    config.train.checkpoint_every = 1000
+    config.train.optimizer = ConfigDict()
+    config.train.optimizer.name = "adamw"
+    config.train.optimizer.learning_rate = recipe["rate"]
+    config.train.optimizer.schedule = "cosine"
+    config.train.optimizer.warmup = recipe["warmup"]  # share of the steps
+    config.train.optimizer.weight_decay = recipe["decay"]
+    config.train.optimizer.momentum = 0.9
+    config.train.optimizer.b2 = 0.999
+    config.train.optimizer.clip = 1.0
+    return config

@@ -1,0 +1,207 @@
+"""The fine-tuning job: a video model of one data set, trained whole; frozen, it is what prompts are learnt for.
+
+The model follows from the data set's task: VideoMAE for recognition, with AVA's head for spatial detection;
+ActionFormer and ASFormer on files of features. A VideoMAE starts from published weights where `weights` names some.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_promptmtl import tree, video_models, video_mtl
+from jax_promptmtl.backbones import actionformer, asformer, convert_videomae, roi_head, videomae
+from jax_promptmtl.backbones.view import View
+from jax_promptmtl.data import videos
+from jax_promptmtl.data.clip_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.data.videos.clips import Sampling, Sources, sources
+from jax_promptmtl.data.videos.index import VideoSet
+from jax_promptmtl.engine import loop
+from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.methods.none import NoPrompts
+from jax_promptmtl.problem import Problem
+from jax_promptmtl.tasks import TASKS, segmentation, spatial
+from jax_promptmtl.tasks.task import VideoTask
+
+Array = jax.Array
+PyTree = Any
+Batch = Mapping[str, Array]
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
+    data = videos.build(config.data)
+    pick(data.task, MODELS, f"task with a model here (that of {data.name!r})")
+    parts = parts_of(data, config)
+    problem = problem_of(data, config, parts["train"])
+    settings = plan(config, len(data.parts["train"]))
+    counts = ", ".join(f"{len(source[0]):,} clips to {part}" for part, source in parts.items())
+    print(f"{data.name}: {tree.count(problem.params):,} trainable parameters, {counts}, {settings['steps']:,} steps")
+    stream = partial(batches, parts["train"], config)
+    if dry_run:
+        used = loop.memory(problem, next(stream(0)), settings)
+        print(f"memory of a step of {config.train.batch_size} clips: {used / 2**20:,.0f} MiB")
+        return
+    params = loop.train(problem, stream, settings, workdir, name=data.name).params
+    found = measure(data, config, parts["test"], params)
+    print(f"{data.name}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+    card = {"data": data.name, "classes": data.class_names, "test": found, "config": config.to_dict()}
+    weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
+    video_models.save(workdir / "models", data.name, weights, card)
+    (workdir / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def parts_of(data: VideoSet, config: Any) -> Sources:
+    """Return the sources of a data set's parts."""
+    seconds = config.feature.stride / config.feature.rate
+    options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
+    return sources(data, Sampling(**config.sampling), views=config.views, seed=config.seed, **options)
+
+
+def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: PyTree) -> dict[str, float]:
+    """Return what a model scores, in clips of the tests' length."""
+    problem = problem_of(data, config, tests)
+    clips = all_batches(tests, batch_size=config.evaluation_batch_size)
+    return video_mtl.evaluate(problem, params, task_of(data, config.every), clips)
+
+
+# --- models ---
+
+
+def trunk_config(classes: int, config: Any) -> videomae.VideoMaeConfig:
+    """Return the sizes of the vision transformer."""
+    sampling = config.sampling
+    return videomae.VideoMaeConfig(frames=sampling.frames, image_size=sampling.size, classes=classes, **config.model)
+
+
+def classifier(classes: int, config: Any, batch: Batch) -> View:
+    """Return a VideoMAE, whose head is new."""
+    sizes, params = vision(classes, config)
+    return View(videomae.handle("recognition", sizes, params), lambda batch: normalised(batch["frames"]))
+
+
+def vision(classes: int, config: Any) -> tuple[videomae.VideoMaeConfig, PyTree]:
+    """Return the sizes and the parameters of a VideoMAE: trunk and last norm of published weights, or all drawn."""
+    sizes = trunk_config(classes, config)
+    clip = jnp.zeros((1, sizes.frames, sizes.image_size, sizes.image_size, sizes.channels))
+    params = jax.jit(videomae.VideoClassifier(sizes).init)(jax.random.key(config.seed), clip)["params"]
+    if not config.weights:
+        return sizes, params
+    found, given, _ = convert_videomae.load(config.weights, heads=sizes.heads)
+    if replace(found, classes=classes, frames=sizes.frames, image_size=sizes.image_size) != sizes:
+        raise UserError(f"The weights {config.weights!r} have the sizes {found}; set config.model to them.")
+    pool = params["pool"] | {"fc_norm": given["pool"]["fc_norm"]} if "pool" in given else params["pool"]
+    return sizes, {"trunk": given["trunk"], "pool": pool}
+
+
+def box_classifier(classes: int, config: Any, batch: Batch) -> View:
+    """Return a VideoMAE with AVA's head on given boxes."""
+    sizes, params = vision(classes, config)
+    kernel = params["pool"]["head"]["kernel"]
+    head = {"kernel": kernel * 0.1, "bias": jnp.full(classes, -4.6)}  # most actions of most boxes are absent
+    weights = roi_head.from_classifier(params, head)
+
+    def adapt(batch: Batch) -> Any:
+        return {"video": normalised(batch["frames"]), "boxes": batch["box"]}
+
+    return View(roi_head.handle("spatial_action", sizes, weights), adapt)
+
+
+def detector(classes: int, config: Any, batch: Batch) -> View:
+    """Return an ActionFormer; a feature stands for the middle of its window of frames."""
+    length, channels = batch["features"].shape[1:]
+    sizes = actionformer.ActionFormerConfig(inputs=channels, classes=classes, **config.model)
+    params = drawn(actionformer.ActionFormer(sizes), batch, config.seed)
+    times = {
+        "step": config.feature.stride / config.feature.rate,
+        "start": config.feature.window / 2 / config.feature.rate,
+    }
+    return View(actionformer.handle("temporal_action", sizes, params, length, **times), features)
+
+
+def labeller(classes: int, config: Any, batch: Batch) -> View:
+    """Return an ASFormer."""
+    sizes = asformer.AsFormerConfig(inputs=batch["features"].shape[-1], classes=classes, **config.model)
+    return View(asformer.handle("segmentation", sizes, drawn(asformer.AsFormer(sizes), batch, config.seed)), features)
+
+
+def drawn(model: Any, batch: Batch, seed: int) -> PyTree:
+    """Draw the parameters of a model of features."""
+    return jax.jit(model.init)(jax.random.key(seed), *(jnp.asarray(batch[key][:1]) for key in ("features", "mask")))[
+        "params"
+    ]
+
+
+def features(batch: Batch) -> dict[str, Array]:
+    """Return what a model of features sees."""
+    return {"features": batch["features"], "mask": batch["mask"]}
+
+
+def normalised(frames: Array) -> Array:
+    """Return frames uint8[..., 3] as VideoMAE sees them."""
+    return (frames.astype(jnp.float32) / 255 - jnp.array(IMAGENET["mean"])) / jnp.array(IMAGENET["std"])
+
+
+MODELS: Mapping[str, Callable[[int, Any, Batch], View]] = {
+    "recognition": classifier,
+    "segmentation": labeller,
+    "spatial_action": box_classifier,
+    "temporal_action": detector,
+}
+
+
+# --- task and training ---
+
+
+def task_of(data: VideoSet, every: int) -> VideoTask:
+    """Return the task of a data set with the rules of its own evaluation."""
+    task = TASKS[data.task]
+    if data.task == "spatial_action":
+        return replace(task, measure=partial(spatial.measure, scored=data.scored))
+    if data.task == "segmentation":
+        measure = partial(measure_frames, every=every, background=data.background)
+        return replace(task, labels=("label", "full"), measure=measure)
+    return task
+
+
+def measure_frames(
+    predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], *, every: int, background: tuple[int, ...]
+) -> dict[str, float]:
+    """Return the measures of segmentation over all frames, each prediction standing for `every` of them.
+
+    >>> found, true = {"label": np.array([[1, 2]])}, {"full": np.array([[1, 1, 2, -1]])}
+    >>> measure_frames(found, true, every=2, background=())["accuracy"]
+    100.0
+    """
+    spread = {"label": np.repeat(predictions["label"], every, axis=1)}
+    return segmentation.measure(spread, {"label": labels["full"]}, background)
+
+
+def problem_of(data: VideoSet, config: Any, clips: Sequence[ClipSource]) -> Problem:
+    """Return the problem of training the weights that `tune` names, for clips as long as those given."""
+    batch = next(all_batches(clips, batch_size=1))
+    view = MODELS[data.task](len(data.class_names), config, batch)
+    method = NoPrompts(towers={video_mtl.PRIMARY: (view.backbone.depth, view.backbone.dim)})
+    pipeline = video_mtl.Pipeline(view, {}, task_of(data, config.every), method)
+    about = {"data": config.data.to_dict(), "weights": config.weights}
+    return video_mtl.build(pipeline, example=batch, tune=tuple(config.tune), about=about)
+
+
+def plan(config: Any, clips: int) -> dict[str, Any]:
+    """Return the loop's settings."""
+    steps = max(clips // config.train.batch_size, 1)
+    run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0}
+    about = {"data": config.data.to_dict(), "sampling": config.sampling.to_dict(), "model": config.model.to_dict()}
+    return dict(config.train) | run | about | {"steps_per_epoch": steps, "steps": steps * config.train.epochs}
+
+
+def batches(parts: Sequence[ClipSource], config: Any, start_step: int) -> Any:
+    """Return the training batches from a step on."""
+    return training_batches(parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)
