@@ -31,7 +31,7 @@ from jax_promptmtl.tasks.task import VideoTask
 
 Array = jax.Array
 PyTree = Any
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
