@@ -238,7 +238,7 @@ def results():
     """Return results of two cells; the medians of the paired ratios are not ratios of medians."""
     tried = [Cell("coop", 4), Cell("mmap", 16, tasks=4)]
     entries = [fake(tried[0], [1, 2, 4], [10, 10, 10], [3, 4, 5]), fake(tried[1], [0.5], [5], [2.5])]
-    machine = {"processor": "P", "cores": 2, "memory": 2**34, "load": 0.1, "versions": {"jax": "1"}}
+    machine = {"processor": "P", "cores": 2, "memory": 2**34, "versions": {"jax": "1"}}
     known = {cell.name: entry for cell, entry in zip(tried, entries, strict=True)}
     kernels = {"seconds": {"stock": 0.2, "onednn": 0.1}, "failed": {"compile": "why"}, "chosen": "onednn"}
     return {"model": "small", "machine": machine, "cells": known, "kernels": kernels, "products": {"jax": 4e9}}

@@ -57,12 +57,17 @@ class Bench:
         if known.get("model") != options.model:
             known = {"cells": {}}
         self.results = known | {"model": options.model, "machine": machine()}
-        if (load := self.results["machine"]["load"]) > BUSY:
-            self.say(f"warning: the load average is {load:.1f}; on a busy machine the times and ratios mean little")
 
     def say(self, text: str) -> None:
         """Report progress."""
         print(text, flush=True)
+
+    def watch(self, section: str) -> None:
+        """Keep how busy the machine is before a section, its own last seconds included."""
+        load = os.getloadavg()[0]
+        self.results.setdefault("loads", {})[section] = load
+        if load > BUSY and section == self.options.sections[0]:
+            self.say(f"warning: the load average is {load:.1f}; on a busy machine the times and ratios mean little")
 
     def save(self) -> None:
         """Keep what is known."""
@@ -213,7 +218,6 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": cores,
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "load": os.getloadavg()[0],
         "versions": {"python": platform.python_version()} | versions,
     }
 
@@ -268,6 +272,7 @@ def start(argv: Sequence[str]) -> None:
         for section in options.sections:
             begin = time.perf_counter()
             print(f"== {section}", flush=True)
+            bench.watch(section)
             getattr(bench, section)()
             bench.save()
             page.write(bench.results, pathlib.Path(options.out))

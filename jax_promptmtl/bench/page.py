@@ -281,7 +281,8 @@ def machine_text(results: dict[str, Any]) -> str:
     about = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     hardware = f"{about['processor']}, {about['cores']} cores, {about['memory'] / 2**30:.0f} GiB"
-    return f"Machine: {hardware}; load average {about['load']:.1f} at the start; {versions}."
+    loads = ", ".join(f"{load:.1f} before {section}" for section, load in results.get("loads", {}).items())
+    return f"Machine: {hardware}; {versions}. Load average {loads}."
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
