@@ -73,7 +73,8 @@ class AttentionModule(nn.Module):
     """Dilated convolution, attention within windows, residual.
 
     Prompts are no time steps: in the convolution only the centre tap acts on them; they are normalised by the
-    statistics of the frames; every window sees them as further keys and values; they see all frames and one another.
+    statistics of frames and prompts together; every window sees them as further keys and values; they see all frames
+    and one another.
     """
 
     config: AsFormerConfig

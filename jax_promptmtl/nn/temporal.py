@@ -60,7 +60,11 @@ class TimeConv(nn.Module):
 
 
 def instance_norm(x: Array, mask: Array, prompts: Array, epsilon: float = 1e-5) -> tuple[Array, Array]:
-    """Normalise every channel by its mean and variance over the steps that are not padding; prompts by the same two.
+    """Normalise every channel by its mean and variance over the steps that are not padding.
+
+    Prompts are normalised by the mean and variance over steps and prompts together, so that they stay bounded where a
+    channel is the same at all steps, as many are behind a ReLU: with the steps' variance such a channel multiplies
+    prompts by up to 1 / sqrt(epsilon), layer after layer.
 
     Args:
       x: float[B, L, D].
@@ -76,12 +80,22 @@ def instance_norm(x: Array, mask: Array, prompts: Array, epsilon: float = 1e-5) 
     >>> normal[0, :2, 0].round(3).tolist(), same[0, 0, 0].tolist()
     ([-1.0, 1.0], 0.0)
     """
+    mean, scale = moments(x, mask, epsilon)
+    if not prompts.shape[1]:
+        return (x - mean) * scale, prompts
+    both = jnp.concatenate([x, prompts], axis=1)
+    shown = jnp.concatenate([mask, jnp.ones(prompts.shape[:2], bool)], axis=1)
+    mean_p, scale_p = moments(both, shown, epsilon)
+    return (x - mean) * scale, (prompts - mean_p) * scale_p
+
+
+def moments(x: Array, mask: Array, epsilon: float) -> tuple[Array, Array]:
+    """Return mean and 1 / standard deviation of every channel over what the mask shows, float[B, 1, D] each."""
     weight = mask[..., None].astype(x.dtype)
     count = weight.sum(axis=1, keepdims=True)
     mean = jnp.where(weight > 0, x, 0).sum(axis=1, keepdims=True) / count
     variance = jnp.where(weight > 0, (x - mean) ** 2, 0).sum(axis=1, keepdims=True) / count
-    scale = jax.lax.rsqrt(variance + epsilon)
-    return (x - mean) * scale, (prompts - mean) * scale
+    return mean, jax.lax.rsqrt(variance + epsilon)
 
 
 def max_pool(x: Array, mask: Array, stride: int) -> Array:

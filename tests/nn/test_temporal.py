@@ -44,8 +44,15 @@ def test_instance_norm_equals_torch_on_what_is_valid():
         valid = x[row, :length]
         theirs = torch.nn.InstanceNorm1d(4)(torch.tensor(valid.T)[None])[0].T
         np.testing.assert_allclose(ours[row, :length], theirs, atol=1e-5)
-        expected = (prompts[row] - valid.mean(0)) / np.sqrt(valid.var(0) + 1e-5)
+        both = np.concatenate([valid, prompts[row]])
+        expected = (prompts[row] - both.mean(0)) / np.sqrt(both.var(0) + 1e-5)
         np.testing.assert_allclose(ours_p[row], expected, atol=1e-5)
+
+
+def test_prompts_stay_bounded_in_a_channel_without_variance():
+    x, prompts = np.ones((1, 9, 4), np.float32), np.full((1, 2, 4), 3, np.float32)
+    _, ours = temporal.instance_norm(jnp.asarray(x), jnp.ones((1, 9), bool), jnp.asarray(prompts))
+    np.testing.assert_allclose(ours, np.sqrt(9 / 2), rtol=1e-4)  # of 11 numbers, 2 of them 3 and the others 1
 
 
 def test_pooling_equals_torch_on_what_is_valid():
