@@ -19,7 +19,7 @@ from jax_promptmtl.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
 SCRIPT = """
-    import os, runpy, signal, sys
+    import os, runpy, signal, sys, time
     import jax, numpy as np
     jax.config.update("jax_num_cpu_devices", 1)
     from jax_promptmtl.engine import processes
@@ -36,6 +36,8 @@ SCRIPT = """
         for step, batch in enumerate(toy["toy_batches"](start), start):
             if sys.argv[3] == "stop" and me == 1 and step == 4:
                 os.kill(os.getpid(), signal.SIGUSR1)
+            if sys.argv[3] == "stop":
+                time.sleep(0.05)  # a step no faster than the processes can talk
             yield part(batch)
 
     seed = me if sys.argv[3] == "differ" else 0
