@@ -251,8 +251,8 @@ def test_one_module_with_prompts_by_the_definition():
     kernel, wide = m["conv"]["kernel"], np.pad(x, ((2, 2), (0, 0)))
     u = np.maximum(sum(wide[2 * tap : 2 * tap + 5] @ kernel[tap] for tap in range(3)) + m["conv"]["bias"], 0)
     u_p = np.maximum(prompts @ kernel[1] + m["conv"]["bias"], 0)
-    scale = np.sqrt(u.var(0) + 1e-5)
-    n, n_p = (u - u.mean(0)) / scale, (u_p - u.mean(0)) / scale
+    both = np.concatenate([u, u_p])
+    n, n_p = ((y - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) for y, z in ((u, u), (u_p, both)))
     k, v = affine("key", np.concatenate([n, n_p])), affine("value", np.concatenate([n, n_p]))
     out = []
     for t in range(5):
