@@ -1,8 +1,8 @@
 """The small models of the moving icons: how each is built, in which form it sees a clip, and where its weights are.
 
 recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
-the trained recognition model, one per four frames. Every model takes clips of 16 or 64 frames of any task, so each can
-be the auxiliary of each other.
+the trained recognition model, one per four frames; video_object is a detector of single frames that ask each other.
+Every model takes clips of 16 or 64 frames of any task, so each can be the auxiliary of each other.
 """
 
 import json
@@ -18,8 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jax_promptmtl import tree
-from jax_promptmtl.backbones import actionformer, asformer, featured, roi_head, videomae
+from jax_promptmtl.backbones import actionformer, asformer, featured, roi_head, transvod, videomae
+from jax_promptmtl.backbones.deformable_detr import DetectorConfig
 from jax_promptmtl.backbones.middle import VideoBackbone
+from jax_promptmtl.backbones.resnet import ResNetConfig
 from jax_promptmtl.backbones.view import View, weights_sha256
 from jax_promptmtl.data import moving_icons
 from jax_promptmtl.data.clip_batches import Clips
@@ -29,21 +31,27 @@ Array = jax.Array
 PyTree = Any
 
 VIT = videomae.VideoMaeConfig(frames=16, image_size=32, tubelet=4, patch=8, width=96, layers=6, heads=3, inner=384)
-FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64}
+RESNET = ResNetConfig(depths=(1, 1, 1), width=16, strides=(2, 2, 2), dilated=(2,), stem=3, pool=False)
+FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64, "video_object": 16}
 EXTRACTOR = "recognition"  # whose trunk makes the features
 ON_FEATURES = ("temporal_action", "segmentation")
-MODELS = tuple(FRAMES)
+TRAINABLE = tuple(FRAMES)
+MODELS = TRAINABLE[:4]  # those that come with the package
 EMBEDDED = pathlib.Path(__file__).with_name("assets") / "video"
 
 
 def sizes(task: str) -> Any:
     """Return the config of a task's model."""
-    classes = len(moving_icons.classes(pick(task, MODELS, "video model")))
+    classes = len(moving_icons.classes(pick(task, TRAINABLE, "video model")))
     if task == "temporal_action":
         small: dict[str, Any] = {"heads": 4, "window": 9, "embeddings": 1, "stem": 2, "branch": 2, "reach": 4.0}
         return actionformer.ActionFormerConfig(inputs=VIT.width, width=64, classes=classes, **small)
     if task == "segmentation":
         return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=5, decoders=1, classes=classes)
+    if task == "video_object":
+        small = {"width": 64, "heads": 4, "encoders": 4, "decoders": 3, "inner": 128, "queries": 10, "groups": 8}
+        detector = DetectorConfig(RESNET, classes=classes, **small)
+        return transvod.TransVodConfig(detector, selected=(5, 3), keys=0, temporal_points="fixed")
     return replace(VIT, classes=classes)
 
 
@@ -53,7 +61,8 @@ def width(task: str) -> int:
     >>> width("segmentation")
     64
     """
-    return sizes(task).width
+    config = sizes(task)
+    return config.detector.width if task == "video_object" else config.width
 
 
 def build(
@@ -81,6 +90,9 @@ def build(
         return videomae.handle(task, config, params, **some)
     if task == "spatial_action":
         return roi_head.handle(task, config, params, **some)
+    if task == "video_object":
+        side = VIT.image_size
+        return transvod.handle(task, config, params, VIT.frames, (side, side), **some)
     trunk = weights[EXTRACTOR]["trunk"]
     if task == "segmentation":
         model = asformer.handle(task, config, params, **some)
@@ -100,6 +112,7 @@ def initial(task: str, seed: int) -> PyTree:
         "spatial_action": (roi_head.RoiDetector, (clip, boxes)),
         "temporal_action": (actionformer.ActionFormer, (steps, mask)),
         "segmentation": (asformer.AsFormer, (steps, mask)),
+        "video_object": (transvod.TransVod, (clip, jnp.ones((1, VIT.image_size, VIT.image_size), bool))),
     }
     constructor, inputs = models[task]
     return jax.jit(constructor(config).init)(key, *inputs)["params"]
@@ -128,7 +141,8 @@ def view(
 
 def layer_above(backbone: VideoBackbone) -> str | None:
     """Return the path of the layer above the middle of a transformer, `None` for a model of another kind."""
-    return None if backbone.name in ON_FEATURES else f"trunk/transformer/blocks_{backbone.middle}"
+    transformers = ("recognition", "spatial_action")
+    return f"trunk/transformer/blocks_{backbone.middle}" if backbone.name in transformers else None
 
 
 def extract(trunk: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
@@ -142,6 +156,8 @@ def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Ar
     def adapt(batch: Mapping[str, Array]) -> Any:
         frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
         video = standardise(frames)
+        if task == "video_object":
+            return {"video": video, "mask": jnp.ones((len(video), *video.shape[2:4]), bool)}
         if task != "spatial_action":
             return video
         return {"video": video, "boxes": batch["box"] if boxes else jnp.zeros((len(video), 0, 4))}

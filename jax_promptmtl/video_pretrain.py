@@ -1,7 +1,7 @@
 """Train a small model of one video task on the moving icons; frozen, it is a primary or an auxiliary of others.
 
 spatial_action starts from the trunk of recognition; temporal_action and segmentation are trained on its features, which
-are computed once. So recognition comes first.
+are computed once. So recognition comes before them; video_object needs no other.
 """
 
 import pathlib
@@ -29,7 +29,8 @@ PyTree = Any
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and write `<config.models>/<task>.safetensors` and its card; with `dry_run`, say what would be trained."""
     task = config.task
-    others = video_models.load(config.models, (video_models.EXTRACTOR,)) if task != video_models.EXTRACTOR else {}
+    alone = task in (video_models.EXTRACTOR, "video_object")
+    others = {} if alone else video_models.load(config.models, (video_models.EXTRACTOR,))
     weights = {**others, task: start(task, others, config.seed)}
     print(f"{task}: {tree.count(weights[task]):,} parameters, {config.clips.train:,} clips")
     if dry_run:

@@ -1,6 +1,6 @@
 """The video tasks: targets, losses, decoding and measures, as pure functions; see `task.py`."""
 
-from jax_promptmtl.tasks import recognition, segmentation, spatial, temporal
+from jax_promptmtl.tasks import recognition, segmentation, spatial, temporal, video_object
 from jax_promptmtl.tasks.task import VideoTask
 
 TASKS: dict[str, VideoTask] = {
@@ -12,5 +12,13 @@ TASKS: dict[str, VideoTask] = {
             "temporal_action", ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"
         ),
         VideoTask("segmentation", ("label",), segmentation.loss, segmentation.decode, segmentation.measure, "f1@50"),
+        VideoTask(
+            "video_object",
+            ("box", "label", "valid"),
+            video_object.loss,
+            video_object.decode,
+            video_object.measure,
+            "ap50",
+        ),
     )
 }
