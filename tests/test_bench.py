@@ -82,6 +82,12 @@ def test_cached_image_features_give_the_same_losses(place):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+def test_a_few_images_at_a_time_give_the_same_losses(place):
+    folder = place(Cell("vpt", 4, classes=3))
+    losses = [Ours(folder, chunk=chunk).run()["loss"] for chunk in (0, 2)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 @pytest.mark.parametrize("cell", [*STEPS, Cell("mmap", 6, "evaluation", 4, 3)], ids=lambda cell: cell.name)
 def test_plain_operations_are_those_that_torch_counts(place, cell):
     counter = pytest.importorskip("torch.utils.flop_counter")
@@ -251,6 +257,15 @@ def test_the_page_has_times_paired_ratios_and_rates(results):
     assert "| CoOp, 4 images | 2.00 | 1.00 | 25 % | 1.5 s | 2 | 2 | 2 |" in text
     assert "| MmAP, 4 tasks, 16 images | 2.00 | 4.00 | 100 % | 1.5 s | 2 | 2 | 2 |" in text
     assert "`onednn`" in text and "| compile | failed |" in text
+
+
+def test_the_page_has_rows_for_cached_features_and_for_a_few_images_at_a_time(results):
+    results["cells"]["coop-step-b4-c65-t1"]["sides"]["cached"] = result([0.5, 0.5, 0.5])
+    results["cells"]["mmap-step-b16-c65-t4"]["sides"]["chunked"] = result([0.25])
+    text = page.page(results)
+    assert "| CoOp, 4 images, cached features | 0.500 s (1.00) | 10.0 s (20.0) | 4.00 s (8.00) | 20.0x |" in text
+    assert "| MmAP, 4 tasks, 16 images, 4 at a time | 0.250 s (0.500) | 5.00 s (10.0) | 2.50 s (5.00) | 20.0x |" in text
+    assert "| MmAP, 4 tasks, 16 images, 4 at a time | 2.00 | 8.00 | 200 % | 1.5 s |" in text
 
 
 def test_the_page_says_where_a_side_failed(results):

@@ -25,9 +25,10 @@ class Ours:
     Args:
       folder: has cell.json and arrays.npz; gets params.npz, the first prompts, for the others to start from.
       cached: encode the images once, before all steps.
+      chunk: images to take through a step at a time; 0 is all.
     """
 
-    def __init__(self, folder: pathlib.Path, cached: bool = False):
+    def __init__(self, folder: pathlib.Path, cached: bool = False, chunk: int = 0):
         import jax
         from safetensors.numpy import load_file
 
@@ -39,7 +40,7 @@ class Ours:
         about = json.loads((folder / "cell.json").read_text())
         self.cell = cells.Cell(**about["cell"])
         params = convert.to_tree(load_file(folder.parent / "weights.safetensors"))
-        self.problem = cells.problem(self.cell, about["model"], params)
+        self.problem = cells.problem(self.cell, about["model"], params, chunk)
         leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten(self.problem.params["method"]).items()}
         np.savez(folder / "params.npz", **leaves)  # type: ignore[arg-type]
         arrays = np.load(folder / "arrays.npz")
@@ -125,12 +126,12 @@ def make(side: str, folder: pathlib.Path) -> Any:
     """Build one side of the cell in a folder.
 
     Args:
-      side: ours or cached; peer, fast:MODE or cut:MODE of `peers`; block:MODE; or product:LIBRARY:N.
+      side: ours, cached or chunked:SIZE; peer, fast:MODE or cut:MODE of `peers`; block:MODE; or product:LIBRARY:N.
       folder: see `cells.write`.
     """
     kind, *rest = side.split(":")
-    if kind in ("ours", "cached"):
-        return Ours(folder, cached=kind == "cached")
+    if kind in ("ours", "cached", "chunked"):
+        return Ours(folder, cached=kind == "cached", chunk=int(rest[0]) if rest else 0)
     if kind == "product" and rest[0] == "jax":
         return Product(int(rest[1]))
     from jax_promptmtl.bench import peers
@@ -144,7 +145,7 @@ def make(side: str, folder: pathlib.Path) -> Any:
 
 def preload(side: str) -> None:
     """Import what the side needs, which takes seconds."""
-    if side.startswith(("ours", "cached", "product:jax")):
+    if side.startswith(("ours", "cached", "chunked", "product:jax")):
         from jax_promptmtl.bench import cells  # noqa: F401
     else:
         from jax_promptmtl.bench import peers  # noqa: F401
