@@ -150,10 +150,12 @@ class Job:
         Args:
           method: options, see `video_mtl.make_method`.
           aux: name of an auxiliary -> its task.
-          middle: layers in the primary's lower half; half of them when `None`.
+          middle: layers in the primary's lower half; those of the config when `None`.
           stand_in: the auxiliaries see other clips of the same data.
         """
-        primary = self.view(self.task, middle=middle, drop_after=self.config.drop_after if middle is None else 0)
+        drop_after = self.config.drop_after if middle is None else 0
+        middle = self.config.cut or None if middle is None else middle
+        primary = self.view(self.task, middle=middle, drop_after=drop_after)
         views = {name: self.view(task) for name, task in aux.items()}
         made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in views.items()})
         sources: dict[str, Sequence[ClipSource]] = {}

@@ -1,10 +1,13 @@
 """The video jobs end to end on a few clips: train a small model, then prompt it; what is written and printed."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +15,7 @@ from jax_promptmtl import video, video_job, video_models, video_pretrain, video_
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.clip_batches import all_batches
 from jax_promptmtl.errors import UserError
-from tests.tiny import save_models
+from tests.tiny import FAST, save_models
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -48,6 +51,29 @@ def test_a_table_has_a_line_per_row_and_a_column_per_measure():
 def test_bad_configs_are_one_sentence(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         video.run(config_of("dlm", "recognition", **changes), tmp_path, dry_run=False)
+
+
+def test_prompts_of_a_temporal_primary_reach_the_level_of_most_answers(tmp_path):
+    clips = {"frames": np.random.default_rng(0).integers(0, 256, (1, 64, 32, 32, 3)).astype(np.uint8)}
+
+    def change(**options):
+        job = video_job.open_job(config_of("dlm", "temporal_action", **options), tmp_path, tmp_path)
+        view = video_rows.frozen(dataclasses.replace(job, parts=())).pipeline.primary
+        model = view.backbone
+
+        @partial(jax.jit, compiler_options=FAST)
+        def logits(clips):
+            state = model.lower(model.params, view.adapt(clips))
+            return [model.upper(model.params, state, made).logits for made in (None, jnp.ones((1, 4, model.dim)))]
+
+        plain, prompted = logits(clips)
+        return np.abs(prompted - plain)[0].max(axis=-1)
+
+    finest, half = change()[:16], change(cut=0)
+    assert (finest > 0).all()
+    assert (half[:16] == 0).all() and (half[16:] > 0).all()  # the cut of other tasks would come too late
+    with pytest.raises(UserError, match="middle 99"):
+        change(cut=99)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from jax_promptmtl.backbones.clip import ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
 from jax_promptmtl.backbones.view import weights_sha256
 
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 CLASSES = ("cat", "dog", "red_fox")
 TASKS = ("ink", "oil", "pen", "wax")
 
