@@ -31,7 +31,8 @@ class Page(HTMLParser):
         self.tags.add(tag)
         assert len(dict(attrs)) == len(attrs)
         for name, value in attrs:
-            assert not name.startswith("on") and name not in ("srcset", "action", "style")
+            assert not name.startswith("on") and name not in ("srcset", "action")
+            assert name != "style" or value.startswith("text-align:")
             if name == "src":
                 self.images.append((dict(attrs).get("alt"), decode(value)))
             elif name == "href":
