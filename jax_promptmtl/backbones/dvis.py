@@ -3,6 +3,7 @@
 After zhang-tao-whu/DVIS: a ResNet and Mask2Former's two decoders see every frame by itself (MinVIS, the first stage);
 the referring tracker (online) and the temporal refiner (offline) make instances of its queries. The halves are cut
 inside the encoder of the pixel decoder, the only place with dense tokens; the prompts of a clip go to all its frames.
+Where they are inserted, and how, is our choice, as DLM-VMTL does not say it for such models.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from jax_promptmtl.nn.deformable import Shapes
 
 Array = jax.Array
 STAGES = ("minvis", "online", "offline")
+INSERTIONS = ("joint_softmax", "decoder_queries")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Dvis(nn.Module):
         *,
         middle: int,
         leave: int | None = None,
+        insertion: str = "joint_softmax",
     ) -> Instances:
         """Run the rest of the encoder with prompts, then all else without them.
 
@@ -127,15 +130,17 @@ class Dvis(nn.Module):
           prompts: float[B, P, D] or float[1, P, D].
           middle: encoder layer before which prompts enter.
           leave: encoder layer before which they leave; after the last one when `None`.
+          insertion: joint_softmax as said; decoder_queries makes them queries of the mask decoder's upper half instead.
         """
         clips = tokens.shape[:2]
         if prompts is not None:
             prompts = jnp.broadcast_to(prompts, (clips[0], *prompts.shape[1:]))
             prompts = repeat(prompts, "b p d -> (b l) p d", l=clips[1])
         tokens, fine = (x.reshape(-1, *x.shape[2:]) for x in (tokens, fine))
-        tokens = self.pixels.encode(tokens, shapes, prompts, start=middle, leave=leave)
+        below, above = (prompts, None) if insertion == "joint_softmax" else (None, prompts)
+        tokens = self.pixels.encode(tokens, shapes, below, start=middle, leave=leave)
         maps, features = self.pixels.finish(tokens, shapes, fine)
-        logits, masks, queries = self.decoder(maps, features)
+        logits, masks, queries = self.decoder(maps, features, above)
         logits, masks = (x.reshape(len(x), *clips, *x.shape[2:]) for x in (logits, masks))
         queries, features = (x.reshape(*clips, *x.shape[1:]) for x in (queries, features))
         return self.instances(logits, masks, queries, features, valid)
@@ -166,6 +171,7 @@ def handle(
     params: Mapping[str, Any],
     size: tuple[int, int],
     middle: int | None = None,
+    insertion: str = "joint_softmax",
     *,
     drop_after: int = 0,
 ) -> VideoBackbone:
@@ -177,9 +183,12 @@ def handle(
     Args:
       name, config, params, middle, drop_after: see `halves`.
       size: height and width of the frames.
+      insertion: joint_softmax or decoder_queries, see `Dvis.upper`; the latter has no `drop_after`.
     """
+    if pick(insertion, INSERTIONS, "insertion") == "decoder_queries" and drop_after:
+        raise UserError(f"drop_after is {drop_after}, but prompts of 'decoder_queries' stay; give 0.")
     model, shapes = Dvis(config), config.shapes(*size)
-    lower, upper = partial(lower_half, model, size), partial(upper_half, model, shapes)
+    lower, upper = partial(lower_half, model, size), partial(upper_half, model, shapes, insertion)
     depth, width = config.pixels.layers, config.pixels.width
     return halves(name, width, depth, params, lower, upper, middle=middle, drop_after=drop_after)
 
@@ -203,6 +212,7 @@ def lower_half(
 def upper_half(
     model: Dvis,
     shapes: Shapes,
+    insertion: str,
     middle: int,
     leave: int,
     params: Mapping[str, Any],
@@ -212,6 +222,6 @@ def upper_half(
     """Return `Instances` of a middle state and prompts float[B or 1, P, D]."""
     fine, valid = state.carry["fine"], state.carry["valid"]
     tokens = rearrange(state.tokens, "b (l n) d -> b l n d", l=valid.shape[1])
-    options = {"middle": middle, "leave": leave}
+    options: dict[str, Any] = {"middle": middle, "leave": leave, "insertion": insertion}
     found: Any = model.apply({"params": params}, tokens, fine, valid, shapes, prompts, **options, method="upper")
     return found

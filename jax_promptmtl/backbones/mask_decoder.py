@@ -93,8 +93,10 @@ class MaskDecoderLayer(nn.Module):
         self.cross, self.own = Attend(c.width, c.heads), Attend(c.width, c.heads)
         self.feed = FeedForward(c.inner)
 
-    def __call__(self, x: Array, place: Array, memory: Array, memory_place: Array, seen: Array) -> Array:
-        """Return the queries float[F, Q, D].
+    def __call__(
+        self, x: Array, place: Array, memory: Array, memory_place: Array, seen: Array, prompts: Array
+    ) -> tuple[Array, Array]:
+        """Return the queries float[F, Q, D] and the prompts float[F, P, D], which only take part among the queries.
 
         Args:
           x: float[F, Q, D].
@@ -102,10 +104,12 @@ class MaskDecoderLayer(nn.Module):
           memory: float[F, N, D], the tokens of a map.
           memory_place: float[N, D], their positions.
           seen: bool[F, Q, N].
+          prompts: float[F, P, D].
         """
         x = self.cross(x, x + place, memory + memory_place, memory, seen)
-        x = self.own(x, x + place, x + place, x)
-        return self.feed(x)
+        both, key = (jnp.concatenate([part, prompts], axis=1) for part in (x, x + place))
+        both = self.feed(self.own(both, key, key, both))
+        return both[:, : x.shape[1]], both[:, x.shape[1] :]
 
 
 class MaskDecoder(nn.Module):
@@ -128,21 +132,23 @@ class MaskDecoder(nn.Module):
         self.blocks = [MaskDecoderLayer(c) for _ in range(c.layers)]
         self.say = MaskHeads(c.width, c.mask_width, c.classes)
 
-    def __call__(self, maps: Sequence[Array], features: Array) -> Segments:
+    def __call__(self, maps: Sequence[Array], features: Array, prompts: Array | None = None) -> Segments:
         """Decode frames.
 
         Args:
           maps: of every level float[F, h_i, w_i, D], coarse to fine.
           features: float[F, h, w, M], of which masks are made.
+          prompts: float[F, P, D], which join the queries above half of the layers and say nothing.
         """
         sizes = [level.shape[1:3] for level in maps]
         memory = [rearrange(level, "f h w d -> f (h w) d") + self.level[i] for i, level in enumerate(maps)]
         places = [positions(*size, self.config.width) for size in sizes]
         x = jnp.broadcast_to(self.query, (len(features), *self.query.shape))
-        said = [self.say(x, features)]
+        given, said = x[:, :0], [self.say(x, features)]
         for k, block in enumerate(self.blocks):
             i = k % len(maps)
-            x = block(x, self.place, memory[i], places[i], shown(said[-1][1], *sizes[i]))
+            given = prompts if prompts is not None and k == self.config.layers // 2 else given
+            x, given = block(x, self.place, memory[i], places[i], shown(said[-1][1], *sizes[i]), given)
             said.append(self.say(x, features))
         logits, masks = (jnp.stack(part) for part in zip(*said, strict=True))
         return Segments(logits, masks, self.say.norm(x))

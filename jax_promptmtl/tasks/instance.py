@@ -48,7 +48,7 @@ def loss(
 
     Args:
       outputs: see `Instances`.
-      batch: `mask` bool[B, S, L, H, W], `label` int[B, S], `valid` bool[B, S]; with points `draw` int[B], a number that
+      batch: `mask` bool[B, L, S, H, W], `label` int[B, S], `valid` bool[B, S]; with points `draw` int[B], a number that
         should change from step to step.
       stage: minvis, online or offline, whose layers these are.
       guided: let the part below choose who answers for what, as upstream does in the first half of a training.
@@ -79,7 +79,7 @@ def clip_loss(
     points: int,
 ) -> Array:
     """Return the loss of one clip; see `loss`, of whose arguments these are the rows."""
-    truth = jnp.moveaxis(truth, 0, 1).astype(jnp.float32)  # [L, S, H, W]
+    truth = truth.astype(jnp.float32)
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
     asked = present if stage == "minvis" else present.any(axis=0) & shown[:, None]
     key = jax.random.key(draw)
@@ -164,17 +164,16 @@ def decode(
       guided: let the part below raise scores, as upstream's offline model lets its online one.
 
     Returns:
-      `score` float[B, T], `label` int[B, T], and `mask` bool[B, T, L, H, W], false in padding.
+      `score` float[B, T], `label` int[B, T], and `mask` bool[B, L, T, H, W], false in padding.
     """
     chance = scores(outputs.logits[-1], outputs.valid)
     if guided:
         chance = jnp.maximum(chance, scores(outputs.guide_logits, outputs.valid))
     classes = chance.shape[-1]
     score, place = jax.lax.top_k(chance.reshape(len(chance), -1), min(MOST, chance[0].size))
-    masks = jnp.moveaxis(outputs.masks[-1], 2, 1)
-    best = jnp.take_along_axis(masks, (place // classes)[..., None, None, None], axis=1)
+    best = jnp.take_along_axis(outputs.masks[-1], (place // classes)[:, None, :, None, None], axis=2)
     large = plane.resize(best, best.shape[-2] * stride, best.shape[-1] * stride) > 0
-    return {"score": score, "label": place % classes, "mask": large & outputs.valid[:, None, :, None, None]}
+    return {"score": score, "label": place % classes, "mask": large & outputs.valid[:, :, None, None, None]}
 
 
 def scores(logits: Array, valid: Array) -> Array:
@@ -188,18 +187,18 @@ def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarr
 
     Args:
       predictions: see `decode`.
-      labels: `mask` bool[N, S, L, H, W], `label` int[N, S], `valid` bool[N, S].
+      labels: `mask` bool[N, L, S, H, W], `label` int[N, S], `valid` bool[N, S].
 
-    >>> one = {"mask": np.ones((1, 1, 2, 4, 4), bool), "label": np.array([[3]])}
+    >>> one = {"mask": np.ones((1, 2, 1, 4, 4), bool), "label": np.array([[3]])}
     >>> measure(one | {"score": np.array([[0.5]])}, one | {"valid": np.array([[True]])})["map"]
     100.0
     """
     truth, found = [], []
     for mask, label, valid in zip(labels["mask"], labels["label"], labels["valid"], strict=True):
-        here = np.asarray(valid, bool) & np.asarray(mask, bool).any(axis=(1, 2, 3))
-        truth.append({"mask": mask[here], "label": label[here]})
+        here = np.asarray(valid, bool) & np.asarray(mask, bool).any(axis=(0, 2, 3))
+        truth.append({"mask": mask[:, here].swapaxes(0, 1), "label": label[here]})
     for mask, label, score in zip(predictions["mask"], predictions["label"], predictions["score"], strict=True):
-        found.append({"mask": mask, "label": label, "score": score})
+        found.append({"mask": mask.swapaxes(0, 1), "label": label, "score": score})
     classes = 1 + max((int(video["label"].max()) for video in truth if len(video["label"])), default=0)
     result = tracklet_ap(truth, found, num_classes=classes)  # of a class without truth there is no score
     return {"map" if name == "ap" else name: 100 * value for name, value in result.items()}

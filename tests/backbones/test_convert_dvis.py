@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_refused():
     missing = {
         name: leaf for name, leaf in online.items() if "blocks.0" not in name and "tracker.decoder_norm" not in name
     }
-    with pytest.raises(UserError, match="-tracker.decoder_norm.bias"):
+    with pytest.raises(UserError, match=r"-tracker\.decoder_norm\.bias"):
         convert_dvis.to_tree(missing)
     with pytest.raises(UserError, match=r"\+tracker.extra"):
         convert_dvis.to_tree(online | {"model.tracker.extra": np.ones(1, np.float32)})

@@ -106,7 +106,7 @@ def test_gradients_reach_prompts_and_leave_frozen_weights_alone():
     _, params, handle = model()
     before = {path: hashlib.sha256(leaf.tobytes()).digest() for path, leaf in tree.flatten(params).items()}
     state, given = jax.jit(handle.lower)(params, clips()), jnp.asarray(prompts())
-    mask = np.random.default_rng(2).random((2, 2, FRAMES, *SIZE)) > 0.5
+    mask = np.random.default_rng(2).random((2, FRAMES, 2, *SIZE)) > 0.5
     labels = {"mask": mask, "label": np.array([[0, 1], [2, 0]]), "valid": np.ones((2, 2), bool)}
 
     def total(tokens):
@@ -120,6 +120,21 @@ def test_gradients_reach_prompts_and_leave_frozen_weights_alone():
         given = given - 0.02 * grad
     assert np.isfinite(grad).all() and (np.abs(grad).max(axis=-1) > 0).all() and last < first
     assert before == {path: hashlib.sha256(leaf.tobytes()).digest() for path, leaf in tree.flatten(params).items()}
+
+
+def test_prompts_as_queries_of_the_mask_decoder_change_its_upper_half_alone():
+    _, params, handle = model("minvis", insertion="decoder_queries")
+    state, upper = jax.jit(handle.lower)(params, clips()), jax.jit(handle.upper)
+    plain, given = upper(params, state, None), upper(params, state, prompts())
+    close(upper(params, state, prompts()[:, :0]), plain)
+    close(upper(params, state, prompts()[:, ::-1]), given)
+    close(given._replace(logits=given.logits[:2], masks=given.masks[:2]), given)
+    np.testing.assert_allclose(
+        np.sort(given.masks[:2], axis=3)[:, 0], np.sort(plain.masks[:2], axis=3)[:, 0], atol=1e-5
+    )
+    assert np.abs(np.sort(given.masks[2], axis=2) - np.sort(plain.masks[2], axis=2)).max() > 1e-3
+    with pytest.raises(UserError, match="drop_after is 1"):
+        model("minvis", insertion="decoder_queries", drop_after=1)
 
 
 @pytest.mark.parametrize("stage", ["minvis", "online"])

@@ -19,8 +19,8 @@ VALID = np.array([[True, True], [True, False]])
 def batch(seed=0):
     """Return masks of which the first clip's second instance appears in its second frame, and labels."""
     rng = np.random.default_rng(seed)
-    mask = rng.random((B, S, L, 8, 8)) > 0.5
-    mask[0, 1, 0] = False
+    mask = rng.random((B, L, S, 8, 8)) > 0.5
+    mask[0, 0, 1] = False
     return {"mask": mask, "label": rng.integers(0, C, (B, S)), "valid": VALID, "draw": np.array([3, 4])}
 
 
@@ -85,7 +85,7 @@ def choose(rows, label, present, stage):
 def expected(b, said, data, stage, guided):
     """Return the loss of a clip."""
     frames, label = np.flatnonzero(SHOWN[b]), data["label"][b]
-    truth = np.moveaxis(data["mask"][b], 0, 1)[frames].astype(np.float32)
+    truth = data["mask"][b, frames].astype(np.float32)
     present = truth.any((2, 3)) & data["valid"][b]
     small = np.asarray(plane.resize(jnp.asarray(truth), 4, 4))
 
@@ -127,7 +127,7 @@ def test_padding_and_other_clips_have_no_influence_and_gradients_are_finite():
     for x in (logits, masks):
         x[:, 1, 2] = 50.0
         x[:, 0] = 7.0
-    junk["mask"][1, 1], junk["mask"][1, 0, 2], junk["mask"][0] = True, True, True
+    junk["mask"][1, :, 1], junk["mask"][1, 2], junk["mask"][0] = True, True, True
     grad = jax.jit(jax.grad(second))
     grads, same = grad((said.logits, said.masks), data), grad((logits, masks), junk)
     for one, other in zip(grads, same, strict=True):
@@ -159,8 +159,7 @@ def test_decoding_takes_the_best_of_queries_and_classes():
         np.testing.assert_allclose(found["score"][b], chance.ravel()[order], rtol=1e-5)
         np.testing.assert_array_equal(found["label"][b], order % C)
         whole = plane.resize(jnp.asarray(said.masks[-1][b][:, order // C]), 16, 16) > 0
-        wanted = np.moveaxis(np.asarray(whole), 0, 1) & frames[:, None, None]
-        np.testing.assert_array_equal(found["mask"][b], wanted)
+        np.testing.assert_array_equal(found["mask"][b], whole & frames[:, None, None, None])
     raised = jax.jit(lambda o: instance.decode(o, {}, guided=True))(said)["score"]
     assert (raised >= found["score"] - 1e-6).all() and (raised > found["score"] + 1e-3).any()
 
