@@ -128,11 +128,9 @@ def test_prompts_as_queries_of_the_mask_decoder_change_its_upper_half_alone():
     plain, given = upper(params, state, None), upper(params, state, prompts())
     close(upper(params, state, prompts()[:, :0]), plain)
     close(upper(params, state, prompts()[:, ::-1]), given)
-    close(given._replace(logits=given.logits[:2], masks=given.masks[:2]), given)
-    np.testing.assert_allclose(
-        np.sort(given.masks[:2], axis=3)[:, 0], np.sort(plain.masks[:2], axis=3)[:, 0], atol=1e-5
-    )
-    assert np.abs(np.sort(given.masks[2], axis=2) - np.sort(plain.masks[2], axis=2)).max() > 1e-3
+    one, other = (np.sort(out.masks, axis=3) for out in (given, plain))  # the order of the queries is the last layer's
+    np.testing.assert_allclose(one[:2], other[:2], atol=1e-5)
+    assert np.abs(one[2] - other[2]).max() > 1e-3
     with pytest.raises(UserError, match="drop_after is 1"):
         model("minvis", insertion="decoder_queries", drop_after=1)
 
