@@ -52,6 +52,11 @@ class DvisConfig:
     def __post_init__(self):
         pick(self.stage, STAGES, "stage of DVIS")
 
+    @property
+    def width(self) -> int:
+        """Return the width of the middle tokens."""
+        return self.pixels.width
+
     def shapes(self, height: int, width: int) -> Shapes:
         """Return the shapes of the maps that the encoder sees of a frame, coarse to fine.
 
@@ -189,8 +194,7 @@ def handle(
         raise UserError(f"drop_after is {drop_after}, but prompts of 'decoder_queries' stay; give 0.")
     model, shapes = Dvis(config), config.shapes(*size)
     lower, upper = partial(lower_half, model, size), partial(upper_half, model, shapes, insertion)
-    depth, width = config.pixels.layers, config.pixels.width
-    return halves(name, width, depth, params, lower, upper, middle=middle, drop_after=drop_after)
+    return halves(name, config.width, config.pixels.layers, params, lower, upper, middle=middle, drop_after=drop_after)
 
 
 def lower_half(

@@ -65,6 +65,15 @@ def loss(
     return jax.vmap(one)(*rows), {}
 
 
+def joint_loss(outputs: Instances, batch: Mapping[str, Array], *, points: int = 0) -> tuple[Array, dict[str, Array]]:
+    """Return the loss of the tracker plus that of the segmenter's last layer, to train both at once; see `loss`."""
+    below = outputs._replace(logits=outputs.guide_logits[None], masks=outputs.guide_masks[None])
+    parts = [
+        loss(said, batch, stage=stage, points=points)[0] for said, stage in ((outputs, "online"), (below, "minvis"))
+    ]
+    return parts[0] + parts[1], {}
+
+
 def clip_loss(
     said: tuple[Array, Array],
     guide: tuple[Array, Array],

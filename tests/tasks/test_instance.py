@@ -116,6 +116,18 @@ def test_losses_by_the_definition(stage, guided):
     np.testing.assert_allclose(found, [expected(b, said, data, stage, guided) for b in range(B)], rtol=1e-5)
 
 
+def test_the_joint_loss_adds_that_of_the_segmenter():
+    said, data = outputs(), batch()
+    below = said._replace(logits=said.guide_logits[None], masks=said.guide_masks[None])
+
+    @jax.jit
+    def parts(data):
+        online, below_it = instance.loss(said, data, stage="online"), instance.loss(below, data, stage="minvis")
+        return instance.joint_loss(said, data)[0], online[0] + below_it[0]
+
+    np.testing.assert_allclose(*parts(data), rtol=1e-5)
+
+
 def test_padding_and_other_clips_have_no_influence_and_gradients_are_finite():
     said, data = outputs(), batch()
 
