@@ -96,11 +96,14 @@ class DeformableAttention(nn.Module):
       heads: H.
       levels: maps K.
       points: that a head looks at in each map.
+      stray: with the heads of all queries numbered in order, number i looks where number i // stray should; 1 is right,
+        and `backbones/transvod.py` says who needs another.
     """
 
     heads: int
     levels: int = 1
     points: int = 4
+    stray: int = 1
 
     @nn.compact
     def __call__(
@@ -150,7 +153,13 @@ class DeformableAttention(nn.Module):
             unit = 1 / np.array([[width, height] for height, width in shapes], np.float32)[:, None]
         else:
             unit = rearrange(reference[..., 2:], "b q k t -> b 1 q k 1 t") / (2 * self.points)
-        return rearrange(reference[..., :2], "b q k t -> b 1 q k 1 t") + offsets * unit
+        places = rearrange(reference[..., :2], "b q k t -> b 1 q k 1 t") + offsets * unit
+        if self.stray == 1:
+            return places
+        numbered = rearrange(places, "b h q ... -> b (q h) ...")
+        return rearrange(
+            numbered[:, np.arange(numbered.shape[1]) // self.stray], "b (q h) ... -> b h q ...", h=self.heads
+        )
 
 
 class DeformableBlock(nn.Module):
@@ -186,8 +195,8 @@ class DeformableEncoder(nn.Module):
       inner: width inside the MLPs.
 
     >>> encoder, cells = DeformableEncoder(layers=2, heads=2, levels=1, inner=8), jnp.zeros((3, 6, 4))
-    >>> mask = jnp.ones((3, 6), bool)
-    >>> encoder.init_with_output(jax.random.key(0), cells, cells, mask, [(2, 3)])[0].shape
+    >>> run = lambda key: encoder.init_with_output(key, cells, cells, jnp.ones((3, 6), bool), [(2, 3)])[0]
+    >>> jax.eval_shape(run, jax.random.key(0)).shape
     (3, 6, 4)
     """
 
