@@ -15,6 +15,7 @@ from tests.weights import draw
 SIZES = {"width": 8, "heads": 2, "inner": 12, "layers": 2, "mask_width": 4, "classes": 3}
 B, L, Q = 2, 4, 5
 CONFIGS = {matching: TrackerConfig(**SIZES, matching=matching) for matching in tracker.MATCHINGS}
+TRACK = {matching: jax.jit(ReferringTracker(config).apply) for matching, config in CONFIGS.items()}
 
 
 def inputs(frames=L):
@@ -148,7 +149,7 @@ def params():
 @pytest.mark.parametrize("matching", tracker.MATCHINGS)
 def test_the_tracker_is_that_of_the_equations(params, matching):
     queries, features = inputs()
-    found, _ = jax.jit(ReferringTracker(CONFIGS[matching]).apply)({"params": params}, queries, features)
+    found, _ = TRACK[matching]({"params": params}, queries, features)
     w = doubles(params)
     for b in range(B):
         layers = tracked(w, queries[b].astype(np.float64), matching)
@@ -159,27 +160,27 @@ def test_the_tracker_is_that_of_the_equations(params, matching):
 
 
 def test_the_released_matching_is_the_inverse_of_the_fixed_one(params):
-    base = np.random.default_rng(1).standard_normal((1, Q, 8)).astype(np.float32)
+    base = np.random.default_rng(1).standard_normal((Q, 8)).astype(np.float32)
     turn = np.array([1, 2, 0, 4, 3])  # the second frame's query i is the first's turn[i]
-    queries, features = np.stack([base, base[:, turn]], axis=1), np.zeros((1, 2, 3, 3, 4), np.float32)
-    fixed, released = (
-        jax.jit(ReferringTracker(CONFIGS[kind]).apply)({"params": params}, queries, features)[1]
-        for kind in ("fixed", "released")
-    )
+    queries, features = np.stack([[base, base[turn], base, base]] * B), inputs()[1]
+    fixed, released = (TRACK[kind]({"params": params}, queries, features)[1] for kind in ("fixed", "released"))
     np.testing.assert_array_equal(fixed[0, 1], np.argsort(turn))
     np.testing.assert_array_equal(released[0, 1], turn)
-    np.testing.assert_array_equal(queries[0, 1][fixed[0, 1]], base[0])
+    np.testing.assert_array_equal(queries[0, 1][fixed[0, 1]], base)
     with pytest.raises(UserError, match="matching of the tracker"):
         TrackerConfig(matching="right")
 
 
 def test_later_frames_do_not_change_earlier_ones_and_one_frame_is_enough(params):
     queries, features = inputs()
-    model = ReferringTracker(CONFIGS["released"])
-    whole, _ = jax.jit(model.apply)({"params": params}, queries, features)
-    short, order = jax.jit(model.apply)({"params": params}, queries[:, :1], features[:, :1])
-    np.testing.assert_allclose(short.masks, whole.masks[:, :, :1], atol=1e-5)
-    assert order.shape == (B, 1, Q)
+    model, other = ReferringTracker(CONFIGS["released"]), queries.copy()
+    other[:, 2:] = 5.0
+    whole, _ = TRACK["released"]({"params": params}, queries, features)
+    changed, _ = TRACK["released"]({"params": params}, other, features)
+    np.testing.assert_array_equal(changed.masks[:, :, :2], whole.masks[:, :, :2])
+    assert np.abs(changed.masks[:, :, 2:] - whole.masks[:, :, 2:]).max() > 1e-2
+    short, order = jax.eval_shape(model.apply, {"params": params}, queries[:, :1], features[:, :1])
+    assert short.masks.shape == (2, B, 1, Q, 3, 3) and order.shape == (B, 1, Q)
     alone = jax.jit(lambda p, x: model.apply({"params": p}, x, method="alone"))(params, queries)
     np.testing.assert_allclose(alone[:, 0], whole.queries[:, 0], atol=1e-5)
     assert np.abs(alone[:, 1] - whole.queries[:, 1]).max() > 1e-2

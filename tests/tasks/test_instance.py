@@ -93,7 +93,7 @@ def expected(b, said, data, stage, guided):
         return images(logits[b][frames], masks[b][frames], small, present, stage)
 
     total, leader = 0.0, rows(said.guide_logits, said.guide_masks)
-    for k in range(K):
+    for k in range(len(said.logits)):
         own = rows(said.logits[k], said.masks[k])
         chosen = choose(leader if guided else own, label, present, stage)
         nll, weights, parts = 0.0, 0.0, []
@@ -109,7 +109,7 @@ def expected(b, said, data, stage, guided):
     return total
 
 
-@pytest.mark.parametrize("stage, guided", [("minvis", False), ("online", False), ("online", True), ("offline", True)])
+@pytest.mark.parametrize("stage, guided", [("minvis", False), ("online", True), ("offline", True)])
 def test_losses_by_the_definition(stage, guided):
     said, data = outputs(), batch()
     found, _ = jax.jit(lambda o, d: instance.loss(o, d, stage=stage, guided=guided))(said, data)
@@ -118,14 +118,10 @@ def test_losses_by_the_definition(stage, guided):
 
 def test_the_joint_loss_adds_that_of_the_segmenter():
     said, data = outputs(), batch()
+    found, _ = jax.jit(instance.joint_loss)(said, data)
     below = said._replace(logits=said.guide_logits[None], masks=said.guide_masks[None])
-
-    @jax.jit
-    def parts(data):
-        online, below_it = instance.loss(said, data, stage="online"), instance.loss(below, data, stage="minvis")
-        return instance.joint_loss(said, data)[0], online[0] + below_it[0]
-
-    np.testing.assert_allclose(*parts(data), rtol=1e-5)
+    wanted = [expected(b, said, data, "online", False) + expected(b, below, data, "minvis", False) for b in range(B)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_padding_and_other_clips_have_no_influence_and_gradients_are_finite():
@@ -148,6 +144,7 @@ def test_padding_and_other_clips_have_no_influence_and_gradients_are_finite():
         assert np.abs(one[:, 1, :2]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_points_are_drawn_anew_from_draw_to_draw():
     said, data = outputs(), batch()
     loss = jax.jit(lambda d: instance.loss(said, d, stage="online", points=64)[0])
