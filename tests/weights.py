@@ -1,9 +1,15 @@
-"""Random weights for tests of models against references, drawn without running an initialiser."""
+"""Random weights for tests of models against references, drawn without running an initialiser, and quick compiling."""
+
+from functools import partial
 
 import jax
 import numpy as np
 
 from jax_promptmtl import tree
+
+fast = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
 
 
 def draw(model, *inputs, seed=0):

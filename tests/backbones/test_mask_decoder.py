@@ -8,7 +8,7 @@ import pytest
 from jax_promptmtl import tree
 from jax_promptmtl.backbones.mask_decoder import MaskDecoder, MaskDecoderConfig, shown
 from tests import mask2former
-from tests.weights import draw
+from tests.weights import draw, fast
 
 TINY = MaskDecoderConfig(width=32, heads=4, inner=24, layers=4, queries=6, mask_width=8, classes=3)
 
@@ -52,7 +52,7 @@ def test_parity_with_transformers():
         channels_first = [torch.tensor(x).permute(0, 3, 1, 2) for x in (*maps, features)]
         wanted = theirs(channels_first[:-1], channels_first[-1])
     params["say"]["classify"] = classify
-    found = jax.jit(MaskDecoder(TINY).apply)({"params": params}, maps, features)
+    found = fast(MaskDecoder(TINY).apply)({"params": params}, maps, features)
     assert len(found.masks) == TINY.layers + 1
     for k, (masks, hidden) in enumerate(
         zip(wanted.masks_queries_logits, wanted.intermediate_hidden_states, strict=True)

@@ -8,7 +8,7 @@ import pytest
 from jax_promptmtl import tree
 from jax_promptmtl.backbones.pixel_decoder import PixelDecoder, PixelDecoderConfig
 from tests import mask2former
-from tests.weights import draw
+from tests.weights import draw, fast
 
 TINY = PixelDecoderConfig(width=32, heads=4, inner=24, layers=2, mask_width=8)
 CHANNELS = (7, 6, 5, 3)  # of the maps of strides 32, 16, 8 and 4
@@ -44,7 +44,7 @@ def test_parity_with_transformers():
     theirs = mask2former.load(Mask2FormerPixelDecoder(config, CHANNELS[::-1]), params, rows)
     with torch.no_grad():
         wanted = theirs([torch.tensor(x).permute(0, 3, 1, 2) for x in maps()[::-1]], return_dict=True)
-    levels, features = jax.jit(PixelDecoder(TINY).apply)({"params": params}, maps())
+    levels, features = fast(PixelDecoder(TINY).apply)({"params": params}, maps())
     for level, their_level in zip(levels, wanted.multi_scale_features, strict=True):
         np.testing.assert_allclose(level, their_level.permute(0, 2, 3, 1), atol=1e-5)
     np.testing.assert_allclose(features, wanted.mask_features.permute(0, 2, 3, 1), atol=1e-5)

@@ -10,12 +10,12 @@ from jax_promptmtl import tree
 from jax_promptmtl.backbones import tracker
 from jax_promptmtl.backbones.tracker import ReferringTracker, TemporalRefiner, TrackerConfig
 from jax_promptmtl.errors import UserError
-from tests.weights import draw
+from tests.weights import draw, fast
 
 SIZES = {"width": 8, "heads": 2, "inner": 12, "layers": 2, "mask_width": 4, "classes": 3}
 B, L, Q = 2, 4, 5
 CONFIGS = {matching: TrackerConfig(**SIZES, matching=matching) for matching in tracker.MATCHINGS}
-TRACK = {matching: jax.jit(ReferringTracker(config).apply) for matching, config in CONFIGS.items()}
+TRACK = {matching: fast(ReferringTracker(config).apply) for matching, config in CONFIGS.items()}
 
 
 def inputs(frames=L):
@@ -125,7 +125,7 @@ def refined(params, instances, frames):
 
 def test_minvis_follows_queries_from_frame_to_frame():
     queries, _ = inputs()
-    order = np.asarray(jax.jit(tracker.follow)(queries))
+    order = np.asarray(fast(tracker.follow)(queries))
     for video, found in zip(queries, order, strict=True):
         before, wanted = video[0], [np.arange(Q)]
         for frame in video[1:]:
@@ -181,7 +181,7 @@ def test_later_frames_do_not_change_earlier_ones_and_one_frame_is_enough(params)
     assert np.abs(changed.masks[:, :, 2:] - whole.masks[:, :, 2:]).max() > 1e-2
     short, order = jax.eval_shape(model.apply, {"params": params}, queries[:, :1], features[:, :1])
     assert short.masks.shape == (2, B, 1, Q, 3, 3) and order.shape == (B, 1, Q)
-    alone = jax.jit(lambda p, x: model.apply({"params": p}, x, method="alone"))(params, queries)
+    alone = fast(lambda p, x: model.apply({"params": p}, x, method="alone"))(params, queries)
     np.testing.assert_allclose(alone[:, 0], whole.queries[:, 0], atol=1e-5)
     assert np.abs(alone[:, 1] - whole.queries[:, 1]).max() > 1e-2
 
@@ -196,7 +196,7 @@ def test_the_refiner_is_that_of_the_equations_and_padding_has_no_influence():
     for x in (queries, frames, features):
         x[~valid] = 7.0
     params = draw(model, queries, frames, features, valid)
-    found = jax.jit(model.apply)({"params": params}, queries, frames, features, valid)
+    found = fast(model.apply)({"params": params}, queries, frames, features, valid)
     w = doubles(params)
     for b, length in enumerate(lengths):
         layers = refined(w, queries[b, :length].astype(np.float64), frames[b, :length].astype(np.float64))

@@ -10,6 +10,7 @@ import pytest
 from jax_promptmtl.nn import plane
 from jax_promptmtl.tasks import instance
 from jax_promptmtl.tasks.instance import Instances
+from tests.weights import fast
 
 K, B, L, Q, S, C = 2, 2, 3, 4, 2, 3
 SHOWN = np.array([[True, True, True], [True, True, False]])
@@ -112,13 +113,13 @@ def expected(b, said, data, stage, guided):
 @pytest.mark.parametrize("stage, guided", [("minvis", False), ("online", True), ("offline", True)])
 def test_losses_by_the_definition(stage, guided):
     said, data = outputs(), batch()
-    found, _ = jax.jit(lambda o, d: instance.loss(o, d, stage=stage, guided=guided))(said, data)
+    found, _ = fast(lambda o, d: instance.loss(o, d, stage=stage, guided=guided))(said, data)
     np.testing.assert_allclose(found, [expected(b, said, data, stage, guided) for b in range(B)], rtol=1e-5)
 
 
 def test_the_joint_loss_adds_that_of_the_segmenter():
     said, data = outputs(), batch()
-    found, _ = jax.jit(instance.joint_loss)(said, data)
+    found, _ = fast(instance.joint_loss)(said, data)
     below = said._replace(logits=said.guide_logits[None], masks=said.guide_masks[None])
     wanted = [expected(b, said, data, "online", False) + expected(b, below, data, "minvis", False) for b in range(B)]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
@@ -136,7 +137,7 @@ def test_padding_and_other_clips_have_no_influence_and_gradients_are_finite():
         x[:, 1, 2] = 50.0
         x[:, 0] = 7.0
     junk["mask"][1, :, 1], junk["mask"][1, 2], junk["mask"][0] = True, True, True
-    grad = jax.jit(jax.grad(second))
+    grad = fast(jax.grad(second))
     grads, same = grad((said.logits, said.masks), data), grad((logits, masks), junk)
     for one, other in zip(grads, same, strict=True):
         np.testing.assert_allclose(other, one, atol=1e-6)
@@ -147,8 +148,8 @@ def test_padding_and_other_clips_have_no_influence_and_gradients_are_finite():
 @pytest.mark.slow
 def test_points_are_drawn_anew_from_draw_to_draw():
     said, data = outputs(), batch()
-    loss = jax.jit(lambda d: instance.loss(said, d, stage="online", points=64)[0])
-    dense, _ = jax.jit(lambda d: instance.loss(said, d, stage="online"))(data)
+    loss = fast(lambda d: instance.loss(said, d, stage="online", points=64)[0])
+    dense, _ = fast(lambda d: instance.loss(said, d, stage="online"))(data)
     first, again, other = (loss(data | {"draw": np.array([draw, 1])}) for draw in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert abs(first[0] - other[0]) > 1e-4 and first[1] == other[1]
@@ -160,7 +161,7 @@ def test_points_are_drawn_anew_from_draw_to_draw():
 
 def test_decoding_takes_the_best_of_queries_and_classes():
     said = outputs()
-    found = jax.jit(instance.decode)(said, {})
+    found = fast(instance.decode)(said, {})
     for b in range(B):
         frames = SHOWN[b]
         chance = softmax(said.logits[-1][b][frames].mean(axis=0))[:, :C]
@@ -169,7 +170,7 @@ def test_decoding_takes_the_best_of_queries_and_classes():
         np.testing.assert_array_equal(found["label"][b], order % C)
         whole = plane.resize(jnp.asarray(said.masks[-1][b][:, order // C]), 16, 16) > 0
         np.testing.assert_array_equal(found["mask"][b], whole & frames[:, None, None, None])
-    raised = jax.jit(lambda o: instance.decode(o, {}, guided=True))(said)["score"]
+    raised = fast(lambda o: instance.decode(o, {}, guided=True))(said)["score"]
     assert (raised >= found["score"] - 1e-6).all() and (raised > found["score"] + 1e-3).any()
 
 

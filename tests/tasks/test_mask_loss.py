@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.nn import plane
 from jax_promptmtl.tasks import mask_loss
+from tests.weights import fast
 
 Q, S, C, P = 6, 3, 4, 50
 
@@ -57,7 +58,7 @@ def test_parity_with_transformers(monkeypatch, dense):
         seen = mask_loss.mask_losses(at(masks[chosen])[None], at(truth)[None], one[None], counted)
         return chosen, mask_loss.Losses(entropy, *seen)
 
-    chosen, found = jax.jit(ours)(logits, jnp.asarray(masks))
+    chosen, found = fast(ours)(logits, jnp.asarray(masks))
     np.testing.assert_array_equal(chosen[wanted_instance.numpy()], wanted_query)
     np.testing.assert_allclose(found.entropy, wanted["loss_cross_entropy"], rtol=1e-5)
     np.testing.assert_allclose(found.mask, wanted["loss_mask"], rtol=1e-5)
@@ -85,7 +86,7 @@ def test_more_instances_than_queries_are_refused():
 
 def test_by_appearance_later_frames_choose_among_what_is_left():
     rng = np.random.default_rng(0)
-    ours = jax.jit(mask_loss.assign_by_appearance)
+    ours = fast(mask_loss.assign_by_appearance)
     for _ in range(10):
         cost, present = rng.standard_normal((4, 6, 5)).astype(np.float32), rng.random((4, 5)) > 0.5
         present[:, 4] = False
