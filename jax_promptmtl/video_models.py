@@ -1,8 +1,9 @@
 """The small models of the moving icons: how each is built, in which form it sees a clip, and where its weights are.
 
 recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
-the trained recognition model, one per four frames; video_object is a detector of single frames that ask each other.
-Every model takes clips of 16 or 64 frames of any task, so each can be the auxiliary of each other.
+the trained recognition model, one per four frames. Every model takes clips of 16 or 64 frames of any task, so each can
+be the auxiliary of each other. video_object is a TransVOD and video_instance a DVIS on 16 frames; they can be trained,
+but none is in the package.
 """
 
 import json
@@ -18,10 +19,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jax_promptmtl import tree
-from jax_promptmtl.backbones import actionformer, asformer, featured, roi_head, transvod, videomae
+from jax_promptmtl.backbones import actionformer, asformer, dvis, featured, roi_head, transvod, videomae
 from jax_promptmtl.backbones.deformable_detr import DetectorConfig
+from jax_promptmtl.backbones.mask_decoder import MaskDecoderConfig
 from jax_promptmtl.backbones.middle import VideoBackbone
+from jax_promptmtl.backbones.pixel_decoder import PixelDecoderConfig
 from jax_promptmtl.backbones.resnet import ResNetConfig
+from jax_promptmtl.backbones.tracker import TrackerConfig
 from jax_promptmtl.backbones.view import View, weights_sha256
 from jax_promptmtl.data import moving_icons
 from jax_promptmtl.data.clip_batches import Clips
@@ -31,28 +35,48 @@ Array = jax.Array
 PyTree = Any
 
 VIT = videomae.VideoMaeConfig(frames=16, image_size=32, tubelet=4, patch=8, width=96, layers=6, heads=3, inner=384)
-RESNET = ResNetConfig(depths=(1, 1, 1), width=16, strides=(2, 2, 2), dilated=(2,), stem=3, pool=False)
-FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64, "video_object": 16}
+FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64}
+FRAMES |= {"video_object": 16, "video_instance": 16}
 EXTRACTOR = "recognition"  # whose trunk makes the features
+ON_VIT = ("recognition", "spatial_action")
 ON_FEATURES = ("temporal_action", "segmentation")
-TRAINABLE = tuple(FRAMES)
-MODELS = TRAINABLE[:4]  # those that come with the package
+MODELS = (*ON_VIT, *ON_FEATURES)  # those of the package
 EMBEDDED = pathlib.Path(__file__).with_name("assets") / "video"
 
 
 def sizes(task: str) -> Any:
     """Return the config of a task's model."""
-    classes = len(moving_icons.classes(pick(task, TRAINABLE, "video model")))
+    classes = len(moving_icons.classes(pick(task, FRAMES, "video model")))
     if task == "temporal_action":
         small: dict[str, Any] = {"heads": 4, "window": 9, "embeddings": 1, "stem": 2, "branch": 2, "reach": 4.0}
         return actionformer.ActionFormerConfig(inputs=VIT.width, width=64, classes=classes, **small)
     if task == "segmentation":
         return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=5, decoders=1, classes=classes)
     if task == "video_object":
-        small = {"width": 64, "heads": 4, "encoders": 4, "decoders": 3, "inner": 128, "queries": 10, "groups": 8}
-        detector = DetectorConfig(RESNET, classes=classes, **small)
-        return transvod.TransVodConfig(detector, selected=(5, 3), keys=0, temporal_points="fixed")
+        return small_transvod(classes)
+    if task == "video_instance":
+        return small_dvis(classes)
     return replace(VIT, classes=classes)
+
+
+def small_transvod(classes: int) -> transvod.TransVodConfig:
+    """Return the sizes of the TransVOD: maps of 8 x 8 cells, every frame is a key frame in turn."""
+    resnet = ResNetConfig((1, 1, 1), 16, (2, 2, 2), dilated=(2,), stem=3, pool=False)
+    small: dict[str, Any] = {"width": 64, "heads": 4, "encoders": 4, "decoders": 3, "inner": 128, "groups": 8}
+    detector = DetectorConfig(resnet, **small, queries=10, classes=classes)
+    return transvod.TransVodConfig(detector, selected=(5, 3), keys=0, temporal_points="fixed")
+
+
+def small_dvis(classes: int) -> dvis.DvisConfig:
+    """Return the sizes of the DVIS: masks of 16 x 16 cells, an encoder that sees 8 x 8, 4 x 4 and 2 x 2."""
+    common: dict[str, Any] = {"width": 64, "heads": 4, "inner": 128, "mask_width": 64}
+    return dvis.DvisConfig(
+        "online",
+        ResNetConfig((1, 1, 1, 1), 16, (2, 2, 2, 2), dilated=(), stem=3, pool=False),
+        PixelDecoderConfig(**common, layers=4, groups=8),
+        MaskDecoderConfig(**common, layers=3, queries=8, classes=classes),
+        TrackerConfig(**common, layers=2, classes=classes, matching="fixed"),
+    )
 
 
 def width(task: str) -> int:
@@ -77,7 +101,7 @@ def build(
     """Return a task's model for clips of so many frames.
 
     Args:
-      task: one of `MODELS`.
+      task: a key of `FRAMES`.
       weights: task -> parameters, with those of the extractor where the task needs features.
       frames: of the clips, 16 or 64.
       middle: layers in the lower half; half of them when `None`.
@@ -91,8 +115,9 @@ def build(
     if task == "spatial_action":
         return roi_head.handle(task, config, params, **some)
     if task == "video_object":
-        side = VIT.image_size
-        return transvod.handle(task, config, params, VIT.frames, (side, side), **some)
+        return transvod.handle(task, config, params, VIT.frames, (VIT.image_size, VIT.image_size), **some)
+    if task == "video_instance":
+        return dvis.handle(task, config, params, (VIT.image_size, VIT.image_size), **some)
     trunk = weights[EXTRACTOR]["trunk"]
     if task == "segmentation":
         model = asformer.handle(task, config, params, **some)
@@ -113,6 +138,7 @@ def initial(task: str, seed: int) -> PyTree:
         "temporal_action": (actionformer.ActionFormer, (steps, mask)),
         "segmentation": (asformer.AsFormer, (steps, mask)),
         "video_object": (transvod.TransVod, (clip, jnp.ones((1, VIT.image_size, VIT.image_size), bool))),
+        "video_instance": (dvis.Dvis, (clip, mask[:, : VIT.frames])),
     }
     constructor, inputs = models[task]
     return jax.jit(constructor(config).init)(key, *inputs)["params"]
@@ -141,8 +167,7 @@ def view(
 
 def layer_above(backbone: VideoBackbone) -> str | None:
     """Return the path of the layer above the middle of a transformer, `None` for a model of another kind."""
-    transformers = ("recognition", "spatial_action")
-    return f"trunk/transformer/blocks_{backbone.middle}" if backbone.name in transformers else None
+    return f"trunk/transformer/blocks_{backbone.middle}" if backbone.name in ON_VIT else None
 
 
 def extract(trunk: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
@@ -158,6 +183,8 @@ def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Ar
         video = standardise(frames)
         if task == "video_object":
             return {"video": video, "mask": jnp.ones((len(video), *video.shape[2:4]), bool)}
+        if task == "video_instance":
+            return {"video": video, "mask": jnp.ones(video.shape[:2], bool)}
         if task != "spatial_action":
             return video
         return {"video": video, "boxes": batch["box"] if boxes else jnp.zeros((len(video), 0, 4))}

@@ -44,10 +44,21 @@ class ResNetConfig:
         >>> ResNetConfig().shape_of(600, 1000)
         (38, 63)
         """
-        halvings = [2, 2] if self.pool else []
-        for stride in halvings + [s for i, s in enumerate(self.strides) if i not in self.dilated]:
-            height, width = -(-height // stride), -(-width // stride)
-        return height, width
+        return self.shapes_of(height, width)[-1]
+
+    def shapes_of(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return rows and columns of the map of every stage; see `shape_of`.
+
+        >>> ResNetConfig().shapes_of(600, 1000)
+        [(150, 250), (75, 125), (38, 63), (38, 63)]
+        """
+        shapes = []
+        for i, stride in enumerate(self.strides):
+            stem = 4 if self.pool and i == 0 else 1  # two halvings, rounded up, are one quartering, rounded up
+            step = stem * (1 if i in self.dilated else stride)
+            height, width = -(-height // step), -(-width // step)
+            shapes.append((height, width))
+        return shapes
 
 
 class Conv(nn.Module):
@@ -104,7 +115,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images to the map of the last stage.
+    """Images to the map of the last stage, or of all stages.
 
     >>> config = ResNetConfig(depths=(1, 1), width=2, strides=(2, 2), dilated=(1,), stem=3, pool=False)
     >>> ResNet(config).init_with_output(jax.random.key(0), jnp.zeros((3, 8, 6, 3)))[0].shape
@@ -113,10 +124,14 @@ class ResNet(nn.Module):
 
     config: ResNetConfig
 
-    @nn.compact
     def __call__(self, images: Array) -> Array:
         """Return float[B, h, w, C] of normalised images float[B, H, W, 3]; see `ResNetConfig.shape_of`."""
-        c = self.config
+        return self.maps(images)[-1]
+
+    @nn.compact
+    def maps(self, images: Array) -> list[Array]:
+        """Return the map float[B, h, w, C] of every stage; see `ResNetConfig.shapes_of`."""
+        c, maps = self.config, []
         x = nn.relu(Conv(c.width, c.stem, stride=2 if c.pool else 1, name="stem")(images))
         if c.pool:
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
@@ -128,4 +143,5 @@ class ResNet(nn.Module):
             for j in range(depth):
                 block = Bottleneck(c.width * 2**i, 1 if j else stride, dilation if j else before, name=f"block_{i}_{j}")
                 x = block(x)
-        return x
+            maps.append(x)
+        return maps

@@ -1,6 +1,8 @@
 """The video tasks: targets, losses, decoding and measures, as pure functions; see `task.py`."""
 
-from jax_promptmtl.tasks import recognition, segmentation, spatial, temporal, video_object
+from functools import partial
+
+from jax_promptmtl.tasks import instance, recognition, segmentation, spatial, temporal, video_object
 from jax_promptmtl.tasks.task import VideoTask
 
 TASKS: dict[str, VideoTask] = {
@@ -19,6 +21,14 @@ TASKS: dict[str, VideoTask] = {
             video_object.decode,
             video_object.measure,
             "ap50",
+        ),
+        VideoTask(
+            "video_instance",
+            ("mask", "label", "valid"),
+            instance.joint_loss,
+            partial(instance.decode, stride=2),  # of the moving icons' model
+            instance.measure,
+            "map",
         ),
     )
 }
