@@ -14,6 +14,7 @@ from jax_promptmtl.backbones.resnet import ResNetConfig
 from jax_promptmtl.backbones.transvod import TransVod, TransVodConfig
 from jax_promptmtl.backbones.view import pack, unpack
 from jax_promptmtl.errors import UserError
+from tests.weights import draw, fast
 
 SMALL = ResNetConfig(depths=(1, 1), width=2, strides=(2, 2), dilated=(1,), stem=3, pool=False)
 SIZES = {"width": 8, "heads": 2, "points": 2, "encoders": 2, "decoders": 2, "inner": 16, "queries": 5, "classes": 3}
@@ -32,9 +33,7 @@ def clips(size=SIZE, seed=0):
 
 @pytest.fixture(scope="module")
 def params():
-    rng, leaves = np.random.default_rng(0), tree.flatten(convert_transvod.shapes(TINY))
-    leaves = {path: 0.5 * rng.standard_normal(leaf.shape) + path.endswith("scale") for path, leaf in leaves.items()}
-    return tree.unflatten({path: leaf.astype(np.float32) for path, leaf in leaves.items()})
+    return draw(TransVod(TINY), *clips().values())
 
 
 # --- parity -----------------------------------------------------------------------------------------------------------
@@ -56,7 +55,7 @@ def test_every_key_frame_equals_the_reference(reference, temporal_points):
     net, state = reference
     net.released = temporal_points == "released"
     inputs, model = clips((64, 96)), TransVod(replace(DEEP, temporal_points=temporal_points))
-    ours = jax.jit(model.apply)({"params": convert_transvod.to_tree(state)}, **inputs)
+    ours = fast(model.apply)({"params": convert_transvod.to_tree(state)}, **inputs)
     assert ours.logits.shape == (2, 3, FRAMES, 5, 3)
     for clip, key in ((0, 0), (0, 2), (1, 1)):
         order = [key, *(f for f in range(FRAMES) if f != key)]
@@ -123,7 +122,7 @@ def whole(params):
 def halves(request, params):
     """Return the rule of insertion, the compiled upper half, and the middle state."""
     handle = handle_of(params, request.param)
-    return request.param, jax.jit(handle.upper), jax.jit(handle.lower)(params, clips())
+    return request.param, fast(handle.upper), fast(handle.lower)(params, clips())
 
 
 @pytest.mark.parametrize("insertion", ["joint_softmax", IN_DECODER])
@@ -164,17 +163,17 @@ def test_a_gradient_reaches_every_prompt(params, halves):
         found = upper(params, state, prompts)
         return found.logits[:, -1].sum() + found.boxes[:, -1].sum()
 
-    gradient = jax.jit(jax.grad(total))(PROMPTS)
+    gradient = fast(jax.grad(total))(PROMPTS)
     assert (np.abs(gradient).max(axis=-1) > 0).all() and np.isfinite(gradient).all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("insertion", transvod.INSERTIONS)
 def test_prompts_leave_after_as_many_layers_as_told(params, insertion):
-    state = jax.jit(handle_of(params, insertion, 0).lower)(params, clips())
+    state = fast(handle_of(params, insertion, 0).lower)(params, clips())
 
     def out(given, drop_after):
-        return jax.jit(handle_of(params, insertion, 0, drop_after=drop_after).upper)(params, state, given).logits[:, -1]
+        return fast(handle_of(params, insertion, 0, drop_after=drop_after).upper)(params, state, given).logits[:, -1]
 
     kept, once = out(PROMPTS, 0), out(PROMPTS, 1)
     np.testing.assert_array_equal(out(PROMPTS, 2), kept)
@@ -183,14 +182,14 @@ def test_prompts_leave_after_as_many_layers_as_told(params, insertion):
 
 @pytest.mark.slow
 def test_one_key_frame_is_the_first_of_all(params, whole):
-    one = jax.jit(TransVod(replace(TINY, keys=1)).apply)({"params": params}, **clips())
+    one = fast(TransVod(replace(TINY, keys=1)).apply)({"params": params}, **clips())
     equal(one, jax.tree.map(lambda x: x[:, :, :1], whole), atol=1e-5)
 
 
 @pytest.mark.slow
 def test_frames_without_the_temporal_part_do_not_know_each_other(params):
     model, inputs = TransVod(replace(TINY, selected=())), clips()
-    apply = jax.jit(lambda video: model.apply({"params": params}, video, inputs["mask"]))
+    apply = fast(lambda video: model.apply({"params": params}, video, inputs["mask"]))
     out, turned = apply(inputs["video"]), apply(inputs["video"][:, ::-1])
     assert out.logits.shape[1] == 2
     equal(turned, jax.tree.map(lambda x: x[:, :, ::-1], out), atol=1e-5)

@@ -10,6 +10,7 @@ import pytest
 from jax_promptmtl.tasks import TASKS, matching
 from jax_promptmtl.tasks.boxes import centred, corners, generalised_iou
 from jax_promptmtl.tasks.video_object import Boxes
+from tests.weights import fast
 
 TASK = TASKS["video_object"]
 
@@ -37,7 +38,7 @@ def test_assignments_are_the_best_of_all_permutations(slots, queries):
     rng = np.random.default_rng(slots)
     cost, valid = rng.standard_normal((20, slots, queries)), rng.uniform(size=(20, slots)) < 0.7
     cost[0], cost[1] = 0.0, np.round(cost[1])  # ties
-    chosen = np.asarray(jax.jit(matching.assign)(cost.astype(np.float32), valid))
+    chosen = np.asarray(fast(matching.assign)(cost.astype(np.float32), valid))
     for row, real, found in zip(cost, valid, chosen, strict=True):
         assert len(set(found.tolist())) == slots and found.min() >= 0
         best = min(
@@ -90,7 +91,7 @@ def by_hand(outputs, batch, clip):
 
 def test_the_loss_is_that_of_the_best_assignment():
     outputs, batch = example()
-    found, _ = jax.jit(TASK.loss)(outputs, batch)
+    found, _ = fast(TASK.loss)(outputs, batch)
     np.testing.assert_allclose(found, [by_hand(outputs, batch, clip) for clip in range(2)], rtol=1e-4)
 
 
@@ -134,7 +135,7 @@ def test_what_is_right_scores_all_and_the_last_stage_counts():
     logits[:, -1], boxes[:, -1, :, :3] = -9.0, centred(batch["box"])
     for clip, key, slot in np.argwhere(batch["valid"]):
         logits[clip, -1, key, slot, batch["label"][clip, slot]] = 9.0
-    found = jax.device_get(jax.jit(TASK.decode)(Boxes(logits, boxes), batch))
+    found = jax.device_get(fast(TASK.decode)(Boxes(logits, boxes), batch))
     assert found["box"].shape == (2, 2, 15, 4)
     assert TASK.measure(found, batch) == {"ap50": pytest.approx(100)}
     logits[:, -1] = logits[:, 0]
