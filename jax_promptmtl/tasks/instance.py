@@ -51,8 +51,8 @@ def loss(
       batch: `mask` bool[B, L, S, H, W], `label` int[B, S], `valid` bool[B, S].
       stage: minvis, online or offline, whose layers these are.
       guided: let the part below choose who answers for what, as upstream does in the first half of a training.
-      points: at which masks are compared, drawn by the true masks themselves, so anew for every crop of a clip; at every
-        cell of the predicted maps if 0. Upstream: 12544.
+      points: at which masks are compared, drawn by the true masks themselves, so anew for every crop of a clip; at
+        every cell of the predicted maps if 0. Upstream: 12544.
 
     Returns:
       float[B], {}.
