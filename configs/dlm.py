@@ -24,6 +24,9 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.seed = 0  # of initial parameters and data order
     config.parallel = "jit"  # or pmap
     config.prompt_mode = "dynamic"  # of training; or batch_mean: one set of prompts for a whole batch
+    # Layers of the primary below the prompts; 0: half of them. A temporal primary is cut before its pyramid begins:
+    # half of its layers would finish the level that nearly all answers come from, which prompts then never meet.
+    config.cut = 1 if task == "temporal_action" else 0
     config.drop_after = 0  # layers of the primary that see the prompts; 0: all above the middle
     config.init_from_aux_layer = False  # start the mapper's layer as a copy of the transformer's next one (eq. 1)
     config.evaluation_batch_size = 64

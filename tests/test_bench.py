@@ -14,7 +14,7 @@ from jax_promptmtl import command, tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.bench import cells, driver, flops, page, peers, turns
 from jax_promptmtl.bench.cells import Cell
-from jax_promptmtl.bench.worker import Ours
+from jax_promptmtl.bench.worker import Ours, make
 
 STEPS = [Cell("coop", 3, classes=4), Cell("vpt", 3, classes=4), Cell("maple", 3, classes=4)]
 STEPS += [Cell("mmap", 5, classes=4, tasks=3)]
@@ -79,6 +79,13 @@ def test_an_evaluation_predicts_the_same_classes(place):
 def test_cached_image_features_give_the_same_losses(place):
     folder = place(Cell("coop", 3, classes=4))
     losses = [Ours(folder, cached=cached).run()["loss"] for cached in (False, True)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "side"), [("vpt", "images:2"), ("mmap", "texts:2")])
+def test_a_few_at_a_time_give_the_same_losses(place, method, side):
+    folder = place(Cell(method, 4, classes=4, tasks=2 if method == "mmap" else 1))
+    losses = [make(name, folder).run()["loss"] for name in ("ours", side)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
@@ -228,7 +235,7 @@ def result(wall, **more):
 
 
 def fake(cell, ours, peer, fast):
-    sides = {"ours": result(ours, temporary=2**20), "peer": result(peer), "fast": result(fast)}
+    sides = {"ours": result(ours), "peer": result(peer), "fast": result(fast)}
     entry = {"cell": dataclasses.asdict(cell), "sides": sides, "plain": 8e9, "necessary": 2e9, "necessary_cached": 1e9}
     return entry | {"disagree": []}
 
@@ -251,6 +258,15 @@ def test_the_page_has_times_paired_ratios_and_rates(results):
     assert "| CoOp, 4 images | 2.00 | 1.00 | 25 % | 1.5 s | 2 | 2 | 2 |" in text
     assert "| MmAP, 4 tasks, 16 images | 2.00 | 4.00 | 100 % | 1.5 s | 2 | 2 | 2 |" in text
     assert "`onednn`" in text and "| compile | failed |" in text
+
+
+def test_the_page_has_rows_for_cached_features_and_for_a_few_images_at_a_time(results):
+    results["cells"]["coop-step-b4-c65-t1"]["sides"]["cached"] = result([0.5, 0.5, 0.5])
+    results["cells"]["mmap-step-b16-c65-t4"]["sides"]["images"] = result([0.25])
+    text = page.page(results)
+    assert "| CoOp, 4 images, cached features | 0.500 s (1.00) | 10.0 s (20.0) | 4.00 s (8.00) | 20.0x |" in text
+    assert "| MmAP, 4 tasks, 16 images, 4 at a time | 0.250 s (0.500) | 5.00 s (10.0) | 2.50 s (5.00) | 20.0x |" in text
+    assert "| MmAP, 4 tasks, 16 images, 4 at a time | 2.00 | 8.00 | 200 % | 1.5 s |" in text
 
 
 def test_the_page_says_where_a_side_failed(results):

@@ -18,11 +18,11 @@ from jax_promptmtl.backbones.tokenizer import Tokenizer
 from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.parallel import parallelize, replicate
+from tests.tiny import FAST
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
-FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 TOKENIZER = Tokenizer([])  # a letter is a token
 SIZES = ClipConfig(12, 8, 4, 48, 2, 2, 20, TOKENIZER.vocab_size, 32, 2, 4, "quick_gelu")
 CLASSES = (("a", "bd"), ("e f", "g_h", "a"), ("bd", "kkk"))

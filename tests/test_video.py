@@ -1,10 +1,13 @@
 """The video jobs end to end on a few clips: train a small model, then prompt it; what is written and printed."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +15,7 @@ from jax_promptmtl import video, video_job, video_models, video_pretrain, video_
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.clip_batches import all_batches
 from jax_promptmtl.errors import UserError
-from tests.tiny import save_models
+from tests.tiny import FAST, save_models
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -50,6 +53,29 @@ def test_bad_configs_are_one_sentence(tmp_path, changes, message):
         video.run(config_of("dlm", "recognition", **changes), tmp_path, dry_run=False)
 
 
+def test_prompts_of_a_temporal_primary_reach_the_level_of_most_answers(tmp_path):
+    clips = {"frames": np.random.default_rng(0).integers(0, 256, (1, 64, 32, 32, 3)).astype(np.uint8)}
+
+    def change(**options):
+        job = video_job.open_job(config_of("dlm", "temporal_action", **options), tmp_path, tmp_path)
+        view = video_rows.frozen(dataclasses.replace(job, parts=())).pipeline.primary
+        model = view.backbone
+
+        @partial(jax.jit, compiler_options=FAST)
+        def logits(clips):
+            state = model.lower(model.params, view.adapt(clips))
+            return [model.upper(model.params, state, made).logits for made in (None, jnp.ones((1, 4, model.dim)))]
+
+        plain, prompted = logits(clips)
+        return np.abs(prompted - plain)[0].max(axis=-1)
+
+    finest, half = change()[:16], change(cut=0)
+    assert (finest > 0).all()
+    assert (half[:16] == 0).all() and (half[16:] > 0).all()  # the cut of other tasks would come too late
+    with pytest.raises(UserError, match="middle 99"):
+        change(cut=99)
+
+
 @pytest.mark.slow
 def test_models_are_trained_and_then_prompted(tmp_path, capsys):
     models = str(tmp_path / "models")
@@ -58,24 +84,24 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
     assert json.loads((tmp_path / "models" / "segmentation.json").read_text())["test"].keys() >= {"f1@50", "edit"}
     video.run(config_of("dlm", "recognition", aux=("segmentation",), models=models), tmp_path, dry_run=True)
     assert "DLM: " in capsys.readouterr().out and not (tmp_path / "results.json").exists()
-    rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "self_aux")
-    runs = (("recognition", "segmentation", rows), ("segmentation", "recognition", ("frozen", "dlm", "adapter")))
-    for task, other, rows in runs:
+    rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "own_data", "self_aux")
+    runs = (("recognition", "segmentation", 0, rows), ("segmentation", "recognition", 1, ("frozen", "dlm", "adapter")))
+    for task, other, cut, rows in runs:
         workdir = tmp_path / task
         workdir.mkdir()
-        config = config_of("dlm", task, aux=(other,), models=models, rows=rows)
+        config = config_of("dlm", task, aux=(other,), models=models, rows=rows, cut=cut)
         video.run(config, workdir, dry_run=False)
         results = json.loads((workdir / "results.json").read_text())
         assert results.keys() == set(rows) and results["frozen"]["trainable"] == 0
         for row in rows:
             kinds = results[row]["scores"]
-            assert kinds.keys() == ({"dynamic", "static"} if row in video_rows.PER_CLIP else {"dynamic"})
+            assert kinds.keys() == ({"dynamic", "static"} if row in video_rows.MAPPED else {"dynamic"})
             assert all(
                 0 <= value <= 100 for parts in kinds.values() for found in parts.values() for value in found.values()
             )
         assert abs(results["adapter"]["trainable"] / results["dlm"]["trainable"] - 1) < 0.01
         assert "DLM" in capsys.readouterr().out
-        backbone = video_models.view(task, video_models.load(models, (task,)), 16).backbone
+        backbone = video_models.view(task, video_models.load(models, (task,)), 16, middle=cut or None).backbone
         prompts, card = prompt_file.load(workdir / "prompts_dlm", middle=backbone.middle, dim=backbone.dim, task=task)
         assert prompts.shape == (10, backbone.dim) and np.isfinite(prompts).all() and list(card.aux) == [other]
 

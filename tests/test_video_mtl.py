@@ -18,8 +18,8 @@ from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.parallel import parallelize, replicate
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.tasks import TASKS
+from tests.tiny import FAST
 
-FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 SIZES = videomae.VideoMaeConfig(4, 8, patch=4, channels=1, width=16, layers=4, heads=2, inner=32, classes=4)
 DLM = {"name": "dlm", "num_prompts": 3, "head_dim": 8, "bottleneck": 4, "adapter_rank": 4}
 OPTIMIZER = dict(name="adamw", learning_rate=2e-3, schedule="constant", weight_decay=0.0, momentum=0.9, b2=0.999)

@@ -166,13 +166,14 @@ def backbone(model: str, params: Mapping[str, Any]) -> Backbone:
     )
 
 
-def problem(cell: Cell, model: str, params: Mapping[str, Any]) -> Problem:
-    """Return this project's problem of a cell, on the given weights."""
+def problem(cell: Cell, model: str, params: Mapping[str, Any], **memory: int) -> Problem:
+    """Return this project's problem of a cell, on the given weights; `memory` as in `clip_mtl.build`."""
     made, names = recipe(cell, model), tuple(class_names(cell.classes))
     nothing: Any = None  # no example is read from the suite
     suite = Suite("noise", tuple(Task(f"task{t}", names, nothing, nothing) for t in range(cell.tasks)), "none")
     options = {key: made[key] for key in ("method", "sharing", "template", "groups")}
-    return clip_mtl.build(suite, backbone(model, params), **options, tune=(), seed=0, task_gradients=False)
+    options |= {"tune": (), "seed": 0, "task_gradients": False} | memory
+    return clip_mtl.build(suite, backbone(model, params), **options)
 
 
 def write(cell: Cell, model: str, folder: pathlib.Path, **extra: Any) -> None:

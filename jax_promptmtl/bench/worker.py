@@ -10,13 +10,14 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 MARK = "@"
+CHUNKS = {"images": "image_chunk", "texts": "class_chunk"}  # side -> option of `config.memory`
 
 
 class Ours:
@@ -25,9 +26,10 @@ class Ours:
     Args:
       folder: has cell.json and arrays.npz; gets params.npz, the first prompts, for the others to start from.
       cached: encode the images once, before all steps.
+      memory: `image_chunk`, `class_chunk`: images and class texts to take through a step at a time.
     """
 
-    def __init__(self, folder: pathlib.Path, cached: bool = False):
+    def __init__(self, folder: pathlib.Path, cached: bool = False, memory: Mapping[str, int] | None = None):
         import jax
         from safetensors.numpy import load_file
 
@@ -39,7 +41,7 @@ class Ours:
         about = json.loads((folder / "cell.json").read_text())
         self.cell = cells.Cell(**about["cell"])
         params = convert.to_tree(load_file(folder.parent / "weights.safetensors"))
-        self.problem = cells.problem(self.cell, about["model"], params)
+        self.problem = cells.problem(self.cell, about["model"], params, **(memory or {}))
         leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten(self.problem.params["method"]).items()}
         np.savez(folder / "params.npz", **leaves)  # type: ignore[arg-type]
         arrays = np.load(folder / "arrays.npz")
@@ -50,7 +52,7 @@ class Ours:
         settings = about["optimizer"] | {"name": "sgd", "schedule": "constant", "clip": None}
         self.tx = optim.make(settings, mask=self.problem.mask, steps_per_epoch=1, total_steps=1)
         self.frozen = parallel.replicate(self.problem.frozen)
-        self.seconds, self.temporary = 0.0, 0
+        self.seconds = 0.0
         self.runner = self.stepper(jax, step) if self.cell.kind == "step" else self.evaluator(step)
 
     def stepper(self, jax: Any, step: Any) -> Callable[[], dict[str, Any]]:
@@ -62,7 +64,6 @@ class Ours:
         start = time.perf_counter()
         compiled = jax.jit(body, donate_argnums=0).lower(self.state, self.frozen, self.batch).compile()
         self.seconds = time.perf_counter() - start
-        self.temporary = compiled.memory_analysis().temp_size_in_bytes
 
         def run() -> dict[str, Any]:
             self.state, metrics = compiled(self.state, self.frozen, self.batch)
@@ -94,8 +95,8 @@ class Ours:
             self.seconds = time.perf_counter() - start
 
     def finish(self) -> dict[str, Any]:
-        """Return seconds of compilation (of an evaluation, with its first pass) and bytes of intermediate results."""
-        return {"compile": self.seconds, "temporary": self.temporary}
+        """Return seconds of compilation (of an evaluation, with its first pass)."""
+        return {"compile": self.seconds}
 
 
 class Product:
@@ -125,12 +126,15 @@ def make(side: str, folder: pathlib.Path) -> Any:
     """Build one side of the cell in a folder.
 
     Args:
-      side: ours or cached; peer, fast:MODE or cut:MODE of `peers`; block:MODE; or product:LIBRARY:N.
+      side: ours, cached, images:SIZE or texts:SIZE (so many at a time); peer, fast:MODE or cut:MODE of `peers`;
+        block:MODE; or product:LIBRARY:N.
       folder: see `cells.write`.
     """
     kind, *rest = side.split(":")
     if kind in ("ours", "cached"):
         return Ours(folder, cached=kind == "cached")
+    if kind in CHUNKS:
+        return Ours(folder, memory={CHUNKS[kind]: int(rest[0])})
     if kind == "product" and rest[0] == "jax":
         return Product(int(rest[1]))
     from jax_promptmtl.bench import peers
@@ -144,7 +148,7 @@ def make(side: str, folder: pathlib.Path) -> Any:
 
 def preload(side: str) -> None:
     """Import what the side needs, which takes seconds."""
-    if side.startswith(("ours", "cached", "product:jax")):
+    if side.startswith(("ours", "cached", *CHUNKS, "product:jax")):
         from jax_promptmtl.bench import cells  # noqa: F401
     else:
         from jax_promptmtl.bench import peers  # noqa: F401

@@ -8,7 +8,6 @@ import contextlib
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ from jax_promptmtl.engine.diagnosis import Diverged, explain
 from jax_promptmtl.engine.meter import Clock, Speed, shares, summarize
 from jax_promptmtl.engine.parallel import parallelize, place, replicate, whole
 from jax_promptmtl.engine.preemption import Preempted, Stop, listen, lock
-from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, train_step
+from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, step_of_runs
 from jax_promptmtl.engine.writer import Writer, progress
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.problem import Problem
@@ -120,8 +119,9 @@ def memory(problem: Problem, batch: Batch, config: Any) -> int:
     """
     plan = {"steps_per_epoch": config["steps_per_epoch"], "total_steps": config["steps"]}
     tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
-    step = partial(train_step, problem=problem, tx=tx, key=jax.random.key(config["seed"]))
-    compiled = jax.jit(step, donate_argnums=0).lower(initial(problem, tx), problem.frozen, batch).compile()
+    given = (jax.random.key_data(jax.random.key(config["seed"])), problem.frozen)
+    step = jax.jit(step_of_runs(problem, tx), donate_argnums=0)
+    compiled = step.lower(initial(problem, tx), given, batch).compile()
     used: Any = compiled.memory_analysis()
     return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
 
@@ -150,11 +150,11 @@ class _Training:
         plan = {"steps_per_epoch": config["steps_per_epoch"], "total_steps": config["steps"]}
         self.rate = optim.schedule(config["optimizer"], **plan)
         tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
-        step = partial(train_step, problem=problem, tx=tx, key=jax.random.key(config["seed"]), observe=observe)
-        self.advance = parallelize(step, config["parallel"], donate=True)
+        self.advance = parallelize(step_of_runs(problem, tx, observe), config["parallel"], donate=True)
         self.evaluate, self.measure = evaluator(problem, config["parallel"]), measure
         self.state = initial(problem, tx)
         self.frozen = replicate(problem.frozen)
+        self.key = replicate(jax.random.key_data(jax.random.key(config["seed"])))
         self.step = 0
         self.pending: list[dict[str, Any]] = []  # metrics on the device, of the last steps
         self.window: list[dict[str, Any]] = []  # metrics on the host, since the last log
@@ -216,13 +216,13 @@ class _Training:
 
     def advance_by(self, batch: Batch) -> dict[str, Any]:
         self.speed.images += int(np.count_nonzero(batch["weight"])) * jax.process_count()
-        self.state, metrics = self.advance(self.state, self.frozen, batch)
+        self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
         return metrics
 
     def advance_first(self, batch: Batch) -> dict[str, Any]:
         """Compile, and start the stopwatch after it."""
         with self.clock.spending("compilation"):
-            self.state, metrics = self.advance(self.state, self.frozen, batch)
+            self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
             jax.block_until_ready(metrics)
         self.speed.run()
         return metrics

@@ -85,6 +85,20 @@ def train_step(
     return State(state.step + 1, optax.apply_updates(state.params, updates), opt), metrics
 
 
+def step_of_runs(problem: Problem, tx: optax.GradientTransformation, observe: Observe | None = None) -> Callable:
+    """Return `train_step` as a function of (state, (key data, frozen), batch).
+
+    With the run's key as an argument and no constant, runs that differ in their seed share one compiled program.
+    """
+
+    def step(state: State, given: tuple[jax.Array, PyTree], batch: Batch, axis_name: str | None = None) -> Any:
+        data, frozen = given
+        options = {"tx": tx, "key": jax.random.wrap_key_data(data), "axis_name": axis_name, "observe": observe}
+        return train_step(state, frozen, batch, problem=problem, **options)
+
+    return step
+
+
 def predict_step(
     prepared: PyTree, frozen: PyTree, batch: Batch, *, problem: Problem, axis_name: str | None = None
 ) -> dict[str, jax.Array]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from jax_promptmtl import tree
+from jax_promptmtl.engine import loop
 from jax_promptmtl.engine.diagnosis import Diverged
 from jax_promptmtl.engine.loop import train
+from jax_promptmtl.engine.parallel import parallelize
 from jax_promptmtl.engine.preemption import Preempted, listen, lock
 from jax_promptmtl.errors import UserError
 
@@ -53,6 +56,32 @@ def whole(reference, tmp_path_factory, toy):
         workdir, seen = tmp_path_factory.mktemp("whole"), []
         reference.update(result=run(toy, workdir, seen=seen), files=files(workdir), seen=seen, workdir=workdir)
     return reference
+
+
+def test_runs_that_differ_in_their_seed_share_one_program(toy, tmp_path, monkeypatch):
+    problem, programs = toy["problem"](), []
+
+    def loss(per_task, frozen, batch, rng):
+        noise = jax.random.normal(rng, batch["image"].shape)
+        return problem.loss(per_task, frozen, batch | {"image": batch["image"] + noise}, rng)
+
+    def spy(fn, mode, **options):
+        compiled = parallelize(fn, mode, **options)
+
+        def call(*arguments):
+            programs.append(jax.jit(fn).lower(*arguments).as_text())
+            return compiled(*arguments)
+
+        return call
+
+    monkeypatch.setattr(loop, "parallelize", spy)
+    noisy = dataclasses.replace(problem, loss=loss)
+    results = [
+        train(noisy, toy["batches"], toy["config"](seed=seed, steps=2), tmp_path / str(seed), name="main")
+        for seed in (0, 1)
+    ]
+    assert len(programs) == 4 and len(set(programs)) == 1
+    assert tree.checksums(results[0].params) != tree.checksums(results[1].params)
 
 
 def assert_same(whole, result, workdir, seen):

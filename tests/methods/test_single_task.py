@@ -11,8 +11,8 @@ import pytest
 from jax_promptmtl.data import sampler
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.engine import optim, step
+from tests.tiny import FAST
 
-FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 STEPS = 3
 METHODS = {
     "CoOp": (dict(name="tokens", length={"text": 3}, depth={"text": 1}), {"text": "task"}),
