@@ -140,7 +140,7 @@ def test_training_varies_clips_and_labels_by_the_step_alone():
 
 
 def test_every_preset_names_options_that_its_reader_has():
-    for name in video_trees.TREES:
+    for name in (*video_trees.TREES, "ucf101_tfds", "youtube_vis_tfds"):
         config = preset(name)
         with pytest.raises(UserError, match="needs the option 'root'"):
             videos.read(config.data)

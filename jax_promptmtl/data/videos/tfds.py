@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from jax_promptmtl.data.videos import ucf101, youtube_vis
-from jax_promptmtl.data.videos.index import Example, VideoSet, read_lines, require_examples
+from jax_promptmtl.data.videos.index import Example, VideoSet, locate, read_lines, require_examples
 from jax_promptmtl.errors import UserError, pick
 
 HOME = "TFDS: tfds.builder(name, file_format='array_record').download_and_prepare()"
@@ -70,13 +70,11 @@ def lists(values: Sequence[Any], lengths: Sequence[int]) -> list[Sequence[Any]]:
 
 def folder_of(root: str, name: str, config: str) -> pathlib.Path:
     """Return the folder of a prepared config's newest version."""
-    place = pathlib.Path(root).expanduser() / name / config
+    form = f"{name}/{config}/<version>/{name}-*.array_record-*"
+    place = locate(root, (f"{name}/{config}",), form, HOME)
     found = [path for path in place.glob("*.*.*") if path.is_dir()]
     if not found:
-        raise UserError(
-            f"TFDS data set '{name}/{config}' is not prepared in {str(place)!r}; set data.root to the TFDS folder, or "
-            f"prepare it by {HOME}."
-        )
+        raise UserError(f"Folder {str(place)!r} has no version; expected {form}, from {HOME}.")
     return max(found, key=lambda path: [int(part) if part.isdigit() else 0 for part in path.name.split(".")])
 
 

@@ -70,10 +70,13 @@ def test_check_data_opens_every_record(trees, name):
 
 def test_what_is_wrong_is_one_sentence(trees, tmp_path):
     config = trees["ucf101_tfds"]
-    with pytest.raises(UserError, match="'ucf101/ucf101_2' is not prepared in"):
+    with pytest.raises(UserError, match=r"has no ucf101/ucf101_2; expected .* from TFDS"):
         videos.read(config | {"split": 2})
     with pytest.raises(UserError, match="Unknown config of youtube_vis 'full'"):
         videos.read(trees["youtube_vis_tfds"] | {"config": "full"})
+    (tmp_path / "empty/ucf101/ucf101_3").mkdir(parents=True)
+    with pytest.raises(UserError, match="has no version; expected"):
+        videos.read(config | {"root": str(tmp_path / "empty"), "split": 3})
     broken = tfds_trees.youtube_vis(tmp_path)
     data = videos.read(broken)
     record = dataclasses.replace(data.fill.args[0], source=[b"x" * 9] * 4)
