@@ -13,7 +13,7 @@ a second time on this one, shares the work. Presets:
   office_home, mini_domainnet
                    the paper's Tables 1 and 2 with CLIP ViT-B/16; give --config.suites.office_home.root=... and
                    --config.backbone=ViT-B-16.pt
-  video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 11 rows, 4 primaries, 3 seeds
+  video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 12 rows, 4 primaries, 3 seeds
 """
 
 import pathlib
@@ -41,7 +41,7 @@ RATES = {  # preset that stands for its family: learning rates to try
     "mmap": (1e-3, 3e-3, 1e-2),
 }
 VIDEO_ROWS = ("frozen", "full_ft", "vpt", "hps", "mvlpt", "dlm", "single_layer")
-VIDEO_ROWS += ("mid_prompt", "self_aux", "other_clip", "adapter")
+VIDEO_ROWS += ("mid_prompt", "self_aux", "other_clip", "own_data", "adapter")
 ICONS = {"name": "icons", "evaluate_on": "test", "data_dir": ""}
 
 

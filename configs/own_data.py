@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.suite.shots = 6
     config.suite.seed = 0
     config.suite.reserve = 0  # keep room for so many shots when cutting the test set
+    config.suite.strict = True  # False: leave out images that cannot be read
     config.suite.tasks = ()  # all folders, or the names of some
     config.suite.manifest = ""  # a split file to use instead of drawing one
     for part, epochs in ((config, 20), (config.grouping, 5)):

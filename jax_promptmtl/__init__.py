@@ -1,4 +1,4 @@
-"""Prompt learning for multi-task vision in JAX. `load` gives what was trained, to classify images.
+"""Prompt learning for multi-task vision in JAX. `load` gives what was trained.
 
 Letters in shapes: `B` batch, `T` tasks, `S` slots, `G` groups, `C` classes, `K` layers, `N` tokens, `P` prompt tokens,
 `D` width, `H` heads, `L` frames.
@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 
 
 def load(place, *, classes=None, backbone=None):
-    """Load what was trained, to classify images: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
+    """Load what was trained, for images or clips: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
 
-    See `jax_promptmtl.predictor.load`.
+    See `jax_promptmtl.trained.load`.
     """
-    from jax_promptmtl import predictor  # only now: the package itself imports nothing
+    from jax_promptmtl import trained  # only now: the package itself imports nothing
 
-    return predictor.load(place, classes=classes, backbone=backbone)
+    return trained.load(place, classes=classes, backbone=backbone)

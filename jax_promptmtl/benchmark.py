@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jax_promptmtl import claim, grid, grouping, records, tables, tree, tune
+from jax_promptmtl import claim, grid, grouping, records, results, tables, tree, tune
 from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import predictions, suites
 from jax_promptmtl.data.images import Preprocess
@@ -194,7 +194,7 @@ def describe_outcome(job: tune.Job, outcome: tune.Outcome) -> dict[str, Any]:
         "count": outcome.counts["count"].tolist(),
         "correct": outcome.counts["correct"].tolist(),
         "accuracy_per_drawing": per_drawing,
-        **tune.answers(job.suite, outcome.counts),
+        **results.answers(job.suite, outcome.counts),
         "trainable": outcome.trainable,
         "total": outcome.total,
         "steps": outcome.steps,

@@ -85,6 +85,8 @@ def check_suite(options: Mapping[str, Any], found: Findings, *, fast: bool) -> N
     if suite is None:
         look_below(str(options.get("root", "")), found, fast=fast)
         return
+    left_out = most([f"{name} cannot be read" for name in suite.left_out])
+    (found.problems if options.get("strict", True) else found.remarks).extend(left_out)
     seen: Pictures = {}
     for task in suite.tasks:
         parts = {"train": task.train, "test": task.test}
@@ -107,7 +109,7 @@ def build_suite(options: Mapping[str, Any], found: Findings) -> Suite | None:
         except UserError as error:
             if strict is None:
                 found.problems.append(str(error))
-            if not options.get("strict"):
+            if not options.get("strict") or options.get("name") in OWN:
                 return None
     return None
 

@@ -53,7 +53,13 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     params = loop.train(problem, stream, settings, workdir, name=data.name).params
     found = measure(data, config, parts["test"], params)
     print(f"{data.name}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
-    card = {"data": data.name, "classes": data.class_names, "test": found, "config": config.to_dict()}
+    card = {
+        "data": data.name,
+        "kind": data.task,
+        "classes": data.class_names,
+        "test": found,
+        "config": config.to_dict(),
+    }
     weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     video_models.save(workdir / "models", data.name, weights, card)
     (workdir / "results.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, command, finetune, pretrain, tune, video, video_benchmark, video_pretrain
+from jax_promptmtl import benchmark, command, finetune, pretrain, track, tune, video, video_benchmark, video_pretrain
 from jax_promptmtl.engine import processes, report
 from jax_promptmtl.errors import UserError, pick
 
@@ -37,6 +37,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as c
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
 MULTIHOST = flags.DEFINE_string("multihost", "auto", "Join other processes: on, off, or auto where a launcher says so.")
+WANDB = flags.DEFINE_string("wandb", "", "W&B project that gets the scalars too; needs the extra wandb.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, parameters and memory, and stop.")
 
 
@@ -87,9 +88,11 @@ def start(argv: Sequence[str]) -> None:
         raise UserError(f"The work directory {WORKDIR.value!r} is an address; mount it, and give the folder's path.")
     workdir = pathlib.Path(WORKDIR.value or "runs/" + "_".join(filter(None, (pathlib.Path(name).stem, preset))))
     processes.require_same("The config or version", {"config": config.to_dict(), "versions": report.versions()})
-    if not DRY_RUN.value and processes.first():
+    writes = processes.first() and not DRY_RUN.value
+    if writes:
         write_config(config, workdir)
-    JOBS[job](config, workdir, dry_run=DRY_RUN.value)
+    with track.mirrored(WANDB.value if writes else "", workdir, config.to_dict()):
+        JOBS[job](config, workdir, dry_run=DRY_RUN.value)
 
 
 def join(job: str) -> None:
@@ -117,7 +120,7 @@ def explain_options(verb: str, doc: str | None) -> command.Parser:
     parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     for flag in (PRINT_CONFIG, DRY_RUN):
         parser.add_argument(f"--{flag.name}", action="store_true", help=flags.FLAGS[flag.name].help)
-    for name, value in (("config", "FILE"), (WORKDIR.name, "DIR"), (MULTIHOST.name, "HOW")):
+    for name, value in (("config", "FILE"), (WORKDIR.name, "DIR"), (MULTIHOST.name, "HOW"), (WANDB.name, "NAME")):
         parser.add_argument(f"--{name}", metavar=value, help=flags.FLAGS[name].help)
     return parser
 

@@ -1,10 +1,10 @@
-"""Classify images with what was trained; nothing but the work directory and the backbone is needed.
+"""Classify images, or clips, with what was trained; nothing but the work directory and the backbone is needed.
 
     python -m jax_promptmtl.predict runs/mmap --task=line bell.png folder/
     find . -name '*.png' | python -m jax_promptmtl.predict runs/mmap --task=line --format=csv -
 
 WORKDIR is a work directory or an exported folder. IMAGES are files, folders (with all below them), or - for a list on
-standard input, one path per line.
+standard input, one path per line. For what recognises actions give videos, or folders of frames.
 """
 
 import csv
@@ -17,39 +17,41 @@ from typing import Any
 
 import tqdm
 
-from jax_promptmtl import command, predictor
-from jax_promptmtl.data.images import listing
+from jax_promptmtl import command, trained
+from jax_promptmtl.clip_predictor import ClipPredictor
 from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.predictor import Predictor
 
-Row = tuple[str, str, list[tuple[str, float]]]  # path, task, classes with their probabilities, best first
+Model = Predictor | ClipPredictor
+Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
 WAIT = 2.0  # seconds before there is a progress bar
 
 
-def collect(places: Iterable[str], lines: Iterable[str]) -> list[str]:
-    """Return the paths of all images: files as given, folders with all below them, "-" for the paths in `lines`."""
+def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[str]:
+    """Return the paths of all images or clips: files as given, folders with all below, "-" for the paths in `lines`."""
     paths: list[str] = []
     for place in places:
         if place == "-":
             paths += [line.rstrip("\n") for line in lines if line.strip()]
         elif pathlib.Path(place).is_dir():
-            found = [str(pathlib.Path(place) / name) for name in listing(place)]
+            found = model.listing(place)
             if not found:
-                raise UserError(f"There are no images in the folder {place!r}; give files or another folder.")
+                raise UserError(f"There are no {model.unit}s in the folder {place!r}; give files or another folder.")
             paths += found
         else:
             paths.append(place)
     if not paths:
-        raise UserError("No images; give files, folders, or - for a list on standard input.")
+        raise UserError(f"No {model.unit}s; give files, folders, or - for a list on standard input.")
     return paths
 
 
-def classify(model: predictor.Predictor, paths: list[str], task: str | None, top: int) -> Iterator[Row]:
+def classify(model: Model, paths: list[str], task: str | None, top: int) -> Iterator[Row]:
     """Yield one row per image, while the next ones are computed."""
     names = iter(paths)
-    with tqdm.tqdm(total=len(paths), unit="image", disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
+    with tqdm.tqdm(total=len(paths), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
         for answer in model.stream(paths, task):
             for best in answer.top(top):
-                yield next(names), answer.task, best
+                yield model.unit, next(names), answer.task, best
             bar.update(len(answer.logits))
 
 
@@ -57,8 +59,8 @@ def write_json(rows: Iterable[Row]) -> None:
     """Print a list with one object per line."""
     start = "[\n"
     try:
-        for path, task, best in rows:
-            row = {"image": path, "task": task, "class": best[0][0], "probability": round(best[0][1], 6)}
+        for unit, path, task, best in rows:
+            row = {unit: path, "task": task, "class": best[0][0], "probability": round(best[0][1], 6)}
             print(start + json.dumps(row | {"top": {name: round(p, 6) for name, p in best}}), end="", flush=True)
             start = ",\n"
     finally:  # a list also when an image in the middle cannot be read
@@ -66,21 +68,21 @@ def write_json(rows: Iterable[Row]) -> None:
 
 
 def write_csv(rows: Iterable[Row]) -> None:
-    """Print image, task, class, probability, and further pairs of columns for the next classes."""
+    """Print image or clip, task, class, probability, and further pairs of columns for the next classes."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    for number, (path, task, best) in enumerate(rows):
+    for number, (unit, path, task, best) in enumerate(rows):
         if number == 0:
             pairs = [(f"class_{place}", f"probability_{place}") for place in range(2, len(best) + 1)]
-            writer.writerow(["image", "task", "class", "probability", *itertools.chain(*pairs)])
+            writer.writerow([unit, "task", "class", "probability", *itertools.chain(*pairs)])
         writer.writerow([path, task, *itertools.chain(*((name, f"{p:.6f}") for name, p in best))])
 
 
 def write_table(rows: Iterable[Row]) -> None:
     """Print aligned columns: image, best class, percent, and the next classes."""
     found = list(rows)
-    wide = max(len(path) for path, _, _ in found)
-    name = max(len(best[0][0]) for _, _, best in found)
-    for path, _, best in found:
+    wide = max(len(path) for _, path, _, _ in found)
+    name = max(len(best[0][0]) for *_, best in found)
+    for _, path, _, best in found:
         first = command.paint(f"{best[0][0]:{name}}", "bold", sys.stdout)
         others = ", ".join(f"{other} {100 * p:.1f}" for other, p in best[1:])
         print(f"{path:{wide}}  {first}  {100 * best[0][1]:5.1f} %", command.paint(others, "dim", sys.stdout), sep="  ")
@@ -120,12 +122,12 @@ def add_options(parser: Any) -> None:
 def start(argv: Sequence[str]) -> None:
     """Read the options, and print what the images show."""
     options = parse(argv)
-    model = predictor.load(options.workdir, classes=options.classes, backbone=options.backbone)
+    model = trained.load(options.workdir, classes=options.classes, backbone=options.backbone)
     try:
         task = model.choose(options.task)
     except UserError as error:
         raise UserError(f"{error} Give it as --task." if options.task is None else str(error)) from None
-    paths = collect(options.images, sys.stdin)
+    paths = collect(model, options.images, sys.stdin)
     FORMATS[options.format](classify(model, paths, task, options.top))
 
 

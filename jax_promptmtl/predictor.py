@@ -24,11 +24,12 @@ from jax_promptmtl import clip_mtl, sharing, tree
 from jax_promptmtl.backbones.clip import Backbone
 from jax_promptmtl.backbones.load import load as load_backbone
 from jax_promptmtl.backbones.tokenizer import read_json
-from jax_promptmtl.data.images import Preprocess, decode
+from jax_promptmtl.data.images import Preprocess, decode, listing
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.engine.parallel import pad
 from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.prediction import Prediction
 from jax_promptmtl.problem import Problem
 
 PyTree = Any
@@ -37,42 +38,6 @@ BATCH = 64  # most images at a time; fewer go as the next power of two, so that 
 SCHEMA = 1  # of an exported folder
 NOTHING = ArraySource(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int32), ())  # data that no prediction needs
 PROMPTS, CONFIG = "prompts.safetensors", "config.json"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for B images of one task: C class names, and float32[B, C] logits."""
-
-    task: str
-    classes: tuple[str, ...]
-    logits: np.ndarray
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Return the softmax of the logits, float32[B, C].
-
-        >>> Prediction("t", ("a", "b"), np.zeros((1, 2), np.float32)).probabilities.tolist()
-        [[0.5, 0.5]]
-        """
-        raised = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return raised / raised.sum(axis=1, keepdims=True)
-
-    @property
-    def labels(self) -> list[str]:
-        """Return the most probable class of each image."""
-        return [self.classes[number] for number in self.logits.argmax(axis=1)]
-
-    def top(self, count: int) -> list[list[tuple[str, float]]]:
-        """Return the `count` most probable classes of each image with their probabilities, best first.
-
-        >>> Prediction("t", ("a", "b"), np.array([[0, 99.0]])).top(1)
-        [[('b', 1.0)]]
-        """
-        rows = []
-        for row in self.probabilities:
-            best = np.argsort(-row, kind="stable")[:count]
-            rows.append([(self.classes[number], float(row[number])) for number in best])
-        return rows
 
 
 @dataclass(frozen=True)
@@ -93,6 +58,8 @@ class Predictor:
       backbone: the CLIP that they belong to.
       preprocess: from pictures to what the backbone expects.
     """
+
+    unit = "image"
 
     def __init__(
         self,
@@ -143,6 +110,11 @@ class Predictor:
         if task is None and len(self.tasks) > 1:
             raise UserError(f"There are {len(self.tasks)} tasks; say which one is meant: {', '.join(self.tasks)}.")
         return pick(task or self.tasks[0], self.tasks, "task")
+
+    @staticmethod
+    def listing(folder: str) -> list[str]:
+        """Return the paths of the images below a folder."""
+        return [str(pathlib.Path(folder) / name) for name in listing(folder)]
 
     def pixels(self, image: Picture) -> np.ndarray:
         """Return an image as the backbone expects it, float32[size, size, 3]."""

@@ -1,4 +1,4 @@
-"""The report of a benchmark, from its records alone: report.md with pictures, CSV and LaTeX.
+"""The report of a benchmark, from its records alone: report.md with pictures, the same as one HTML file, CSV, LaTeX.
 
     python -m jax_promptmtl.report RUNS_DIR [--out=FOLDER] [--pack=FILE]
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import command, records, tables, typeset, video_report
+from jax_promptmtl import command, records, tables, typeset, video_report, webpage
 from jax_promptmtl.engine import figures, plots
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.records import Record
@@ -55,7 +55,7 @@ class Page:
 
 
 def write(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
-    """Write report.md, report.tex, results.csv, runs.csv and pictures; returns what is to be told.
+    """Write report.md, report.html, report.tex, results.csv, runs.csv and pictures; returns what is to be told.
 
     Raises:
       UserError: no record can be read, or the folder cannot be written to.
@@ -68,6 +68,7 @@ def write(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
         page = Page(folder)
         remarks = compose(page, found, ignored)
         (folder / "report.md").write_text("\n\n".join(page.parts) + "\n", encoding="utf-8")
+        webpage.write(folder / "report.md")
         (folder / "report.tex").write_text("% needs the package booktabs\n" + "\n\n".join(page.tex) + "\n", "utf-8")
         write_runs(page, found)
     except OSError as error:
@@ -323,7 +324,7 @@ def start(argv: Sequence[str]) -> None:
         found, _ = records.read_all(options.place)
         records.pack(options.pack, found)
         print(f"{options.pack}: {len(found)} records, {options.pack.stat().st_size / 1024:,.0f} KiB")
-    print(f"{folder / 'report.md'} has tables and pictures; report.tex, results.csv and runs.csv lie beside it.")
+    print(f"{folder / 'report.md'} has tables and pictures, report.html all in one file; .tex and .csv lie beside it.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
 """The tuning job: measure zero-shot, find the task groups, train the method, evaluate, report."""
 
 import contextlib
-import json
 import pathlib
-import shlex
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import card, clip_mtl, features, grouping, records, tree
+from jax_promptmtl import card, clip_mtl, features, grouping, results, tree
 from jax_promptmtl.backbones.clip import Backbone
 from jax_promptmtl.backbones.load import load
-from jax_promptmtl.data import predictions, sampler, suites
+from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.engine import figures, loop, processes, report, step
+from jax_promptmtl.engine import figures, loop, processes, step
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.partition import Groups, Partition, partition
 from jax_promptmtl.problem import Problem
@@ -94,6 +91,7 @@ class Outcome:
       total: number of all parameters.
       steps: optimiser steps; 0 where nothing is trained.
       images_per_second: of training, without compilation; 0 where it was not measured.
+      problem, params: what was trained and how it ended, where it is one problem.
     """
 
     counts: dict[str, np.ndarray]
@@ -101,6 +99,8 @@ class Outcome:
     total: int
     steps: int = 0
     images_per_second: float = 0.0
+    problem: Problem | None = None
+    params: Any = None
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -116,7 +116,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     groups, learned = find_groups(job)
     outcome = measure(job, groups)
     if processes.first():
-        publish(job, before, outcome, learned)
+        results.publish(job, {BEFORE: before, config.title: outcome.counts}, outcome, learned)
 
 
 def measure_before(job: Job) -> dict[str, np.ndarray]:
@@ -137,7 +137,7 @@ def measure(job: Job, groups: Groups) -> Outcome:
     if trained.step:
         describe_checkpoint(job, problem, job.config, "train", counts)
     sizes = tree.count(problem.params), trained_size(problem)
-    return Outcome(counts, *sizes, trained.step, trained.images_per_second)
+    return Outcome(counts, *sizes, trained.step, trained.images_per_second, problem, trained.params)
 
 
 def prepare(config: Any, workdir: pathlib.Path) -> Job:
@@ -315,73 +315,3 @@ def describe(job: Job) -> None:
 def trained_size(problem: Problem) -> int:
     """Return the number of all parameters, trainable and frozen."""
     return tree.count(problem.params) + sum(tree.count(problem.frozen[part]) for part in problem.params)
-
-
-def publish(job: Job, before: dict[str, np.ndarray], outcome: Outcome, learned: dict[str, Any] | None) -> None:
-    """Print the table and write report.md with its pictures."""
-    counts = {BEFORE: before, job.config.title: outcome.counts}
-    record = report.results(
-        job.tasks,
-        before["count"].tolist(),
-        {name: count["correct"].tolist() for name, count in counts.items()},
-        trainable=outcome.trainable,
-        total=outcome.total,
-    )
-    record |= {"split_hash": job.suite.split_hash} | answers(job.suite, outcome.counts)
-    pictures = draw_results(job, counts)
-    if learned:
-        pictures |= {
-            "figures/similarity.png": "Similarity of the tasks' gradients; groups are framed.",
-            "figures/similarity_epochs.png": "The same per epoch of the global prompts.",
-            "figures/partitions.png": "The best partitions of the tasks.",
-        }
-    path = report.write_report(
-        job.workdir,
-        title=f"{job.config.title} on {job.suite.name}",
-        command=shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]]),
-        record=record,
-        config=tree.flatten(job.config.to_dict()),
-        timings=job.seconds,
-        groups=learned,
-        pictures=pictures,
-        files={name: text for name, text in FILES.items() if (job.workdir / name).exists()},
-    )
-    print(f"\n{report.table(record)}\n\n{path} has the pictures; {report.duration(sum(job.seconds.values()))} in all.")
-
-
-def answers(suite: Suite, counts: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Return what a comparison of runs needs of one: which test images were answered right, and which they are."""
-    return {
-        "right": records.pack_bits(counts["prediction"] == counts["label"]),
-        "drawing": records.pack_numbers(predictions.drawings(suite)),
-        "test_hash": predictions.test_hash(suite),
-    }
-
-
-FILES = {
-    "config.json": "the resolved config",
-    "metrics.jsonl": "loss and accuracy of every log step",
-    "tensorboard": "the same for TensorBoard",
-    "grouping.json": "similarities, groups and how sure they are",
-    "checkpoints": "trained parameters, for resuming and evaluation",
-    "results.json": "the table as data",
-}
-
-
-def draw_results(job: Job, counts: Mapping[str, dict[str, np.ndarray]]) -> dict[str, str]:
-    """Draw training curves, test examples and gains per class; return {path: caption}."""
-    folder = job.workdir / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    before, after = (count["prediction"] for count in counts.values())
-    names, gains = predictions.gains(job.suite, next(iter(counts.values()))["label"], before, after)
-    figures.example_grid(folder / "examples.png", predictions.examples(job.suite, before, after), *counts)
-    figures.class_gains(folder / "classes.png", names, gains, "gain over zero-shot, points")
-    pictures = {
-        "figures/examples.png": "Test images that the two models see differently, then others.",
-        "figures/classes.png": "Gain of each class over zero-shot, all tasks together.",
-    }
-    metrics = job.workdir / "metrics.jsonl"
-    if metrics.exists():
-        figures.curves(folder / "curves.png", [json.loads(line) for line in metrics.read_text().splitlines()])
-        pictures["figures/curves.png"] = "Loss and accuracy on the training batches."
-    return pictures

@@ -22,7 +22,7 @@ from jax_promptmtl.errors import pick
 from jax_promptmtl.problem import Problem
 from jax_promptmtl.tasks import TASKS
 from jax_promptmtl.video_job import Job, Row, open_job, problem_of, train
-from jax_promptmtl.video_rows import PER_CLIP, ROWS, legal
+from jax_promptmtl.video_rows import MAPPED, ROWS, legal
 
 PyTree = Any
 Scores = dict[str, dict[str, float]]  # part -> metrics
@@ -72,7 +72,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     options = {"measure": lambda params: score(params, ["test"])["test"]} if name in job.config.curves else {}
     result = train(job, problem, row.sources.get("train", []), name, **options)
     found = {"dynamic": score(result.params, job.parts[1:])}
-    if name in PER_CLIP:
+    if name in MAPPED:
         found["static"] = measure_static(job, name, row, problem, result.params)
     speed, lines = (
         result.images_per_second,

@@ -87,7 +87,7 @@ class Job:
     def of(self, task: str, clips: int) -> "Job":
         """Return the job of another primary with so many clips and no auxiliaries, for training only."""
         config = self.config.copy_and_resolve_references().unlock()
-        config.task, config.aux, config.clips.train = task, (), clips
+        config.task, config.aux, config.cut, config.clips.train = task, (), 0, clips
         weights = {**self.weights, **video_models.load(config.models, (task,))}
         return replace(self, config=config.lock(), weights=weights, parts=("train",))
 
@@ -102,23 +102,35 @@ class Job:
         """Return what draws the clips of a part; those to test on stay the same."""
         return self.config.clips.seed if part == "train" else self.config.clips.test_seed
 
-    def view(self, name: str, **options: Any) -> View:
-        """Return a model as it sees the primary's clips; see `video_models.view`."""
-        return video_models.view(
-            name, self.weights, video_models.FRAMES[self.task], auxiliary=name != self.task, **options
-        )
+    def view(self, name: str, middle: int | None = None, **options: Any) -> View:
+        """Return a model as it sees the primary's clips; the primary is cut as the config says."""
+        own = name == self.task
+        middle = self.config.cut or None if own and middle is None else middle
+        options = {"auxiliary": not own, "middle": middle} | options
+        return video_models.view(name, self.weights, video_models.FRAMES[self.task], **options)
 
     def features(self, part: str) -> ClipSource:
         """Return the features of a part's clips, which two models read."""
         trunk = self.weights[video_models.EXTRACTOR]["trunk"]
         return self.keep(part, "features", video_models.VIT.layers, video_models.extract, trunk, self.clips(part))
 
-    def states(self, part: str, name: str, middle: int | None = None) -> ClipSource:
+    def states(self, part: str, name: str, middle: int | None = None, **options: Any) -> ClipSource:
         """Return a model's middle states of a part's clips; keys are those of `pack` without a name."""
         given = name in video_models.ON_FEATURES
-        view = self.view(name, middle=middle, given=given)
+        view = self.view(name, middle, given=given, **options)
         source, backbone = self.features(part) if given else self.clips(part), view.backbone
         return self.keep(part, name, backbone.middle, partial(lower_half, view), backbone.params, source, view.spec)
+
+    def others(self, part: str, aux: Mapping[str, str], sees: str) -> dict[str, ClipSource]:
+        """Return the auxiliaries' middle states of the clips that they see; see `video_mtl`."""
+        if sees == "aux_data":
+            part = "train" if part == "train" else "test"
+            jobs = {name: self.of(task, self.config.clips.train) for name, task in aux.items()}
+            return {name: job.states(part, job.task, auxiliary=True) for name, job in jobs.items()}
+        found = {name: self.states(part, task) for name, task in aux.items()}
+        if sees == "other_clip":
+            return {name: Elsewhere(source, self.config.seed) for name, source in found.items()}
+        return found
 
     def keep(
         self,
@@ -131,7 +143,8 @@ class Job:
         spec: Mapping[str, Any] | None = None,
     ) -> ClipSource:
         """Return what frozen weights say of a part's clips, computed once; one compilation serves all parts."""
-        compiled = self.once(("lower", self.task, name, middle), lambda: jax.jit(compute))
+        sees = tuple((spec or {}).items())
+        compiled = self.once(("lower", self.task, name, middle, sees), lambda: jax.jit(compute))
 
         def make() -> ClipSource:
             clips = f"{self.task} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
@@ -140,10 +153,15 @@ class Job:
             options = {"place": cache.place, "folder": cache.folder, "batch_size": size}
             return open_cache(partial(compiled, weights), source, recipe, **options)
 
-        return self.once(("kept", self.task, part, len(source), name, middle), make)
+        return self.once(("kept", self.task, part, len(source), name, middle, sees), make)
 
     def row(
-        self, method: Mapping[str, Any], aux: Mapping[str, str], *, middle: int | None = None, stand_in: bool = False
+        self,
+        method: Mapping[str, Any],
+        aux: Mapping[str, str],
+        *,
+        middle: int | None = None,
+        aux_input: str = "same_clip",
     ) -> Row:
         """Return the row of a method whose models' middle states are all kept.
 
@@ -151,23 +169,19 @@ class Job:
           method: options, see `video_mtl.make_method`.
           aux: name of an auxiliary -> its task.
           middle: layers in the primary's lower half; those of the config when `None`.
-          stand_in: the auxiliaries see other clips of the same data.
+          aux_input: what the auxiliaries see, see `video_mtl`.
         """
         drop_after = self.config.drop_after if middle is None else 0
-        middle = self.config.cut or None if middle is None else middle
-        primary = self.view(self.task, middle=middle, drop_after=drop_after)
+        primary = self.view(self.task, middle, drop_after=drop_after)
         views = {name: self.view(task) for name, task in aux.items()}
         made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in views.items()})
         sources: dict[str, Sequence[ClipSource]] = {}
         for part in self.parts:
-            others: dict[str, ClipSource] = {name: self.states(part, task) for name, task in aux.items()}
-            if stand_in:
-                others = {name: Elsewhere(source, self.config.seed) for name, source in others.items()}
-            named = {PRIMARY: self.states(part, self.task, middle)} | others
+            named = {PRIMARY: self.states(part, self.task, middle)} | self.others(part, aux, aux_input)
             kept = [Prefixed(source, f"middle/{name}/") for name, source in named.items()]
             sources[part] = [video_models.labels(self.clips(part)), *kept]
-        cached = (PRIMARY, *aux)
-        return Row(Pipeline(primary, views, TASKS[self.task], made, self.config.prompt_mode, cached=cached), sources)
+        mode, cached = self.config.prompt_mode, (PRIMARY, *aux)
+        return Row(Pipeline(primary, views, TASKS[self.task], made, mode, aux_input, cached), sources)
 
 
 def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path) -> Job:

@@ -2,7 +2,7 @@
 
 recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
 the trained recognition model, one per four frames. Every model takes clips of 16 or 64 frames of any task, so each can
-be the auxiliary of each other.
+be the auxiliary of each other. video_instance is a DVIS on 16 frames; it can be trained, but none is in the package.
 """
 
 import json
@@ -18,8 +18,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jax_promptmtl import tree
-from jax_promptmtl.backbones import actionformer, asformer, featured, roi_head, videomae
+from jax_promptmtl.backbones import actionformer, asformer, dvis, featured, roi_head, videomae
+from jax_promptmtl.backbones.mask_decoder import MaskDecoderConfig
 from jax_promptmtl.backbones.middle import VideoBackbone
+from jax_promptmtl.backbones.pixel_decoder import PixelDecoderConfig
+from jax_promptmtl.backbones.resnet import ResNetConfig
+from jax_promptmtl.backbones.tracker import TrackerConfig
 from jax_promptmtl.backbones.view import View, weights_sha256
 from jax_promptmtl.data import moving_icons
 from jax_promptmtl.data.clip_batches import Clips
@@ -29,22 +33,37 @@ Array = jax.Array
 PyTree = Any
 
 VIT = videomae.VideoMaeConfig(frames=16, image_size=32, tubelet=4, patch=8, width=96, layers=6, heads=3, inner=384)
-FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64}
+FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64, "video_instance": 16}
 EXTRACTOR = "recognition"  # whose trunk makes the features
+ON_VIT = ("recognition", "spatial_action")
 ON_FEATURES = ("temporal_action", "segmentation")
-MODELS = tuple(FRAMES)
+MODELS = (*ON_VIT, *ON_FEATURES)  # those of the package
 EMBEDDED = pathlib.Path(__file__).with_name("assets") / "video"
 
 
 def sizes(task: str) -> Any:
     """Return the config of a task's model."""
-    classes = len(moving_icons.classes(pick(task, MODELS, "video model")))
+    classes = len(moving_icons.classes(pick(task, FRAMES, "video model")))
     if task == "temporal_action":
         small: dict[str, Any] = {"heads": 4, "window": 9, "embeddings": 1, "stem": 2, "branch": 2, "reach": 4.0}
         return actionformer.ActionFormerConfig(inputs=VIT.width, width=64, classes=classes, **small)
     if task == "segmentation":
         return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=5, decoders=1, classes=classes)
+    if task == "video_instance":
+        return small_dvis(classes)
     return replace(VIT, classes=classes)
+
+
+def small_dvis(classes: int) -> dvis.DvisConfig:
+    """Return the sizes of the DVIS: masks of 16 x 16 cells, an encoder that sees 8 x 8, 4 x 4 and 2 x 2."""
+    common: dict[str, Any] = {"width": 64, "heads": 4, "inner": 128, "mask_width": 64}
+    return dvis.DvisConfig(
+        "online",
+        ResNetConfig((1, 1, 1, 1), 16, (2, 2, 2, 2), dilated=(), stem=3, pool=False),
+        PixelDecoderConfig(**common, layers=4, groups=8),
+        MaskDecoderConfig(**common, layers=3, queries=8, classes=classes),
+        TrackerConfig(**common, layers=2, classes=classes, matching="fixed"),
+    )
 
 
 def width(task: str) -> int:
@@ -68,7 +87,7 @@ def build(
     """Return a task's model for clips of so many frames.
 
     Args:
-      task: one of `MODELS`.
+      task: a key of `FRAMES`.
       weights: task -> parameters, with those of the extractor where the task needs features.
       frames: of the clips, 16 or 64.
       middle: layers in the lower half; half of them when `None`.
@@ -81,6 +100,8 @@ def build(
         return videomae.handle(task, config, params, **some)
     if task == "spatial_action":
         return roi_head.handle(task, config, params, **some)
+    if task == "video_instance":
+        return dvis.handle(task, config, params, (VIT.image_size, VIT.image_size), **some)
     trunk = weights[EXTRACTOR]["trunk"]
     if task == "segmentation":
         model = asformer.handle(task, config, params, **some)
@@ -100,6 +121,7 @@ def initial(task: str, seed: int) -> PyTree:
         "spatial_action": (roi_head.RoiDetector, (clip, boxes)),
         "temporal_action": (actionformer.ActionFormer, (steps, mask)),
         "segmentation": (asformer.AsFormer, (steps, mask)),
+        "video_instance": (dvis.Dvis, (clip, mask[:, : VIT.frames])),
     }
     constructor, inputs = models[task]
     return jax.jit(constructor(config).init)(key, *inputs)["params"]
@@ -128,7 +150,7 @@ def view(
 
 def layer_above(backbone: VideoBackbone) -> str | None:
     """Return the path of the layer above the middle of a transformer, `None` for a model of another kind."""
-    return None if backbone.name in ON_FEATURES else f"trunk/transformer/blocks_{backbone.middle}"
+    return f"trunk/transformer/blocks_{backbone.middle}" if backbone.name in ON_VIT else None
 
 
 def extract(trunk: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
@@ -142,6 +164,8 @@ def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Ar
     def adapt(batch: Mapping[str, Array]) -> Any:
         frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
         video = standardise(frames)
+        if task == "video_instance":
+            return {"video": video, "mask": jnp.ones(video.shape[:2], bool)}
         if task != "spatial_action":
             return video
         return {"video": video, "boxes": batch["box"] if boxes else jnp.zeros((len(video), 0, 4))}

@@ -1,7 +1,7 @@
 """Train a small model of one video task on the moving icons; frozen, it is a primary or an auxiliary of others.
 
 spatial_action starts from the trunk of recognition; temporal_action and segmentation are trained on its features, which
-are computed once. So recognition comes first.
+are computed once. So recognition comes first; video_instance needs none.
 """
 
 import pathlib
@@ -29,7 +29,8 @@ PyTree = Any
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and write `<config.models>/<task>.safetensors` and its card; with `dry_run`, say what would be trained."""
     task = config.task
-    others = video_models.load(config.models, (video_models.EXTRACTOR,)) if task != video_models.EXTRACTOR else {}
+    based = task in ("spatial_action", *video_models.ON_FEATURES)
+    others = video_models.load(config.models, (video_models.EXTRACTOR,)) if based else {}
     weights = {**others, task: start(task, others, config.seed)}
     print(f"{task}: {tree.count(weights[task]):,} parameters, {config.clips.train:,} clips")
     if dry_run:

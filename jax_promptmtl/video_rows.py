@@ -67,7 +67,12 @@ def self_aux(job: Job) -> Row:
 
 def other_clip(job: Job) -> Row:
     """Return the control whose auxiliaries see another clip of the same data."""
-    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, stand_in=True)
+    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, aux_input="other_clip")
+
+
+def own_data(job: Job) -> Row:
+    """Return the other reading of the paper: auxiliaries see their own data, and a batch has one set of prompts."""
+    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, aux_input="aux_data")
 
 
 def budget(job: Job) -> int:
@@ -173,11 +178,12 @@ ROWS: dict[str, tuple[str, Callable[[Job], Row]]] = {
     "mid_prompt": ("middle prompts, no auxiliary", free_prompts),
     "self_aux": ("self-auxiliary", self_aux),
     "other_clip": ("auxiliaries see other clips", other_clip),
+    "own_data": ("auxiliaries see their own data", own_data),
     "adapter": ("adapter of equal size", adapter),
     "single_layer": ("DLM, single layer", partial(mapper, single_layer=True)),
     "dlm": ("DLM", mapper),
 }
-PER_CLIP = ("self_aux", "other_clip", "single_layer", "dlm")  # whose prompts depend on the clip
+MAPPED = ("self_aux", "other_clip", "own_data", "single_layer", "dlm")  # whose prompts are made from clips
 
 
 def legal(task: str) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from jax_promptmtl import typeset, video_models
 from jax_promptmtl.records import Record
 from jax_promptmtl.tables import NOTHING, plus_minus, ranks, size
 from jax_promptmtl.typeset import Cell, Sheet
-from jax_promptmtl.video_rows import PER_CLIP, ROWS
+from jax_promptmtl.video_rows import MAPPED, ROWS
 
 METRICS = {"top1": "top-1", "map": "mAP", "f1@50": "F1@50"}
 PAPER = {"full_ft": "100 %", "vpt": "0.21 %", "hps": "33.3 %", "mvlpt": "0.21 %", "dlm": "10.8 %"}  # table 1
 BASELINES = ("frozen", "full_ft", "vpt", "hps", "mvlpt")
-CONTROLS = ("mid_prompt", "self_aux", "other_clip", "adapter")
+CONTROLS = ("mid_prompt", "self_aux", "other_clip", "own_data", "adapter")
 OWN = "dlm"
 KINDS = {"dynamic": "", "static": ", static prompts"}
 
@@ -64,7 +64,7 @@ def collect(found: Iterable[Record]) -> tuple[list[Row], list[str]]:
         runs = {task: some for task, some in runs.items() if some}
         lacking = [f"{task} seed {seed}" for task in runs for seed in seeds if (method, task, seed) not in cells]
         remarks += [f"{method} lacks {', '.join(lacking)}."] if lacking else []
-        kinds = KINDS if method in PER_CLIP else ("dynamic",)
+        kinds = KINDS if method in MAPPED else ("dynamic",)
         rows += [Row(method, kind, runs) for kind in kinds]
     weights = {str(record.get("weights")) for record in cells.values()}
     remarks += ["The runs used different frozen models; the tables mix them."] if len(weights) > 1 else []

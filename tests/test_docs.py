@@ -1,10 +1,11 @@
-"""What the documentation tells people to type, typed: the tutorial from end to end, and README's cheap commands."""
+"""What the documentation tells people to type, typed: tutorial, README's cheap commands, notebooks; and the site."""
 
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -57,3 +58,34 @@ def test_the_readme_commands_that_train_nothing(place):
         printed = run("bash", command.replace("...", "python -m jax_promptmtl.main"), place)
         assert "trainable: 5,220 of" in printed if "--dry_run" in command else '"job": "tune"' in printed
     assert not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["images", "video"])
+def test_the_notebooks(name, tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    folder = ROOT / "docs" / "notebooks"
+    notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    start = time.monotonic()
+    resources = {"metadata": {"path": str(folder)}}
+    done = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    assert time.monotonic() - start < 300  # less than one minute where nothing else runs
+    kinds = {kind for cell in done.cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
+    printed = "".join(o.get("text", "") for cell in done.cells for o in cell.get("outputs", []))
+    assert "image/png" in kinds and str(tmp_path) not in printed
+    assert ("trainable parameters" in printed) if name == "images" else ("PromptCard" in printed)
+
+
+def test_the_site(tmp_path):
+    pytest.importorskip("material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {path.parent.name: path.read_text("utf-8") for path in (tmp_path / "site").rglob("index.html")}
+    assert {"methods", "own_data", "launch", "limits", "performance", "reliability", "api"} <= set(pages)
+    assert "jax_promptmtl.predictor.Predictor.predict" in pages["api"]
+    for page in pages.values():
+        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://", page)

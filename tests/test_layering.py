@@ -11,13 +11,14 @@ from jax_promptmtl.methods import METHODS
 
 PACKAGE = pathlib.Path(jax_promptmtl.__file__).parent
 RANKS = {
-    0: "errors chunks nn tree problem metrics data typeset",
+    0: "errors chunks nn tree problem metrics data typeset webpage prediction",
     1: "backbones methods sharing tasks partition",
     2: "clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
     3: "engine",
     4: "main __main__ pretrain tune predict export benchmark report check_data claim memory records tables features"
     " video video_job video_rows video_pretrain finetune video_benchmark video_tables video_report grid bench"
-    " command predictor compare card",
+    " command predictor compare card results words"
+    " clip_predictor trained track",
 }
 RANK = {unit: rank for rank, units in RANKS.items() for unit in units.split()}
 TOP = max(RANKS)
@@ -58,7 +59,7 @@ def units(source):
 def legal(unit, other):
     """Say whether one unit may import another: itself, errors, any lower rank; the verbs may call each other."""
     if not unit:
-        return other == "predictor"  # what jax_promptmtl.load imports when it is called
+        return other == "trained"  # what jax_promptmtl.load imports when it is called
     return other in (unit, "errors") or RANK[other] < RANK[unit] or RANK[other] == RANK[unit] == TOP
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from jax_promptmtl import records, report, tables, typeset
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.metrics import paired
+from tests.pages import Page
 from tests.tiny import make_record
 
 KEYS = records.KEYS | records.CELL["images"]
@@ -269,6 +270,9 @@ def test_the_report_is_made_from_records_alone(runs, tmp_path):
     for name in pictures:
         with Image.open(tmp_path / name) as image:
             assert min(image.size) > 200
+    found = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert len(found.images) == len(pictures) and all(method in found.text for method in METHODS)
+    assert "<u>" not in found.text and "u" in found.tags
     assert balanced((tmp_path / "report.tex").read_text())
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -15,6 +15,7 @@ from PIL import Image
 from configs import mmap
 from jax_promptmtl import main, tune
 from jax_promptmtl.errors import UserError
+from tests.pages import Page
 from tests.tiny import CLASSES, TASKS, save_clip, save_images
 
 
@@ -62,6 +63,7 @@ def test_the_job_leaves_what_it_promises(finished):
         "grouping.json",
         "checkpoints",
         "report.md",
+        "report.html",
         "results.json",
         "figures",
     }
@@ -71,6 +73,15 @@ def test_the_job_leaves_what_it_promises(finished):
         with Image.open(finished / "figures" / f"{picture}.png") as image:
             assert min(image.size) > 100
     assert list((finished / "tensorboard").rglob("events*"))
+
+
+def test_the_page_has_all_in_one_file(finished):
+    page = Page((finished / "report.html").read_text("utf-8"))
+    sizes = [image.size for _, image in page.images]
+    assert len(sizes) == 5 + len(TASKS) + len(TASKS) * 6  # six figures but the examples, confusions, thumbnails
+    assert sizes.count((10, 9)) == len(TASKS) * 6 and min(size[0] for size in sizes) == 10
+    for words in ("Mistakes", "taken for", "Words nearest", "Task groups", "red fox", "ink"):
+        assert words in page.text
 
 
 def test_the_report_adds_up_its_stages(finished):

@@ -84,24 +84,24 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
     assert json.loads((tmp_path / "models" / "segmentation.json").read_text())["test"].keys() >= {"f1@50", "edit"}
     video.run(config_of("dlm", "recognition", aux=("segmentation",), models=models), tmp_path, dry_run=True)
     assert "DLM: " in capsys.readouterr().out and not (tmp_path / "results.json").exists()
-    rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "self_aux")
-    runs = (("recognition", "segmentation", rows), ("segmentation", "recognition", ("frozen", "dlm", "adapter")))
-    for task, other, rows in runs:
+    rows = ("frozen", "dlm", "vpt", "full_ft", "adapter", "other_clip", "own_data", "self_aux")
+    runs = (("recognition", "segmentation", 0, rows), ("segmentation", "recognition", 1, ("frozen", "dlm", "adapter")))
+    for task, other, cut, rows in runs:
         workdir = tmp_path / task
         workdir.mkdir()
-        config = config_of("dlm", task, aux=(other,), models=models, rows=rows)
+        config = config_of("dlm", task, aux=(other,), models=models, rows=rows, cut=cut)
         video.run(config, workdir, dry_run=False)
         results = json.loads((workdir / "results.json").read_text())
         assert results.keys() == set(rows) and results["frozen"]["trainable"] == 0
         for row in rows:
             kinds = results[row]["scores"]
-            assert kinds.keys() == ({"dynamic", "static"} if row in video_rows.PER_CLIP else {"dynamic"})
+            assert kinds.keys() == ({"dynamic", "static"} if row in video_rows.MAPPED else {"dynamic"})
             assert all(
                 0 <= value <= 100 for parts in kinds.values() for found in parts.values() for value in found.values()
             )
         assert abs(results["adapter"]["trainable"] / results["dlm"]["trainable"] - 1) < 0.01
         assert "DLM" in capsys.readouterr().out
-        backbone = video_models.view(task, video_models.load(models, (task,)), 16).backbone
+        backbone = video_models.view(task, video_models.load(models, (task,)), 16, middle=cut or None).backbone
         prompts, card = prompt_file.load(workdir / "prompts_dlm", middle=backbone.middle, dim=backbone.dim, task=task)
         assert prompts.shape == (10, backbone.dim) and np.isfinite(prompts).all() and list(card.aux) == [other]
 

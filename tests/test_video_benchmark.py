@@ -25,7 +25,7 @@ def config_of(**changes):
 
 def test_the_grid_has_every_row_that_a_task_can_have():
     runs = video_benchmark.plan(config_of())
-    assert len(runs) == (4 * 11 - 1) * 3 and len({str(run) for run in runs}) == len(runs)
+    assert len(runs) == (4 * 12 - 1) * 3 and len({str(run) for run in runs}) == len(runs)
     assert not [run for run in runs if (run.method, run.task) == ("hps", "segmentation")]
     assert {run.method for run in runs} == set(video_rows.ROWS)
     assert {run.config.seed for run in runs if run.seed == 2} == {2}

@@ -18,6 +18,7 @@ SHAPES = {  # of the logits for one clip of the task
     "spatial_action": (1, 3, 11),
     "temporal_action": (1, 28, 12),
     "segmentation": (2, 1, 64, 10),
+    "video_instance": (2, 1, 16, 8, 13),
 }
 
 CHANCE = {"recognition": 100 / 13, "spatial_action": 100 / 11, "temporal_action": 1, "segmentation": 10}  # or more
@@ -34,7 +35,7 @@ def params_of(task, seed=0):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     features = weights_sha256(params_of("recognition"))
-    for task in video_models.MODELS:
+    for task in video_models.FRAMES:
         card = {"features": features} if task in video_models.ON_FEATURES else {}
         video_models.save(path, task, params_of(task), card)
     return path
@@ -44,7 +45,7 @@ def batch_of(frames):
     return {"frames": jnp.zeros((1, frames, 32, 32, 3), jnp.uint8), "box": jnp.full((1, 3, 4), 0.5)}
 
 
-@pytest.mark.parametrize("task", video_models.MODELS)
+@pytest.mark.parametrize("task", video_models.FRAMES)
 def test_each_model_can_be_the_primary_and_every_others_auxiliary(folder, task):
     weights = video_models.load(folder, (task,))
     own = video_models.view(task, weights, video_models.FRAMES[task])

@@ -94,7 +94,7 @@ def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **ch
     """Return the record of a made-up run of the video benchmark; its static prompts are 2 points worse."""
     metric = {"recognition": "top1", "segmentation": "f1@50"}.get(task, "map")
     parts = ("test",) if task == "temporal_action" else ("test", "shifted")
-    kinds = {"dynamic": 0, "static": 2} if method in video_rows.PER_CLIP else {"dynamic": 0}
+    kinds = {"dynamic": 0, "static": 2} if method in video_rows.MAPPED else {"dynamic": 0}
     scores = {
         kind: {part: {metric: score - less - 10 * (part == "shifted")} for part in parts}
         for kind, less in kinds.items()

@@ -186,7 +186,7 @@ def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None
     Args:
       params: the tree of `to_tree`.
       activation: quick_gelu or gelu; shapes do not tell.
-      heads: of the image and the text tower; None is one per 64 channels, as in every published CLIP.
+      heads: of the image and the text tower; None is one per 64 channels, as published up to an image width of 1024.
     """
     image, text = params["image"], params["text"]
     patch, _, _, image_width = image["patch"]["kernel"].shape
@@ -196,9 +196,10 @@ def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None
         raise UserError(
             f"The image tower has {len(image['position'])} positions, not 1 + a square; give square images."
         )
-    if heads is None and (image_width % 64 or text_width % 64):
+    if heads is None and (image_width % 64 or text_width % 64 or image_width > 1024):
         raise UserError(
-            f"Widths {image_width} and {text_width} are no multiples of 64; put a config.json with heads beside."
+            f"Widths {image_width} and {text_width} do not tell the number of heads, as multiples of 64 up to 1024 do; "
+            "put the config.json or open_clip_config.json of the weights beside them."
         )
     image_heads, text_heads = heads or (image_width // 64, text_width // 64)
     for name, width, number in (("image", image_width, image_heads), ("text", text_width, text_heads)):

@@ -166,6 +166,22 @@ class Tokenizer:
             row[: len(ids)] = ids
         return tokens
 
+    def words(self) -> dict[int, str]:
+        """Return the symbols that end a word and are text by themselves, {id: text}.
+
+        >>> tiny = Tokenizer([("b", "e"), ("be", "d</w>")])
+        >>> tiny.words()[tiny.vocab["bed</w>"]], tiny.vocab["be"] in tiny.words()
+        ('bed', False)
+        """
+        byte = {symbol: value for value, symbol in byte_symbols().items()}
+        found = {}
+        for symbol, number in self.vocab.items():
+            if symbol.endswith("</w>"):
+                text = bytes(byte[letter] for letter in symbol.removesuffix("</w>")).decode("utf-8", "replace")
+                if text.isprintable() and "\ufffd" not in text:
+                    found[number] = text
+        return found
+
     def save(self, folder: str | Path) -> None:
         """Write vocab.json and merges.txt as `transformers.CLIPTokenizer` reads them."""
         folder = Path(folder)

@@ -151,6 +151,11 @@ def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:
     return tasks, sha256
 
 
+def left_out(path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the names that could not be read when the split of a manifest was drawn, and are in none of its halves."""
+    return tuple(json.loads(pathlib.Path(path).read_text(encoding="utf-8")).get("left_out", ()))
+
+
 def pin(path: str | os.PathLike, draw: Callable[[], Split], **about: Any) -> tuple[Split, str]:
     """Read the split of a manifest; where there is none yet, draw it and write it first.
 

@@ -64,6 +64,33 @@ def gains(suite: Suite, label: np.ndarray, before: np.ndarray, after: np.ndarray
     return names, 100 * (np.array(right[1]) - np.array(right[0]))
 
 
+def confusions(suite: Suite, label: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
+    """Return int[C, C] per task: how many test images of a class (row) were taken for which (column).
+
+    Args:
+      suite: T tasks.
+      label, prediction: int[all test images].
+    """
+    matrices = []
+    for task, truth, guess in zip(suite.tasks, cut(suite, label), cut(suite, prediction), strict=True):
+        matrix = np.zeros((len(task.class_names),) * 2, int)
+        np.add.at(matrix, (truth, guess), 1)
+        matrices.append(matrix)
+    return matrices
+
+
+def mistakes(matrix: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """Return the (class, what it was taken for) of the most frequent mistakes, of equal ones the first.
+
+    >>> mistakes(np.array([[5, 1, 0], [3, 9, 1], [0, 0, 9]]), 2)
+    [(1, 0), (0, 1)]
+    """
+    wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [(int(place) // len(matrix), int(place) % len(matrix)) for place in order]
+    return [pair for pair in pairs if wrong[pair]]
+
+
 def spell(suite: Suite, values: np.ndarray) -> np.ndarray:
     """Return class numbers of all test images as class names."""
     parts = zip(suite.tasks, cut(suite, values), strict=True)

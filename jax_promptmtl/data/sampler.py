@@ -6,6 +6,9 @@ it costs ten times as much as reading and augmenting a small picture.)
 """
 
 import functools
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -230,8 +233,20 @@ def evaluation_batches(
 def _iterate(dataset: grain.MapDataset, workers: int) -> Iterator[Batch]:
     stream = dataset.to_iter_dataset(THREADS)
     if workers:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=outlast)
     return iter(stream)
+
+
+def outlast(*_: int) -> None:
+    """Let a worker process ignore the signals that stop a run while its parent lives, which saves first and ends it."""
+
+    def ignore(*_: object) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is None or not parent.is_alive():
+            os._exit(1)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, ignore)
 
 
 def _check_sizes(batch_size: int, process_count: int, tasks: int) -> None:

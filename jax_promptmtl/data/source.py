@@ -38,11 +38,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Suite:
-    """The tasks that are learnt together; `split_hash` identifies which examples train and which test."""
+    """The tasks that are learnt together; `split_hash` identifies which examples train and which test.
+
+    `left_out` names the images that were to be read but could not be.
+    """
 
     name: str
     tasks: tuple[Task, ...]
     split_hash: str
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from jax_promptmtl import tree
 from jax_promptmtl.engine import processes
+from jax_promptmtl.engine.parallel import whole
 from jax_promptmtl.engine.step import State
 from jax_promptmtl.errors import UserError
 
@@ -120,6 +121,17 @@ def read(directory: Any) -> tuple[PyTree, dict[str, Any]]:
     raise UserError(f"All checkpoints in {str(directory)!r} are damaged; restore the directory from a copy.")
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, but deaf to signals. It would ask JAX's preemption service with its step as the number of the question.
+
+    That service knows one number per process. After a save it would agree on one that `preemption.Stop` is long past.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one run: the newest two, and the best one by the metric `best`."""
 
@@ -145,7 +157,7 @@ class Checkpoints:
                 ]
             ),
         )
-        self._orbax = ocp.CheckpointManager(self.directory, options=options)
+        self._orbax = _Manager(self.directory, options=options)
 
     def save(self, state: State, *, metrics: Mapping[str, float] | None = None, progress: Any = None) -> None:
         """Start to save in the background.
@@ -161,7 +173,7 @@ class Checkpoints:
         """
         with self._loud():
             self._orbax.check_for_errors()
-        state = jax.device_get(state)
+        state = jax.device_get(whole(state))
         step = int(state.step)
         for path, leaf in tree.flatten(state.params).items():
             if leaf is not None and not np.isfinite(leaf).all():

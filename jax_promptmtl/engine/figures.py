@@ -332,3 +332,30 @@ def class_gains(
         axes.set(xlim=(-0.7, len(order) - 0.3), ylabel="gain [points]", title=title)
         axes.spines["bottom"].set_visible(False)
         axes.grid(axis="y")
+
+
+def confusion(path: str | pathlib.Path, classes: Sequence[str], matrix: np.ndarray, title: str, most: int = 60) -> None:
+    """Draw what the images of each class were taken for.
+
+    Args:
+      path: of the PNG.
+      classes: C class names.
+      matrix: int[C, C], images by true (row) and predicted class (column).
+      title: of the picture.
+      most: beyond so many classes they are not named.
+    """
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(max(0.16 * len(classes), 2.2), 9.6)
+    with _figure(path, side + 2.6, side + 1.5) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+        named = range(len(classes)) if len(classes) <= most else ()
+        axes.set_xticks(named, [_shorten(classes[c]) for c in named], rotation=90, fontsize=7)
+        axes.set_yticks(named, [_shorten(classes[c]) for c in named], fontsize=7)
+        axes.set(xlabel="predicted", ylabel="true class", title=title)
+        axes.spines[:].set_visible(False)
+        for (row, column), value in np.ndenumerate(matrix) if len(classes) <= 12 else ():
+            colour = "white" if share[row, column] > 60 else INK if value else FAINT
+            axes.text(column, row, f"{value}", ha="center", va="center", fontsize=7, color=colour)
+        bar = figure.colorbar(image, ax=axes, shrink=0.72, aspect=24, pad=0.03, label="% of the class")
+        bar.outline.set_visible(False)

@@ -6,9 +6,8 @@ that everything written before it is on disk once it exists, and what is written
 
 import contextlib
 import pathlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -18,8 +17,8 @@ from jax_promptmtl import tree
 from jax_promptmtl.engine import optim, processes
 from jax_promptmtl.engine.checkpoint import Checkpoints, plain
 from jax_promptmtl.engine.diagnosis import Diverged, explain
-from jax_promptmtl.engine.meter import Speed, summarize
-from jax_promptmtl.engine.parallel import parallelize, place, replicate
+from jax_promptmtl.engine.meter import Clock, Speed, shares, summarize
+from jax_promptmtl.engine.parallel import parallelize, place, replicate, whole
 from jax_promptmtl.engine.preemption import Preempted, Stop, listen, lock
 from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, step_of_runs
 from jax_promptmtl.engine.writer import Writer, progress
@@ -42,6 +41,8 @@ class Result:
         `None` without either.
       seconds: wall time of this process, without earlier ones of a resumed run.
       images_per_second: training speed without compilation, evaluation and checkpoints; 0 if nothing was measured.
+      spent: the seconds of `steps`, of `data` that the host waited for, of `compilation` (the first step), `evaluation`
+        and `checkpoints`.
     """
 
     params: PyTree
@@ -49,6 +50,7 @@ class Result:
     evaluation: dict[str, float] | None
     seconds: float
     images_per_second: float
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -176,7 +178,7 @@ class _Training:
         return self.writer
 
     def run(self) -> Result:
-        start, total = time.perf_counter(), self.config["steps"]
+        self.clock, total = Clock(), self.config["steps"]
         if self.step and self.evaluation_is_due():
             self.finish_step()  # a signal interrupted this evaluation just before the checkpoint
         data = self.batches(self.step) if self.step < total else iter(())
@@ -186,9 +188,9 @@ class _Training:
                 if self.due("log_every"):
                     self.log()
                 self.finish_step()
-        params, seconds = jax.device_get(self.state.params), time.perf_counter() - start
+        params, spent = jax.device_get(whole(self.state.params)), self.clock.spent()
         speed = self.speed.images / self.speed.seconds if self.speed.seconds else 0.0
-        return Result(params, self.step, self.evaluated, seconds, speed)
+        return Result(params, self.step, self.evaluated, sum(spent.values()), speed, spent)
 
     def due(self, key: str) -> bool:
         """Return whether something that happens every so many steps, and at the end, happens at this one."""
@@ -197,25 +199,33 @@ class _Training:
 
     def take_step(self, data: Iterator[Batch]) -> None:
         try:
-            batch = next(data, None)
+            with self.clock.spending("data"):
+                batch = next(data, None)
         except Exception:
             if self.step and self.stop.signal:
                 self.finish_step()  # the processes that read images got the signal as well, and died of it
             raise
         if batch is None:
             raise UserError(f"The data of {self.name!r} ended after {self.step} of {self.config['steps']} steps.")
-        self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
+        self.pending.append(self.advance_by(batch) if self.speed.running else self.advance_first(batch))
         self.step += 1
-        self.pending.append(metrics)
-        if self.speed.running:
-            self.speed.images += int(np.count_nonzero(batch["weight"])) * jax.process_count()
-        else:  # the first step compiles: the clock starts after it
-            jax.block_until_ready(metrics)
-            self.speed.run()
         if len(self.pending) > RUN_AHEAD:
             jax.block_until_ready(self.pending[-1 - RUN_AHEAD]["loss"])
         self.evaluated = None
         self.bar.update()
+
+    def advance_by(self, batch: Batch) -> dict[str, Any]:
+        self.speed.images += int(np.count_nonzero(batch["weight"])) * jax.process_count()
+        self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
+        return metrics
+
+    def advance_first(self, batch: Batch) -> dict[str, Any]:
+        """Compile, and start the stopwatch after it."""
+        with self.clock.spending("compilation"):
+            self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
+            jax.block_until_ready(metrics)
+        self.speed.run()
+        return metrics
 
     def fetch(self) -> None:
         """Bring the pending metrics to the host; the only place where the host waits for the device's numbers."""
@@ -247,7 +257,8 @@ class _Training:
         speed = self.speed.lap()
         values = summarize(self.window, self.problem.tasks)
         values["learning_rate"] = float(self.rate(self.step - 1))
-        self.writer.scalars(self.step, values, images_per_second=speed)
+        clock = {f"time/{kind}": share for kind, share in shares(self.clock.spent()).items()}
+        self.writer.scalars(self.step, values, images_per_second=speed, **clock)
         shown = {key: f"{values[key]:.3f}" for key in ("loss", "accuracy") if key in values}
         self.bar.set_postfix(shown | {"images/s": f"{speed:.1f}"})
         self.window = []
@@ -258,14 +269,18 @@ class _Training:
 
     def finish_step(self) -> None:
         """Evaluate and save if that is due, or if the run was asked to stop."""
-        if self.stop.asked() or self.evaluation_is_due() or self.due("checkpoint_every"):
+        stopping = self.stop.asked()
+        if stopping or self.evaluation_is_due() or self.due("checkpoint_every"):
             self.fetch()
             self.speed.pause()
             if self.evaluation_is_due():
-                self.evaluated = self.evaluate_all()
-            self.checkpoints.save(self.state, metrics=self.evaluated, progress={"window": self.window})
+                with self.clock.spending("evaluation"):
+                    self.evaluated = self.evaluate_all()
+            with self.clock.spending("checkpoints"):
+                self.checkpoints.save(self.state, metrics=self.evaluated, progress={"window": self.window})
             self.speed.run()
-        if self.stop.signal:
+            stopping = self.stop.signal is not None
+        if stopping:
             raise Preempted(
                 f"{self.stop.signal} stopped {self.name!r} after step {self.step} of {self.config['steps']}; "
                 "a checkpoint is saved, run the same command to go on."

@@ -1,6 +1,8 @@
-"""Numbers about a run: averages over several steps, and images per second."""
+"""Numbers about a run: averages over several steps, images per second, and where the time goes."""
 
+import contextlib
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,3 +71,33 @@ class Speed:
         if running:
             self.run()
         return images / seconds if seconds else 0.0
+
+
+class Clock:
+    """Where the wall time of a training goes: what is not spent otherwise are steps."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self._start = time.perf_counter()
+        self._spent = dict.fromkeys(("data", "compilation", "evaluation", "checkpoints"), 0.0)
+
+    @contextlib.contextmanager
+    def spending(self, kind: str) -> Iterator[None]:
+        """Count the time of a block as that of a kind."""
+        start = time.perf_counter()
+        yield
+        self._spent[kind] += time.perf_counter() - start
+
+    def spent(self) -> dict[str, float]:
+        """Return the seconds of every kind; they add up to the time since the start."""
+        rest = time.perf_counter() - self._start - sum(self._spent.values())
+        return {"steps": rest, **self._spent}
+
+
+def shares(spent: Mapping[str, float]) -> dict[str, float]:
+    """Return the parts of 1 that seconds by kind are.
+
+    >>> shares({"steps": 3.0, "data": 1.0})
+    {'steps': 0.75, 'data': 0.25}
+    """
+    return {kind: seconds / sum(spent.values()) for kind, seconds in spent.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_promptmtl.errors import UserError, pick
@@ -22,27 +23,47 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def divisible(mode: str) -> jax.sharding.Mesh | None:
+    """Return the mesh among whose devices a problem may divide what is not per example; None if it has one device.
+
+    Under `pmap` every device runs a program of its own, and there is none either.
+    """
+    return make_mesh() if mode != "pmap" and jax.device_count() > 1 else None
+
+
 def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Put a tree, which all processes have, on every device; what is there already is not copied."""
+    """Put a tree, which all processes have, whole on every device; what is there already is not copied."""
     sharding = NamedSharding(make_mesh(devices), PartitionSpec())
     if num_processes(devices) == 1:
         return jax.device_put(tree, sharding)
-
-    def place(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return leaf
-        host = np.asarray(leaf)  # device_put would compare the processes' values, leaf by leaf
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-    return jax.tree.map(place, tree)
+    return jax.tree.map(lambda leaf: _lay(leaf, sharding), whole(tree))
 
 
 def place(state: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Put what a step changes on all devices: whole, or in mode `fsdp` every leaf in parts."""
+    """Put what a step changes, and all processes have, on the devices: whole, or in mode `fsdp` every leaf in parts."""
     if mode != "fsdp":
         return replicate(state, devices)
     mesh = make_mesh(devices)
-    return jax.device_put(state, jax.tree.map(lambda leaf: cut(np.shape(leaf), mesh), state))
+    shardings = jax.tree.map(lambda leaf: cut(np.shape(leaf), mesh), state)
+    return jax.device_put(state, shardings) if num_processes(devices) == 1 else jax.tree.map(_lay, state, shardings)
+
+
+def _lay(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Put a leaf on the devices of several processes; `device_put` would compare the processes' values."""
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Return a tree whose leaves every process has whole: those divided among processes are gathered on the host."""
+
+    def gather(leaf: Any) -> Any:
+        divided = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+        return multihost_utils.process_allgather(leaf, tiled=True) if divided else leaf
+
+    return jax.tree.map(gather, tree)
 
 
 def cut(shape: Sequence[int], mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -98,8 +119,8 @@ def parallelize(
     Args:
       fn: written for the whole batch; reduces with `psum` over `axis_name` where one is given.
       mode: `jit` (a mesh; XLA inserts the sums), `pmap` (each device sees its part of the batch), or `fsdp`: as `jit`,
-        but every device keeps only its part of `first`, for a `fn` that returns the next `first` and metrics. The
-        latter two run in one process only.
+        but every device keeps only its part of `first`, for a `fn` that returns the next `first` and metrics. `pmap`
+        runs in one process only.
       devices: all by default.
       donate: let the result reuse the memory of `first`.
       per_example: the leaves of the result are [B, ...]; else they are the same on every device.
@@ -113,8 +134,8 @@ def parallelize(
     devices = jax.devices() if devices is None else devices
     compiled = table[pick(mode, table, "parallel mode")](fn, devices, donate, per_example)
     count = num_processes(devices)
-    if mode != "jit" and count > 1:
-        raise UserError(f"config.parallel {mode!r} runs in one process; use 'jit' with several.")
+    if mode == "pmap" and count > 1:
+        raise UserError("config.parallel 'pmap' runs in one process; use 'jit' or 'fsdp' with several.")
     mine = sum(device.process_index == jax.process_index() for device in devices)
 
     def call(first: PyTree, frozen: PyTree, batch: Batch) -> Any:
@@ -135,7 +156,7 @@ def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example:
 
 def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
     del per_example
-    mesh = make_mesh(devices)
+    mesh, count = make_mesh(devices), num_processes(devices)
     parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
 
     def step(first: PyTree, frozen: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
@@ -145,7 +166,7 @@ def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example
         return constrain(following, shardings), constrain(metrics, copied)
 
     compiled = jax.jit(step, donate_argnums=(0,) if donate else ())
-    return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, 1))
+    return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, count))
 
 
 def _pmap(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:

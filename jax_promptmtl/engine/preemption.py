@@ -1,7 +1,8 @@
 """Stopping without losing work: signals, and the lock of a workdir.
 
 Of several processes any one may get the signal, and all must stop at the same step: there JAX's preemption service
-takes SIGTERM, spreads it and picks the step. It must keep that signal's handler; the others are sent on as SIGTERM.
+takes SIGTERM, spreads it and picks the step: the number after the highest that any process has asked with. It must keep
+that signal's handler; the others are sent on as SIGTERM.
 """
 
 import contextlib
@@ -13,15 +14,16 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 
 from jax_promptmtl.errors import UserError
 
+Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -36,7 +38,8 @@ class Stop:
     """Whether a signal asked the run to stop; `signal` is its name, or `None`."""
 
     signal: str | None = None
-    _questions = itertools.count(1)  # of the whole process: JAX wants a number that grows from one training to the next
+    # Of the whole process: JAX wants numbers that grow by one, from one training to the next, and from nobody else.
+    _questions = itertools.count(1)
 
     def asked(self) -> bool:
         """Return whether to stop now. All processes must ask equally often, and get the same answer."""
@@ -45,13 +48,35 @@ class Stop:
         return self.signal is not None
 
 
+def heed() -> None:
+    """Raise `Preempted` if several processes are to stop where nothing is to be saved; all must call it equally often.
+
+    One process needs no such places: see `interruptible`.
+    """
+    stop = Stop()
+    if stop.asked():
+        raise Preempted(stopped(stop.signal))
+
+
+def heeding(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items, and `heed` after each."""
+    for item in items:
+        yield item
+        heed()
+
+
+def stopped(name: str | None) -> str:
+    """Say that a signal stopped a run outside its trainings."""
+    return f"{name} stopped the run; what was saved stays, run the same command to go on."
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Turn SIGTERM, SIGINT and SIGUSR1 into `Preempted`, raised wherever the program is; `listen` is more patient."""
 
     def receive(name: str, restore: Callable[[], None]) -> None:
         del restore
-        raise Preempted(f"{name} stopped the run; what was saved stays, run the same command to go on.")
+        raise Preempted(stopped(name))
 
     with handled(receive):
         yield

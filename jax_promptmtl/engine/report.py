@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -156,6 +157,7 @@ def write_report(
     timings: Mapping[str, float],
     groups: Mapping[str, Any] | None = None,
     pictures: Mapping[str, str] | None = None,
+    sections: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
     """Write report.md and results.json into the work directory.
@@ -169,6 +171,7 @@ def write_report(
       timings: {stage: seconds}.
       groups: content of grouping.json, or `None` where no groups were learned.
       pictures: {relative path: caption}.
+      sections: further paragraphs of Markdown, after the pictures.
       files: {relative path: what it is}.
 
     Returns:
@@ -188,14 +191,15 @@ def write_report(
     (workdir / "results.json").write_text(
         json.dumps({**record, "command": command, "timings": dict(timings), "versions": about}, indent=1) + "\n"
     )
-    sections = [
+    parts = [
         f"# {title}",
         "## Result",
         "Accuracy in percent on every test image; the average is over tasks, the gain in percentage points.",
         markdown(record),
         *(_group_section(groups) if groups else []),
         *(["## Pictures"] if pictures else []),
-        *(f"![{caption}](<{name}>)\n\n*{caption}*" for name, caption in pictures.items()),
+        *(picture(name, caption) for name, caption in pictures.items()),
+        *sections,
         "## How to repeat it",
         f"```\n{command}\n```",
         "| stage | time |\n|:--|--:|\n" + _rows({**timings, "all": sum(timings.values())}, duration),
@@ -207,8 +211,20 @@ def write_report(
         "\n".join(f"- [{name}](<{name}>): {what}" for name, what in files.items()),
     ]
     path = workdir / "report.md"
-    path.write_text("\n\n".join(sections) + "\n")
+    path.write_text("\n\n".join(parts) + "\n", "utf-8")
     return path
+
+
+def picture(name: str, caption: str) -> str:
+    """Return a picture with its caption in Markdown.
+
+    >>> print(picture("a.png", "all"))
+    ![all](<a.png>)
+    <BLANKLINE>
+    *all*
+    """
+    caption = re.sub(r"([\\\[\]*`])", r"\\\1", caption)
+    return f"![{caption}](<{name}>)\n\n*{caption}*"
 
 
 def _rows(values: Mapping[str, Any], show: Any) -> str:

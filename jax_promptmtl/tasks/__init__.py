@@ -1,6 +1,8 @@
 """The video tasks: targets, losses, decoding and measures, as pure functions; see `task.py`."""
 
-from jax_promptmtl.tasks import recognition, segmentation, spatial, temporal
+from functools import partial
+
+from jax_promptmtl.tasks import instance, recognition, segmentation, spatial, temporal
 from jax_promptmtl.tasks.task import VideoTask
 
 TASKS: dict[str, VideoTask] = {
@@ -12,5 +14,13 @@ TASKS: dict[str, VideoTask] = {
             "temporal_action", ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"
         ),
         VideoTask("segmentation", ("label",), segmentation.loss, segmentation.decode, segmentation.measure, "f1@50"),
+        VideoTask(
+            "video_instance",
+            ("mask", "label", "valid"),
+            instance.joint_loss,
+            partial(instance.decode, stride=2),  # of the moving icons' model
+            instance.measure,
+            "map",
+        ),
     )
 }

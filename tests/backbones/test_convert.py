@@ -302,7 +302,7 @@ def test_quantised_and_misshapen_leaves_are_refused(openai):
     for name, shape, message in (
         ("visual.proj", (96, 64), r"image/projection/kernel has shape \(96, 64\) not \(128, 64\)"),
         ("visual.positional_embedding", (11, 128), r"11 positions, not 1 \+ a square"),
-        ("token_embedding.weight", (40, 60), "no multiples of 64"),
+        ("token_embedding.weight", (40, 60), "do not tell the number of heads"),
     ):
         params = convert.to_tree(state | {name: np.zeros(shape, np.float32)})
         with pytest.raises(UserError, match=message):

@@ -2,6 +2,8 @@
 
 import io
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -133,6 +135,12 @@ def test_decode_gives_rgb_of_files_and_bytes(tmp_path):
     np.testing.assert_array_equal(images.decode(tmp_path / "g.png"), np.repeat(image[..., :1], 3, -1))
 
 
+def resized_header(png, side):
+    """Return a PNG that claims to be a square of another size."""
+    header = png[12:16] + struct.pack(">II", side, side) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
 @pytest.mark.parametrize(
     "content,reason",
     [
@@ -141,8 +149,9 @@ def test_decode_gives_rgb_of_files_and_bytes(tmp_path):
         (b"not an image", "not an image that Pillow can read"),
         (encoded(picture(64, 64), format="JPEG")[:1500], "is broken"),
         (encoded(picture(64, 64), format="PNG")[:3000], "is broken"),
+        (resized_header(encoded(picture(8, 8), format="PNG"), 20_000), "is broken .*decompression bomb"),
     ],
-    ids=["missing", "empty", "text", "truncated jpeg", "truncated png"],
+    ids=["missing", "empty", "text", "truncated jpeg", "truncated png", "bomb"],
 )
 def test_bad_images_are_one_sentence_that_names_the_file(tmp_path, content, reason):
     path = tmp_path / "bad.jpg"

@@ -1,6 +1,9 @@
 """The batch stream is a function of (seed, step), and evaluation counts every example once."""
 
 import itertools
+import multiprocessing
+import os
+import signal
 from collections import Counter
 
 import numpy as np
@@ -88,10 +91,16 @@ def test_names_are_those_of_the_examples_in_the_batch(kind):
     assert part == names[6:]
 
 
-def test_worker_processes_change_nothing():
+def test_worker_processes_change_nothing_and_outlast_signals():
     stream = batches(SUITE, PREPROCESS, batch_size=12, seed=5, workers=1)
-    assert_equal(list(itertools.islice(stream, 3)), take(3))
+    assert_equal([next(stream)], take(1))
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):  # as srun and a terminal send them to all
+        os.kill(worker.pid, number)
+    assert_equal(list(itertools.islice(stream, 30)), take(31)[1:])
+    assert worker.is_alive()
     stream.close()
+    assert not worker.is_alive()
 
 
 def test_union_takes_every_example_once_per_epoch_and_reshuffles():

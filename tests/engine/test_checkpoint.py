@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.checkpoint import Checkpoints, NotSaved, checksums
@@ -49,6 +50,15 @@ def saved(original, tmp_path, toy):
 def sums(state):
     """Return the checksums of what a checkpoint holds of a state."""
     return checksums(params=state.params, opt=state.opt)
+
+
+def test_a_save_asks_no_question_of_the_preemption_service(tmp_path, toy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda number: bool(asked.append(number)))
+    checkpoints = open_(tmp_path / "run", toy)
+    checkpoints.save(make_state(toy, 1))
+    checkpoints.close()
+    assert not asked
 
 
 def test_round_trip_is_bitwise_with_holes_and_all(saved, toy):

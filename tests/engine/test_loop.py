@@ -127,6 +127,9 @@ def test_metrics_say_what_happened(whole, toy):
     assert records[-1]["evaluation"] == whole["result"].evaluation
     assert [step for step, _ in whole["seen"]] == list(range(1, 13))
     assert whole["result"].images_per_second > 0
+    spent = whole["result"].spent
+    assert spent.keys() == {"steps", "data", "compilation", "evaluation", "checkpoints"}
+    assert min(spent.values()) > 0 and sum(spent.values()) == whole["result"].seconds
     assert list((whole["workdir"] / "tensorboard" / "main").iterdir())
 
 

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from jax_promptmtl.engine.meter import Speed, summarize
+from jax_promptmtl.engine.meter import Clock, Speed, summarize
 
 
 def entry(loss, correct, count):
@@ -35,3 +35,15 @@ def test_speed_counts_only_while_it_runs():
     assert speed.lap() == pytest.approx(10 / speed.seconds)
     assert 0.05 <= speed.seconds < 0.15
     assert speed.lap() == 0
+
+
+def test_the_clock_knows_where_the_time_went():
+    clock = Clock()
+    with clock.spending("data"):
+        time.sleep(0.05)
+    with clock.spending("evaluation"):
+        time.sleep(0.02)
+    time.sleep(0.03)
+    spent = clock.spent()
+    assert spent["data"] >= 0.05 and spent["evaluation"] >= 0.02 and spent["steps"] >= 0.03
+    assert spent["compilation"] == spent["checkpoints"] == 0

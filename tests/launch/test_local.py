@@ -87,20 +87,63 @@ def test_two_processes_learn_what_one_learns(one, two):
         assert accuracies[0][name] == pytest.approx(expected, abs=20)  # percent; an image is 16.7
 
 
-@pytest.mark.xfail(reason="the stop is missed at times; docs/reliability.md, promise 17", strict=False)
+@processes
+@minutes
+def test_weights_divided_among_processes_learn_the_same_and_load_in_one(files, tmp_path):
+    paths = [f"--config.backbone.path={files / 'clip'}", f"--config.suite.root={files / 'images'}"]
+    sizes = {"suite.shots": 2, "train.batch_size": 8, "train.epochs": 4, "evaluation_batch_size": 16}
+    options = ["--config=configs/clip_vit_b16.py:full_ft", *paths, *(f"--config.{k}={v}" for k, v in sizes.items())]
+    divided, whole = tmp_path / "divided", tmp_path / "whole"
+    both = runs.start([LAUNCHER, "2", *options, "--config.parallel=fsdp"], divided, JAX_NUM_CPU_DEVICES="2")
+    runs.finish(both, divided)
+    runs.finish(runs.start([*runs.MAIN, *options], whole, JAX_NUM_CPU_DEVICES="2"), whole)
+    ours, theirs = (list(map(flat, runs.records(workdir))) for workdir in (divided, whole))
+    assert len(ours) == len(theirs) > 0
+    worst = max(abs(a[key] - b[key]) / max(1, abs(b[key])) for a, b in zip(ours, theirs, strict=True) for key in b)
+    assert worst < TOLERANCE
+    print(f"largest difference of a metric: {worst:.1e}")
+    accuracy = json.loads((divided / "results.json").read_text())["accuracy"]
+    again = runs.start([*runs.MAIN, *options, "--config.stage=evaluate"], divided, JAX_NUM_CPU_DEVICES="1")
+    runs.finish(again, divided)
+    assert json.loads((divided / "results.json").read_text())["accuracy"] == accuracy
+
+
 @processes
 @minutes
 def test_one_signalled_process_stops_both_at_one_step_and_they_go_on(options, two, tmp_path):
     workdir = tmp_path / "run"
     process = start(options, workdir)
     assert runs.until(process, lambda: any((workdir / "checkpoints" / "train").glob("000*")))
-    os.kill(children(process)[1], signal.SIGTERM)
-    runs.finish(process, workdir, code=75)
-    said = [line for line in runs.said(workdir).splitlines() if "stopped 'train' after step" in line]
-    assert len(said) == 2 and said[0] == said[1]
-    assert f"after step {runs.checkpoint(workdir)['step']} of 120" in said[0]
+    line = stop(process, workdir, "SIGTERM", [1])
+    assert f"'train' after step {runs.checkpoint(workdir)['step']} of 120" in line
     runs.finish(start(options, workdir), workdir)
     assert runs.outcome(workdir) == runs.outcome(two)
+
+
+STAGES = [("zero-shot", "SIGINT", [0]), ("task grouping", "SIGTERM", [1]), ("training", "SIGUSR1", [0, 1])]
+
+
+@processes
+@minutes
+def test_signalled_in_every_stage_they_go_on_to_the_same_end(options, two, tmp_path):
+    workdir = tmp_path / "run"
+    for stage, name, who in STAGES:
+        process = start(options, workdir)
+        assert runs.until(process, lambda stage=stage: f"{stage} ..." in runs.said(workdir, "out")), stage
+        stop(process, workdir, name, who)
+    runs.finish(start(options, workdir), workdir)
+    assert runs.outcome(workdir) == runs.outcome(two)
+
+
+def stop(process, workdir, name, who):
+    """Signal some processes of a launcher; all must exit with 75 and say the same line, which is returned."""
+    pids = children(process)
+    for index in who:
+        os.kill(pids[index], getattr(signal, name))
+    runs.finish(process, workdir, code=75)
+    said = [line for line in runs.said(workdir).splitlines() if line.startswith("SIGTERM stopped")]
+    assert len(said) == 2 and said[0] == said[1], runs.said(workdir)[-2000:]
+    return said[0]
 
 
 @processes

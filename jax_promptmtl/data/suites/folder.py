@@ -4,10 +4,11 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jax_promptmtl.data import fewshot
-from jax_promptmtl.data.images import SUFFIXES, listing
+from jax_promptmtl.data.images import SUFFIXES, decode, listing
 from jax_promptmtl.data.source import FileSource, Suite, Task
 from jax_promptmtl.errors import UserError, pick
 
@@ -15,11 +16,12 @@ NAMED = 5  # files that a message lists
 Tree = dict[str, dict[str, list[str]]]  # task -> class -> paths relative to the root
 
 
-def scan(root: str | os.PathLike) -> Tree:
+def scan(root: str | os.PathLike, strict: bool = True) -> Tree:
     """List the images of all tasks and classes in sorted order; hidden entries and other files are passed over.
 
     Args:
       root: the folder of tasks.
+      strict: whether an empty file is an error.
 
     Returns:
       task -> class -> paths relative to the root, with forward slashes.
@@ -36,7 +38,8 @@ def scan(root: str | os.PathLike) -> Tree:
             files = {f"{task.name}/{place.name}/{file}": size for file, size in class_images(place).items()}
             tree[task.name][place.name] = list(files)
             sizes |= files
-    refuse_empty(sizes, root)
+    if strict:
+        refuse_empty(sizes, root)
     return tree
 
 
@@ -138,7 +141,9 @@ def locate(root: str | os.PathLike, names: Iterable[str], inside: str, layout: s
     return {name: found[name] for name in names}
 
 
-def build(*, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, manifest: str = "") -> Suite:
+def build(
+    *, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, strict: bool = True, manifest: str = ""
+) -> Suite:
     """Build a suite of a folder tree with a few-shot split that is drawn once and then kept.
 
     Args:
@@ -146,6 +151,7 @@ def build(*, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, manife
       shots: training images per class; the others are the test set.
       seed: draws the shots.
       reserve: images per class kept out of the test set, if more than `shots`, so that one test set serves all shots.
+      strict: False opens every image before the split is drawn, and leaves out those that cannot be read.
       manifest: the split's file, read if it exists, else written; empty for one beside the tasks.
 
     Returns:
@@ -155,7 +161,8 @@ def build(*, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, manife
       UserError: see `scan`; or the manifest names a task, class or image that is not there.
     """
     home = pathlib.Path(root).expanduser()
-    return suite("folder", home, scan(home), manifest=manifest, shots=shots, seed=seed, reserve=reserve)
+    draw = {"shots": shots, "seed": seed, "reserve": reserve}
+    return suite("folder", home, scan(home, strict), strict=strict, manifest=manifest, **draw)
 
 
 def suite(
@@ -163,6 +170,7 @@ def suite(
     root: pathlib.Path,
     tree: Tree,
     *,
+    strict: bool,
     manifest: str,
     held_out: Tree | None = None,
     paths: Mapping[str, str] | None = None,
@@ -174,6 +182,7 @@ def suite(
       name: of the suite.
       root: the folder that the paths are relative to.
       tree: task -> class -> names to draw from; labels follow the order of the classes.
+      strict: False leaves out what cannot be read when the split is drawn; its manifest says which, and is another.
       manifest: the split's file, read if it exists, else written; empty for one in the root.
       held_out: a test set of its own; None tests on what the draw leaves.
       paths: name -> path relative to the root, where the two differ.
@@ -186,9 +195,14 @@ def suite(
       UserError: the manifest was edited, drawn otherwise, or names a task, class or image that is not there.
     """
     how = {key: draw[key] for key in ("shots", "seed", "reserve")}
-    told = "_".join(f"{key}{value}" for key, value in (how | draw).items())
+    draw = how | draw | ({} if strict else {"strict": False})
+    told = "_".join(f"{key}{value}" for key, value in draw.items())
     path = pathlib.Path(manifest or root / f"split_{told}.json")
-    split, sha256 = fewshot.pin(path, lambda: fewshot.split(tree, held_out=held_out, **how), **draw)
+    pool, tests = tree, held_out
+    if not strict and not path.exists():
+        draw["left_out"] = [name for part in (tree, held_out or {}) for name in broken(root, part, paths)]
+        pool, tests = (part and without(part, draw["left_out"]) for part in (tree, held_out))
+    split, sha256 = fewshot.pin(path, lambda: fewshot.split(pool, held_out=tests, **how), **draw)
     _check(split, [tree, held_out or {}], path)
     tasks = []
     for task, classes in tree.items():
@@ -196,7 +210,32 @@ def suite(
         chosen = {c: split[task][c] for c in classes if c in split[task]}
         train, test = (_source(root, chosen, half, paths) for half in ("train", "test"))
         tasks.append(Task(task, tuple(c.replace("_", " ") for c in chosen), train, test))
-    return Suite(name, tuple(tasks), sha256)
+    return Suite(name, tuple(tasks), sha256, fewshot.left_out(path))
+
+
+def broken(root: pathlib.Path, tree: Tree, paths: Mapping[str, str] | None = None) -> list[str]:
+    """Open every image of a tree and return the names of those that cannot be read."""
+
+    def readable(name: str) -> bool:
+        try:
+            return decode(root / (paths[name] if paths else name)).size > 0
+        except UserError:
+            return False
+
+    names = [name for classes in tree.values() for members in classes.values() for name in members]
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter
+        return [name for name, fine in zip(names, pool.map(readable, names), strict=True) if not fine]
+
+
+def without(tree: Tree, names: Iterable[str]) -> Tree:
+    """Return a tree without some names; every class must keep one."""
+    gone = set(names)
+    rest = {task: {c: [n for n in classes[c] if n not in gone] for c in classes} for task, classes in tree.items()}
+    for task, classes in rest.items():
+        for class_name, members in classes.items():
+            if not members:
+                raise UserError(f"Class {class_name!r} of task {task!r} has no image that can be read; replace them.")
+    return rest
 
 
 def _check(split: fewshot.Split, trees: list[Tree], path: pathlib.Path) -> None:

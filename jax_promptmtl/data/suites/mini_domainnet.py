@@ -47,7 +47,7 @@ def build(
       pool: "union" draws from both split files of a domain and tests on the rest, as the paper's words suggest; "dassl"
         draws from the train file and tests on the test file.
       strict: whether every listed file must be there and the numbers of classes and images must be the published ones;
-        False leaves out files that are missing or empty.
+        False leaves out files that are missing, empty or cannot be read.
       manifest: the split's file, read if it exists, else written; empty for one beside the domains.
 
     Returns:
@@ -76,11 +76,12 @@ def suite(root: str, images: int, classes: int, *, strict: bool, pool: str, **dr
         )
     paths = {name: path for d in DOMAINS for name, path in find(places[d], train[d] + test[d], strict).items()}
     learn, held_out = (tree(half, names, paths) for half in (train, test))
+    draw |= {"paths": paths, "strict": strict, "pool": pool}
     if pool == "dassl":
-        return folder.suite("mini_domainnet", home, learn, held_out=held_out, paths=paths, pool=pool, **draw)
+        return folder.suite("mini_domainnet", home, learn, held_out=held_out, **draw)
     both = {d: {c: learn[d].get(c, []) + held_out[d].get(c, []) for c in names} for d in DOMAINS}
     both = {d: {c: members for c, members in listed.items() if members} for d, listed in both.items()}
-    return folder.suite("mini_domainnet", home, both, paths=paths, pool=pool, **draw)
+    return folder.suite("mini_domainnet", home, both, **draw)
 
 
 def read(path: pathlib.Path, domain: str) -> list[Row]:

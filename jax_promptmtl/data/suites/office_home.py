@@ -35,7 +35,8 @@ def build(
       shots: training images per class; 6 are the paper's 10 % (1,560 images), 12 its 20 %. The others test.
       seed: draws the shots.
       reserve: images per class kept out of the test set, if more than `shots`, so that one test set serves all shots.
-      strict: whether every class must be there and the number of images must be the published one.
+      strict: whether every class must be there and the number of images must be the published one; False leaves out
+        images that cannot be read, too.
       manifest: the split's file, read if it exists, else written; empty for one beside the domains.
 
     Returns:
@@ -64,10 +65,10 @@ def suite(root: str, counts: Mapping[str, int], classes: tuple[str, ...], *, str
             tree[domain][class_name] = list(names)
             paths |= names
             sizes |= dict(zip(names.values(), files.values(), strict=True))
-    folder.refuse_empty(sizes, home)
     if strict:
+        folder.refuse_empty(sizes, home)
         check_counts(tree, counts, home)
-    return folder.suite("office_home", home, tree, paths=paths, **draw)
+    return folder.suite("office_home", home, tree, paths=paths, strict=strict, **draw)
 
 
 def class_folders(place: pathlib.Path, classes: tuple[str, ...], strict: bool) -> dict[str, pathlib.Path]:

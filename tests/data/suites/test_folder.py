@@ -132,11 +132,39 @@ def test_no_image_left_to_test(root):
 def test_unreadable_image_names_the_file(root):
     suite = build(root)
     name = suite.tasks[0].test.names[0]
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    Image.fromarray(noise).save(root / name)
-    (root / name).write_bytes((root / name).read_bytes()[:900])
+    spoil(root / name, "cut")
     with pytest.raises(UserError, match=f"Image '.*{name}' is broken"):
         list(evaluation_batches(suite, Preprocess(8), batch_size=5))
+
+
+def spoil(path, how):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes({"cut": path.read_bytes()[:900], "empty": b"", "page": b"<html>404</html>"}[how])
+
+
+def test_lenient_splits_leave_out_what_cannot_be_read_and_stay_as_drawn(root, monkeypatch):
+    spoiled = {"art/cup/3.png": "cut", "photo/dog/0.png": "empty", "photo/eye/7.png": "page"}
+    for name, how in spoiled.items():
+        spoil(root / name, how)
+    with pytest.raises(UserError, match=r"'photo/dog/0.png' in .* are empty"):
+        build(root)
+    suite = build(root, strict=False)
+    assert suite.left_out == tuple(spoiled)
+    used = {name for task in suite.tasks for half in (task.train, task.test) for name in half.names}
+    assert len(used) == 5 * 8 - 3 and not used.intersection(spoiled)
+    assert sum(batch["weight"].sum() for batch in evaluation_batches(suite, Preprocess(8), batch_size=5)) == 22
+    spoil(root / "art/cup/5.png", "page")  # later: the split stays as it was drawn, whatever is in the files
+    monkeypatch.setattr(folder, "decode", pytest.fail)
+    again = build(root, strict=False)
+    assert again == suite
+
+
+def test_lenient_splits_need_an_image_of_every_class(root):
+    for i in range(8):
+        spoil(root / "photo" / "dog" / f"{i}.png", "cut")
+    with pytest.raises(UserError, match="Class 'dog' of task 'photo' has no image that can be read"):
+        build(root, strict=False)
 
 
 def test_tree_is_sorted_and_relative(root):

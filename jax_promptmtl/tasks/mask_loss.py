@@ -1,0 +1,180 @@
+"""Mask2Former's losses, for the queries of one clip: which query answers for which instance, and what it pays.
+
+After facebookresearch/Mask2Former `modeling/{matcher,criterion}.py` and DVIS's `mask2former_video`. Masks are compared
+at points, as many as told, or at every cell of the predicted maps. Sums are divided by what the clip itself has, so
+that clips do not depend on each other.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_promptmtl.errors import UserError
+from jax_promptmtl.nn import plane
+
+Array = jax.Array
+CLASS, MASK, DICE = 2.0, 5.0, 5.0  # weights of the losses, and of the costs
+NO_OBJECT = 0.1  # weight of the last class
+OVERSAMPLE, IMPORTANCE = 3.0, 0.75  # points drawn per point kept, and the share of those kept for their uncertainty
+TAKEN = 1e6  # cost of a query that already answers for another instance
+
+
+class Losses(NamedTuple):
+    """The three parts, each a scalar, before their weights."""
+
+    entropy: Array
+    mask: Array
+    dice: Array
+
+    def total(self) -> Array:
+        """Return the weighted sum."""
+        return CLASS * self.entropy + MASK * self.mask + DICE * self.dice
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
+
+
+def read(masks: Array, places: Array | None, size: tuple[int, int]) -> Array:
+    """Return what masks show, float[..., P].
+
+    Args:
+      masks: float[..., h, w].
+      places: float[..., P, 2], x and y in [0, 1]; every cell of a map of the given size if None.
+      size: rows and columns of that map.
+
+    >>> read(jnp.array([[0.0, 4.0]]), None, (1, 4)).tolist()
+    [0.0, 1.0, 3.0, 4.0]
+    """
+    if places is not None:
+        return plane.sample(masks, places)
+    whole = masks if masks.shape[-2:] == size else plane.resize(masks, *size)
+    return whole.reshape(*masks.shape[:-2], -1)
+
+
+def uncertain_points(key: Array, masks: Array, count: int) -> Array:
+    """Draw points for masks: most of them where the logit is nearest to zero among many, the others anywhere.
+
+    Args:
+      key: of the draw.
+      masks: logits float[..., h, w].
+      count: points P per mask.
+
+    Returns:
+      float[..., P, 2], x and y in [0, 1].
+    """
+    first, second = jax.random.split(key)
+    certain = int(IMPORTANCE * count)
+    drawn = jax.random.uniform(first, (*masks.shape[:-2], int(count * OVERSAMPLE), 2))
+    seen = jnp.abs(plane.sample(jax.lax.stop_gradient(masks), drawn))
+    _, best = jax.lax.top_k(-seen, certain)
+    kept = jnp.take_along_axis(drawn, best[..., None], axis=-2)
+    return jnp.concatenate([kept, jax.random.uniform(second, (*masks.shape[:-2], count - certain, 2))], axis=-2)
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------
+
+
+def pair_cost(logits: Array, masks: Array, label: Array, truth: Array, weight: Array) -> Array:
+    """Return what each query would cost for each instance, float[Q, S].
+
+    Args:
+      logits: float[Q, C + 1].
+      masks: logits float[Q, P] at points.
+      label: int[S].
+      truth: float[S, P] at the same points.
+      weight: float[P], of the points.
+    """
+    count = jnp.maximum(weight.sum(), 1)
+    inside, outside = truth * weight, (1 - truth) * weight
+    entropy = (jax.nn.softplus(-masks) @ inside.T + jax.nn.softplus(masks) @ outside.T) / count
+    chance = jax.nn.sigmoid(masks)
+    both, either = 2 * chance @ inside.T, (chance @ weight)[:, None] + inside.sum(axis=-1)
+    certain = -jax.nn.softmax(logits)[:, label]
+    return CLASS * certain + MASK * entropy + DICE * (1 - (both + 1) / (either + 1))
+
+
+def assign(cost: Array, valid: Array) -> Array:
+    """Return the query of each instance, int[S], so that the sum of the costs float[Q, S] is least.
+
+    What is not `valid` bool[S] takes a query that nobody else wants.
+
+    Raises:
+      UserError: more instances than queries.
+
+    >>> assign(jnp.array([[1.0, 0.0], [0.0, 9.0], [5.0, 5.0]]), jnp.array([True, True])).tolist()
+    [1, 0]
+    """
+    if cost.shape[0] < cost.shape[1]:
+        raise UserError(
+            f"A clip has room for {cost.shape[1]} instances and the model for {cost.shape[0]}, its number of queries; "
+            "give more queries, or clips with fewer instances."
+        )
+    known = jnp.where(valid, jnp.nan_to_num(cost, nan=TAKEN, posinf=TAKEN, neginf=TAKEN), 0)
+    queries, instances = optax.assignment.hungarian_algorithm(jax.lax.stop_gradient(known))
+    return jnp.zeros(cost.shape[1], queries.dtype).at[instances].set(queries)
+
+
+def assign_by_appearance(cost: Array, present: Array) -> Array:
+    """Return the query of each instance, int[S], chosen in the frame where the instance is first seen.
+
+    Later frames choose among the queries that earlier ones left; DVIS trains its tracker so.
+
+    Args:
+      cost: float[L, Q, S].
+      present: bool[L, S].
+    """
+    first = present & (jnp.cumsum(present, axis=0) == 1)
+
+    def step(state: tuple[Array, Array], frame: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        (taken, chosen), (costs, new) = state, frame
+        chosen = jnp.where(new, assign(jnp.where(taken[:, None], TAKEN, costs), new), chosen)
+        own = (jnp.arange(len(taken))[:, None] == chosen) & new
+        return (taken | own.any(axis=1), chosen), None
+
+    start = jnp.zeros(cost.shape[1], bool), jnp.zeros(cost.shape[2], jnp.int32)
+    return jax.lax.scan(step, start, (cost, first))[0][1]
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+def class_loss(logits: Array, label: Array, chosen: Array, counted: Array, shown: Array) -> Array:
+    """Return the weighted mean cross-entropy of all queries of N images; who answers for nothing is "no object".
+
+    Args:
+      logits: float[N, Q, C + 1].
+      label: int[S].
+      chosen: int[N, S], the query of each instance.
+      counted: bool[N, S], false where an instance asks for nothing.
+      shown: bool[N], false where an image is padding.
+    """
+    images, queries, nothing = logits.shape[0], logits.shape[1], logits.shape[2] - 1
+    place = jnp.where(counted, chosen, queries)  # beyond the last query, so dropped
+    rows = jnp.arange(images)[:, None]
+    wanted = jnp.full((images, queries), nothing).at[rows, place].set(label, mode="drop")
+    weight = jnp.where(wanted == nothing, NO_OBJECT, 1.0) * shown[:, None]
+    entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), wanted[..., None], axis=-1)[..., 0]
+    return (weight * entropy).sum() / jnp.maximum(weight.sum(), NO_OBJECT)
+
+
+def mask_losses(masks: Array, truth: Array, weight: Array, counted: Array) -> tuple[Array, Array]:
+    """Return the mean cross-entropy and the mean dice loss of the masks that count.
+
+    Args:
+      masks: logits float[N, S, P] at points.
+      truth: float[N, S, P] at the same points.
+      weight: float[N, P], of the points.
+      counted: bool[N, S].
+
+    >>> sure, truth = jnp.array([[[9.0, 9.0, -9.0, -9.0]]]), jnp.array([[[1.0, 1.0, 0.0, 0.0]]])
+    >>> [round(float(x), 3) for x in mask_losses(sure, truth, jnp.ones((1, 4)), jnp.array([[True]]))]
+    [0.0, 0.0]
+    """
+    weight, number = weight[:, None], jnp.maximum(counted.sum(), 1)
+    entropy = ((jax.nn.softplus(masks) - truth * masks) * weight).sum(-1) / jnp.maximum(weight.sum(-1), 1)
+    chance = jax.nn.sigmoid(masks)
+    both, either = 2 * (chance * truth * weight).sum(-1), ((chance + truth) * weight).sum(-1)
+    dice = 1 - (both + 1) / (either + 1)
+    return jnp.where(counted, entropy, 0).sum() / number, jnp.where(counted, dice, 0).sum() / number
