@@ -134,7 +134,8 @@ def load_prompted(home: pathlib.Path) -> ClipPredictor:
     if weights_sha256(weights[TASK]) != meta["about"]["backbone"]["sha256"]:
         raise UserError(f"{str(home)!r} was trained with another {TASK} model than that of config.models; restore it.")
     count = video_models.FRAMES[TASK]
-    primary = video_models.view(TASK, weights, count, drop_after=config["drop_after"])
+    cut = {"middle": config.get("cut") or None, "drop_after": config["drop_after"]}  # runs before it was an option
+    primary = video_models.view(TASK, weights, count, **cut)
     aux = {name: video_models.view(name, weights, count, auxiliary=True) for name in names}
     backbones = {name: view.backbone for name, view in aux.items()}
     method = video_mtl.make_method(meta["config"]["method"], primary.backbone, backbones)

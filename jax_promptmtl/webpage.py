@@ -45,6 +45,7 @@ nav { display: flex; flex-wrap: wrap; gap: .3rem 1rem; font-size: .9rem } a { co
 .wide img { display: block; height: auto; max-width: max(100%, 44rem) }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: normal }
+td[style*=right] { white-space: nowrap } td:first-child { position: sticky; left: 0; background: var(--page) }
 pre, code { background: var(--card); border-radius: 4px; font-size: .85rem } code { padding: .1rem .25rem }
 pre { padding: .7rem; overflow-x: auto } pre code { padding: 0 }
 figure { margin: 1rem 0 } figcaption { color: var(--faint); font-size: .85rem; margin-top: .4rem }
@@ -52,6 +53,7 @@ figure { margin: 1rem 0 } figcaption { color: var(--faint); font-size: .85rem; m
   margin: .4rem 0 1.2rem; list-style: none; font-size: .8rem; line-height: 1.35 }
 .thumbnails li { background: var(--card); border-radius: 6px; padding: .5rem }
 .thumbnails img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; margin-bottom: .3rem }
+@media (max-width: 30rem) { body { padding: .7rem } table { font-size: .8rem } th, td { padding: .2rem .35rem } }
 .thumbnails b, .thumbnails span { display: block } .good { color: var(--good) } .bad { color: var(--bad) }
 """
 
