@@ -14,7 +14,7 @@ import numpy as np
 
 from jax_promptmtl.metrics.box_ap import coco_ap
 from jax_promptmtl.tasks.boxes import centred, corners, generalised_iou
-from jax_promptmtl.tasks.mask_loss import assign
+from jax_promptmtl.tasks.matching import assign
 from jax_promptmtl.tasks.temporal import ALPHA, GAMMA, focal
 
 Array = jax.Array
@@ -35,7 +35,7 @@ class Boxes(NamedTuple):
 
 
 def costs(logits: Array, boxes: Array, label: Array, box: Array) -> Array:
-    """Return how badly every query fits every object, float[..., Q, R].
+    """Return how badly every query fits every object, float[..., R, Q].
 
     Args:
       logits: float[..., Q, C].
@@ -46,8 +46,8 @@ def costs(logits: Array, boxes: Array, label: Array, box: Array) -> Array:
     chance = jax.nn.sigmoid(logits)
     hit = -ALPHA * (1 - chance) ** GAMMA * jnp.log(chance + 1e-8)
     miss = -(1 - ALPHA) * chance**GAMMA * jnp.log(1 - chance + 1e-8)
-    of_label = jnp.take_along_axis(hit - miss, label[..., None, :], axis=-1)
-    found, true = boxes[..., None, :], box[..., None, :, :]
+    of_label = jnp.take_along_axis((hit - miss).swapaxes(-1, -2), label[..., None], axis=-2)
+    found, true = boxes[..., None, :, :], box[..., None, :]
     distance = jnp.abs(found - centred(true)).sum(axis=-1)
     return CLASS * of_label + DISTANCE * distance - OVERLAP * generalised_iou(corners(found), true)
 
@@ -68,8 +68,7 @@ def loss(outputs: Boxes, batch: Mapping[str, Array]) -> tuple[Array, dict[str, A
     label, box, valid = (
         jnp.broadcast_to(x[:, None], (len(x), logits.shape[1], *x.shape[1:])) for x in (label, batch["box"], valid)
     )  # for every stage
-    each, rows = costs(logits, boxes, label, box), valid.reshape(-1, valid.shape[-1])
-    query = jax.vmap(assign)(each.reshape(-1, *each.shape[-2:]), rows).reshape(valid.shape)
+    query = assign(costs(logits, boxes, label, box), valid)
     real, count = valid.astype(jnp.float32), jnp.maximum(batch["valid"].sum(axis=(1, 2)), 1)
     one = jax.nn.one_hot(query, logits.shape[3]) * real[..., None]
     wanted = jnp.einsum("bskrq, bskrc -> bskqc", one, jax.nn.one_hot(label, logits.shape[4]))

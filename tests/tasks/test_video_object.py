@@ -1,4 +1,4 @@
-"""The losses of boxes against all assignments and against transformers, their pieces in closed form, the measure."""
+"""Matching against all permutations, the losses of boxes in closed form and against torch, and the measure."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.tasks import TASKS, matching
 from jax_promptmtl.tasks.boxes import centred, corners, generalised_iou
 from jax_promptmtl.tasks.video_object import Boxes
 from tests.weights import fast
@@ -31,6 +31,21 @@ def example(seed=0, clips=2, stages=2, keys=2, queries=5, slots=3, classes=4):
     valid[0, 0, 1], valid[1, 1] = False, False
     box = drawn_boxes(rng, clips, keys, slots) * valid[..., None]
     return outputs, {"box": box, "label": rng.integers(0, classes, (clips, slots)), "valid": valid}
+
+
+@pytest.mark.parametrize("slots, queries", [(1, 1), (3, 3), (3, 5), (4, 6)])
+def test_assignments_are_the_best_of_all_permutations(slots, queries):
+    rng = np.random.default_rng(slots)
+    cost, valid = rng.standard_normal((20, slots, queries)), rng.uniform(size=(20, slots)) < 0.7
+    cost[0], cost[1] = 0.0, np.round(cost[1])  # ties
+    chosen = np.asarray(fast(matching.assign)(cost.astype(np.float32), valid))
+    for row, real, found in zip(cost, valid, chosen, strict=True):
+        assert len(set(found.tolist())) == slots and found.min() >= 0
+        best = min(
+            sum(row[s, q] for s, q in enumerate(order) if real[s])
+            for order in itertools.permutations(range(queries), slots)
+        )
+        assert row[np.arange(slots), found][real].sum() == pytest.approx(best, abs=1e-5)
 
 
 def test_generalised_iou_by_areas_and_against_torch_s_definition():
@@ -98,21 +113,20 @@ def test_the_loss_equals_that_of_transformers():
     }
     parts = criterion({"logits": logits, "pred_boxes": boxes}, [truth])
     expected = 2 * parts["loss_ce"] + 5 * parts["loss_bbox"] + 2 * parts["loss_giou"]
-    np.testing.assert_allclose(fast(TASK.loss)(outputs, batch)[0][0], float(expected), rtol=1e-4)
+    np.testing.assert_allclose(TASK.loss(outputs, batch)[0][0], float(expected), rtol=1e-4)
 
 
 def test_clips_do_not_depend_on_each_other_and_empty_slots_on_nothing():
     outputs, batch = example()
-    loss = fast(TASK.loss)
-    both, _ = loss(outputs, batch)
-    alone, _ = loss(jax.tree.map(lambda x: x[:1], outputs), {key: x[:1] for key, x in batch.items()})
+    both, _ = TASK.loss(outputs, batch)
+    alone, _ = TASK.loss(jax.tree.map(lambda x: x[:1], outputs), {key: x[:1] for key, x in batch.items()})
     np.testing.assert_allclose(both[0], alone[0], rtol=1e-6)
     junk = np.where(batch["valid"][..., None], batch["box"], 0.7)
-    np.testing.assert_allclose(loss(outputs, {**batch, "box": junk})[0], both, rtol=1e-6)
-    gradient = fast(jax.grad(lambda o: TASK.loss(o, batch)[0].sum()))(outputs)
+    np.testing.assert_allclose(TASK.loss(outputs, {**batch, "box": junk})[0], both, rtol=1e-6)
+    gradient = jax.grad(lambda o: TASK.loss(o, batch)[0].sum())(outputs)
     assert all(jnp.isfinite(leaf).all() for leaf in gradient)
     nothing = {**batch, "valid": np.zeros_like(batch["valid"])}
-    assert jnp.isfinite(loss(outputs, nothing)[0]).all()
+    assert jnp.isfinite(TASK.loss(outputs, nothing)[0]).all()
 
 
 def test_what_is_right_scores_all_and_the_last_stage_counts():
