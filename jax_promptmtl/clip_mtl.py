@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jax.extend.core import Var
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_promptmtl import tree
 from jax_promptmtl.backbones.clip import Backbone, narrow, score
@@ -21,7 +22,7 @@ from jax_promptmtl.backbones.packing import Packed, pack
 from jax_promptmtl.chunks import in_chunks
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods import METHODS
-from jax_promptmtl.problem import Problem
+from jax_promptmtl.problem import AXIS, Problem
 from jax_promptmtl.sharing import expand as expand_slots
 from jax_promptmtl.sharing import slots
 
@@ -91,6 +92,7 @@ def build(
     class_chunk: int = 0,
     image_chunk: int = 0,
     task_gradients: bool = True,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Problem:
     """Join backbone, method and suite into a problem.
 
@@ -110,6 +112,7 @@ def build(
       task_gradients: give each task's replica of shared parameters exactly that task's gradient, which task grouping
         reads. Without it, tasks whose text prompts are the same parameters share one encoding of the class texts, and
         only the sum of their gradients is right, which is all that an optimiser reads.
+      mesh: of the devices that divide the class texts among them; each encodes all of them where it is None.
 
     Raises:
       UserError: an unknown method, option, sharing or pattern.
@@ -133,8 +136,9 @@ def build(
     tokens = [class_tokens(backbone, task.class_names, template, slot) for task in tasks]
     real = np.arange(max(map(len, tokens))) < np.array([[len(rows)] for rows in tokens])
     used = reads(lambda p: prompter.apply({"params": p}).get("text", {}), one)
-    together = pack(tokens, same([vectors[name] for name in sorted(used)], len(tasks)), class_chunk)
-    apart = pack(tokens, range(len(tasks)), class_chunk) if used and task_gradients else together
+    packed = partial(pack, tokens, chunk=class_chunk, parts=mesh.size if mesh else 1)
+    together = packed(same([vectors[name] for name in sorted(used)], len(tasks)))
+    apart = packed(range(len(tasks))) if used and task_gradients else together
     tuned = {tower: any(tree.flatten(mask["backbone"][tower]).values()) for tower in ("image", "text")}
     if not used and not tuned["text"]:
         frozen["classes"] = constant(partial(encode_classes, model, texts=together), backbone.params)
@@ -147,7 +151,7 @@ def build(
         prompts = jax.vmap(lambda p, _: prompter.apply({"params": p}))(method, jnp.arange(len(tasks)))
         classes = frozen.get("classes")
         if classes is None:
-            classes = encode_classes(model, weights, prompts.get("text", {}), slot, texts=texts)
+            classes = encode_classes(model, weights, prompts.get("text", {}), slot, texts=texts, mesh=mesh)
         return {
             "backbone": per_task["backbone"],
             "classes": adapt("text", method, classes) if "text" in prompter.adapts else classes,
@@ -228,7 +232,13 @@ def constant(function: Callable[[PyTree], Array], params: PyTree) -> Array:
 
 
 def encode_classes(
-    model: Any, weights: PyTree, prompts: Mapping[int, Array] | None = None, slot: int = 0, *, texts: Packed
+    model: Any,
+    weights: PyTree,
+    prompts: Mapping[int, Array] | None = None,
+    slot: int = 0,
+    *,
+    texts: Packed,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Array:
     """Return the class features of all tasks, float[T, C, E].
 
@@ -238,6 +248,7 @@ def encode_classes(
       prompts: layer -> float[T, P, D]; the tasks of a set of `texts` have the same.
       slot: placeholders in every row.
       texts: class texts; each set's beginning is encoded once, then its ends.
+      mesh: of the devices that divide the ends among them.
     """
     apply = partial(model.apply, {"params": weights})
     prompts = prompts or {}
@@ -245,16 +256,23 @@ def encode_classes(
         prompts = {layer: rows[texts.first] for layer, rows in prompts.items()}
     past = apply(texts.start, prompts, slot=slot, method="remember_text")
 
-    def finish(ends):
+    def finish(weights, past, ends):
         rows = [rearrange(x, "u r n -> (u r) n") for x in ends]
-        return rearrange(apply(past, *rows, method="finish_text"), "(u r) n e -> u r n e", u=len(texts.first))
+        features = model.apply({"params": weights}, past, *rows, method="finish_text")
+        return rearrange(features, "(u r) n e -> u r n e", u=len(texts.first))
 
+    if mesh:
+        rows = PartitionSpec(None, AXIS)
+        finish = jax.shard_map(finish, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(), rows), out_specs=rows)
+    finish = partial(finish, {key: weights[key] for key in ("text", "logit_scale")}, past)
     ends = [rearrange(x, "u (k r) n -> k u r n", k=texts.chunks) for x in texts.ends]
     if texts.chunks == 1:
         features = finish([x[0] for x in ends])
     else:  # one chunk's activations at a time, in the backward pass too
         chunks = jax.lax.map(jax.checkpoint(finish), jax.tree.map(jnp.asarray, ends))
         features = rearrange(chunks, "k u r n e -> u (k r) n e")
+    if mesh:
+        features = jax.lax.with_sharding_constraint(features, NamedSharding(mesh, PartitionSpec()))
     return features[tuple(np.moveaxis(texts.where, -1, 0))]
 
 

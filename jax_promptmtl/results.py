@@ -38,7 +38,7 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
         trainable=outcome.trainable,
         total=outcome.total,
     )
-    record |= {"split_hash": job.suite.split_hash} | answers(job.suite, outcome.counts)
+    record |= {"split_hash": job.suite.split_hash, "left_out": job.suite.left_out} | answers(job.suite, outcome.counts)
     pictures = draw_results(job, counts)
     if learned:
         pictures |= {

@@ -16,7 +16,10 @@ from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.engine import figures, loop, processes, step
+from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.engine import figures, loop, parallel, processes, step
+from jax_promptmtl.engine.meter import shares
+from jax_promptmtl.engine.preemption import heed, heeding
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.partition import Groups, Partition, partition
 from jax_promptmtl.problem import Problem
@@ -52,6 +55,7 @@ class Job:
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Announce a stage and keep its wall time."""
+        heed()
         self.say(f"{stage} ...")
         start = time.perf_counter()
         yield
@@ -62,6 +66,7 @@ class Job:
         options = {key: part[key] for key in ("method", "sharing", "tune")}
         about = {"template": self.config.template, "seed": self.config.seed, "groups": groups}
         savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
+        savings["mesh"] = parallel.divisible(self.config.parallel)
         return clip_mtl.build(self.suite, self.backbone, **options, **about, **savings)
 
     def inputs(self, problem: Problem, split: str) -> Suite:
@@ -78,7 +83,7 @@ class Job:
         """Predict every test image once; see `step.evaluate`."""
         options = {"batch_size": self.config.evaluation_batch_size, "workers": self.config.workers, **processes.part()}
         batches = sampler.evaluation_batches(self.inputs(problem, "test"), self.preprocess, **options)
-        return step.evaluate(problem, params, problem.frozen, batches, mode=self.config.parallel)
+        return step.evaluate(problem, params, problem.frozen, heeding(batches), mode=self.config.parallel)
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Job:
     processes.require_same("Data or weights", [suite.name, suite.split_hash, backbone.sha256])
     job = Job(config, workdir, suite, backbone, preprocess, quiet=not processes.first())
     job.say(f"suite {suite.name}: " + "; ".join(describe_task(task) for task in suite.tasks))
+    if suite.left_out:
+        job.say(f"left out {len(suite.left_out):,} images that cannot be read: {some(suite.left_out)}")
     job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
     return job
 
@@ -189,6 +196,7 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
     names = partial(sampler.example_names, suite, **data_order(job, settings))
     trained = loop.train(problem, stream, settings, job.workdir, name=name, examples=names, **observers)
     describe_checkpoint(job, problem, part, name)
+    job.say("time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares(trained.spent).items()))
     return trained
 
 

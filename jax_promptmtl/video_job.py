@@ -180,8 +180,8 @@ class Job:
             named = {PRIMARY: self.states(part, self.task, middle)} | self.others(part, aux, aux_input)
             kept = [Prefixed(source, f"middle/{name}/") for name, source in named.items()]
             sources[part] = [video_models.labels(self.clips(part)), *kept]
-        options = {"aux_input": aux_input, "cached": (PRIMARY, *aux)}
-        return Row(Pipeline(primary, views, TASKS[self.task], made, self.config.prompt_mode, **options), sources)
+        mode, cached = self.config.prompt_mode, (PRIMARY, *aux)
+        return Row(Pipeline(primary, views, TASKS[self.task], made, mode, aux_input, cached), sources)
 
 
 def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path) -> Job:

@@ -15,6 +15,7 @@ from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.clip import Backbone, ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer
 from jax_promptmtl.data.source import Suite, Task
+from jax_promptmtl.engine.parallel import make_mesh
 from jax_promptmtl.errors import UserError
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
@@ -230,6 +231,26 @@ def test_fast_equals_plain_with_one_class(backbone):
 @pytest.mark.parametrize("case", [pytest.param("MmAP", marks=others), "full fine-tuning"])
 def test_saving_memory_changes_nothing(backbone, case):
     compare(backbone, case, remat=True, class_chunk=1)
+
+
+@pytest.mark.parametrize("case", ["MmAP", *(pytest.param(c, marks=others) for c in ("CoOp", "full fine-tuning"))])
+def test_class_texts_divided_among_eight_devices_change_nothing(backbone, case):
+    assert jax.device_count() == 8
+    compare(backbone, case, mesh=make_mesh())
+
+
+@others
+def test_class_texts_divided_among_eight_devices_and_chunks_change_nothing(backbone):
+    compare(backbone, "BitFit and CoOp", mesh=make_mesh(), remat=True, class_chunk=1)
+
+
+def test_each_device_encodes_its_own_texts(backbone):
+    names = tuple(a + b for a in "abcdefgh" for b in "ijklmnop")
+    problem, batch = build(backbone, "MmAP", (names,) * 3, mesh=make_mesh()), make_batch(classes=(names,) * 3)
+    loss = jax.make_jaxpr(problem.loss)(problem.expand(problem.params), problem.frozen, batch, None).jaxpr
+    (divided,) = [e.params["jaxpr"] for e in loss.eqns if e.primitive.name == "shard_map"]
+    sets, rows, texts, _ = divided.outvars[0].aval.shape
+    assert sets == 3 and 64 / 8 <= rows * texts < 2 * 64 / 8
 
 
 @pytest.mark.parametrize("case", ["MmAP", pytest.param("BitFit and CoOp", marks=others)])

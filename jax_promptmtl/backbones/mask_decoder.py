@@ -140,7 +140,7 @@ class MaskDecoder(nn.Module):
           features: float[F, h, w, M], of which masks are made.
           prompts: float[F, P, D], which join the queries above half of the layers and say nothing.
         """
-        sizes = [level.shape[1:3] for level in maps]
+        sizes = [(level.shape[1], level.shape[2]) for level in maps]
         memory = [rearrange(level, "f h w d -> f (h w) d") + self.level[i] for i, level in enumerate(maps)]
         places = [positions(*size, self.config.width) for size in sizes]
         x = jnp.broadcast_to(self.query, (len(features), *self.query.shape))

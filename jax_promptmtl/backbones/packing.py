@@ -43,13 +43,14 @@ def distribute(lengths: Sequence[int], rows: int) -> list[list[int]]:
     return content
 
 
-def pack(rows: Sequence[np.ndarray], sets: Sequence[int], chunk: int = 0) -> Packed:
+def pack(rows: Sequence[np.ndarray], sets: Sequence[int], chunk: int = 0, parts: int = 1) -> Packed:
     """Pack the texts of T tasks; equal texts of one set are there once.
 
     Args:
       rows: per task int[C_t, N], token rows; the largest id ends a text, what follows it is not read.
       sets: per task the number of its set, 0 to U - 1. Texts of different sets meet different prompts.
       chunk: about how many texts of a set are to be encoded at a time; all if 0. R is divisible accordingly.
+      parts: number of devices that divide the rows of every set and chunk; R is divisible by it, too.
 
     Returns:
       The packed texts; tasks of fewer classes than C repeat their last one in `where`.
@@ -64,7 +65,7 @@ def pack(rows: Sequence[np.ndarray], sets: Sequence[int], chunk: int = 0) -> Pac
     ]
     chunks = -(-max(map(len, unique)) // chunk) if chunk else 1
     needed = -(-max(sum(len(text) - begin for text in texts) for texts in unique) // ROOM)
-    count = -(-needed // chunks) * chunks
+    count = -(-needed // (chunks * parts)) * chunks * parts
     shelves = [distribute([len(text) - begin for text in texts], count) for texts in unique]
     length = max(sum(len(unique[u][i]) - begin for i in row) for u, shelf in enumerate(shelves) for row in shelf)
     reads = max(len(row) for shelf in shelves for row in shelf)

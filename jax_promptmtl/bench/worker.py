@@ -10,7 +10,7 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ class Ours:
       memory: `image_chunk`, `class_chunk`: images and class texts to take through a step at a time.
     """
 
-    def __init__(self, folder: pathlib.Path, cached: bool = False, **memory: int):
+    def __init__(self, folder: pathlib.Path, cached: bool = False, memory: Mapping[str, int] | None = None):
         import jax
         from safetensors.numpy import load_file
 
@@ -41,7 +41,7 @@ class Ours:
         about = json.loads((folder / "cell.json").read_text())
         self.cell = cells.Cell(**about["cell"])
         params = convert.to_tree(load_file(folder.parent / "weights.safetensors"))
-        self.problem = cells.problem(self.cell, about["model"], params, **memory)
+        self.problem = cells.problem(self.cell, about["model"], params, **(memory or {}))
         leaves = {path: np.asarray(leaf) for path, leaf in tree.flatten(self.problem.params["method"]).items()}
         np.savez(folder / "params.npz", **leaves)  # type: ignore[arg-type]
         arrays = np.load(folder / "arrays.npz")
@@ -134,7 +134,7 @@ def make(side: str, folder: pathlib.Path) -> Any:
     if kind in ("ours", "cached"):
         return Ours(folder, cached=kind == "cached")
     if kind in CHUNKS:
-        return Ours(folder, **{CHUNKS[kind]: int(rest[0])})
+        return Ours(folder, memory={CHUNKS[kind]: int(rest[0])})
     if kind == "product" and rest[0] == "jax":
         return Product(int(rest[1]))
     from jax_promptmtl.bench import peers

@@ -92,6 +92,8 @@ def training_batches(
     seed: int,
     start_step: int = 0,
     companions: Sequence[ClipSource] = (),
+    views: int = 1,
+    repeats: int = 1,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -103,6 +105,9 @@ def training_batches(
       seed: fixes the order.
       start_step: steps already taken.
       companions: sources of any lengths, each shuffled for itself.
+      views: of every example that the sources have, all examples in one view after the other; a pass over the examples
+        shows each in its next view.
+      repeats: views of an example that stand side by side in a batch, as repeated augmentation has it.
       process_index, process_count: which part of the global batch is wanted.
 
     Yields:
@@ -111,13 +116,15 @@ def training_batches(
     Raises:
       UserError: no clip, sources of several lengths, or a batch size that the processes do not divide.
     """
-    count = common_length(sources)
+    count = common_length(sources) // views
     if batch_size < 1 or batch_size % process_count:
         raise UserError(f"Batch size {batch_size} is not a positive multiple of the {process_count} processes.")
     step = start_step
     while True:
         positions = step * batch_size + np.arange(process_index, batch_size, process_count)
-        batch = gather(sources, union_order(positions, (count,), seed), 1 / batch_size)
+        turns = positions // repeats
+        view = (turns // count * repeats + positions % repeats) % views
+        batch = gather(sources, union_order(turns, (count,), seed) + count * view, 1 / batch_size)
         for number, companion in enumerate(companions, 1):
             batch |= companion.take(union_order(positions, (len(companion),), seed + 7919 * number))
         yield batch

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ PyTree = Any
 WARMUP_LR = 1e-5  # Dassl: the constant rate of the first epoch
 PROMPTS = re.compile(r"(.*/)?(prompts_[^/]*|tokens(/.*)?)")
 BLOCK_KERNEL = re.compile(r".*blocks_\d+/.*kernel")
+BLOCK = re.compile(r".*blocks_(\d+)/")
+EMBEDDING = re.compile(r"(.*/)?(patch|cls|token|position|ln_pre)(/.*)?")
 
 
 def dassl_table(learning_rate: float, epochs: int) -> np.ndarray:
@@ -82,6 +85,48 @@ def decayed(params: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(mark, params)
 
 
+def layer_of(path: str, blocks: int) -> int:
+    """Return the layer of a weight: 0 for embeddings, 1 to `blocks` for blocks, and the last one for all that follows.
+
+    Source: microsoft/unilm beit/optim_factory.py, as MAE and VideoMAE have it too.
+
+    >>> [layer_of(path, 12) for path in ("trunk/patch/bias", "trunk/blocks_0/ln_1/bias", "pool/head/kernel")]
+    [0, 1, 13]
+    """
+    if found := BLOCK.match(path):
+        return int(found[1]) + 1
+    return 0 if EMBEDDING.fullmatch(path) else blocks + 1
+
+
+def scale_by_layer(decay: float, mask: PyTree) -> optax.GradientTransformation:
+    """Multiply the update of a weight, weight decay included, by `decay` to the power of the layers above its own.
+
+    Args:
+      decay: in (0, 1].
+      mask: a tree of bools of the whole model, of which only the paths are read: frozen blocks count.
+
+    Raises:
+      UserError: a decay outside its range, or a model without blocks.
+    """
+    if not 0 < decay <= 1:
+        raise UserError(f"optimizer.layer_decay is {decay}; give a factor per layer above 0, and 1 for none.")
+    name = partial(jax.tree_util.keystr, simple=True, separator="/")
+    found = (BLOCK.match(name(path)) for path, _ in jax.tree_util.tree_leaves_with_path(mask))
+    blocks = max((int(block[1]) + 1 for block in found if block), default=0)
+    if not blocks:
+        raise UserError(
+            f"optimizer.layer_decay is {decay}, but this model has no blocks to count layers by; set it to 1."
+        )
+
+    def scale(updates: PyTree, params: PyTree) -> PyTree:
+        def one(path: tuple, leaf: Any) -> Any:
+            return leaf * decay ** (blocks + 1 - layer_of(name(path), blocks))
+
+        return jax.tree_util.tree_map_with_path(one, updates)
+
+    return optax.stateless(scale)
+
+
 def sgd(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
     """Return torch's SGD: weight decay joins the gradient, the rate multiplies after momentum, no dampening."""
     return optax.chain(
@@ -120,13 +165,13 @@ def make(config: Any, *, mask: PyTree, steps_per_epoch: int, total_steps: int) -
     Args:
       config: reads `name` (`sgd`, `adamw` or `muon`), `learning_rate`, `schedule` (with `warmup` if `cosine`),
         `weight_decay`, `momentum`, `clip` (largest global gradient norm, `None` for no clipping), and for adamw and
-        muon `b2`, for muon `matrix_rms`.
+        muon `b2`, for muon `matrix_rms`; and where it is there `layer_decay`, see `scale_by_layer`.
       mask: the problem's tree of bools, true where trainable; frozen leaves have no optimiser state.
       steps_per_epoch: steps of one pass over the data.
       total_steps: steps of the whole run.
 
     Raises:
-      UserError: an unknown name or schedule, or a run without a step.
+      UserError: an unknown name or schedule, a run without a step, or a layer-wise decay that cannot be.
     """
     if total_steps < 1 or steps_per_epoch < 1:
         raise UserError(f"A run of {total_steps} steps, {steps_per_epoch} per epoch, trains nothing; give at least 1.")
@@ -135,4 +180,6 @@ def make(config: Any, *, mask: PyTree, steps_per_epoch: int, total_steps: int) -
     tx = table[pick(config["name"], table, "optimizer")](config, rate)
     if config["clip"] is not None:
         tx = optax.chain(optax.clip_by_global_norm(config["clip"]), tx)
+    if "layer_decay" in config and config["layer_decay"] != 1:
+        tx = optax.chain(tx, scale_by_layer(config["layer_decay"], mask))
     return optax.masked(tx, mask)

@@ -36,7 +36,7 @@ class Losses(NamedTuple):
 # --- points -----------------------------------------------------------------------------------------------------------
 
 
-def read(masks: Array, places: Array | None, size: tuple[int, int]) -> Array:
+def read(masks: Array, places: Array | None, size: tuple[int, ...]) -> Array:
     """Return what masks show, float[..., P].
 
     Args:

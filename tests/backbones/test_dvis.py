@@ -61,7 +61,9 @@ def close(one, other, atol=1e-5):
         np.testing.assert_allclose(a, b, atol=atol)
 
 
-@pytest.mark.parametrize("stage", dvis.STAGES)
+@pytest.mark.parametrize(
+    "stage", ["online", pytest.param("minvis", marks=pytest.mark.slow), pytest.param("offline", marks=pytest.mark.slow)]
+)
 def test_the_halves_are_the_whole_and_padding_has_no_influence(stage):
     config, params, handle = model(stage)
     assert (handle.depth, handle.middle, handle.dim) == (2, 1, 8)
@@ -79,6 +81,7 @@ def test_the_halves_are_the_whole_and_padding_has_no_influence(stage):
     assert np.abs(shown(given)[1] - shown(halved)[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_without_prompts_the_halves_are_the_whole_bit_for_bit():
     config, params, handle = model("minvis")
     inputs = clips()
@@ -88,6 +91,7 @@ def test_without_prompts_the_halves_are_the_whole_bit_for_bit():
         jax.tree.map(np.testing.assert_array_equal, handle.upper(params, state, given), whole)
 
 
+@pytest.mark.slow
 def test_prompts_of_a_clip_go_to_all_its_frames_in_any_order_and_leave_when_told():
     _, params, handle = model(middle=0)
     state, given, upper = fast(handle.lower)(params, clips()), prompts(), fast(handle.upper)
@@ -103,6 +107,7 @@ def test_prompts_of_a_clip_go_to_all_its_frames_in_any_order_and_leave_when_told
     assert np.abs(shown(once)[1] - shown(out)[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_whole_mapper_and_leave_frozen_weights_alone():
     _, params, handle = model()
     before = {path: hashlib.sha256(leaf.tobytes()).digest() for path, leaf in tree.flatten(params).items()}
@@ -126,6 +131,7 @@ def test_gradients_reach_the_whole_mapper_and_leave_frozen_weights_alone():
     assert before == {path: hashlib.sha256(leaf.tobytes()).digest() for path, leaf in tree.flatten(params).items()}
 
 
+@pytest.mark.slow
 def test_prompts_as_queries_of_the_mask_decoder_change_its_upper_half_alone():
     _, params, handle = model("minvis", insertion="decoder_queries")
     state, upper = fast(handle.lower)(params, clips()), fast(handle.upper)

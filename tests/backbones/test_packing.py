@@ -29,11 +29,11 @@ def unpack(packed, task, number):
 
 
 @pytest.mark.parametrize("sets", [(0, 0, 0), (0, 1, 0), (0, 1, 2)])
-@pytest.mark.parametrize("chunk", [0, 1, 5])
-def test_every_text_of_every_task_is_there(sets, chunk):
+@pytest.mark.parametrize("chunk, parts", [(0, 1), (1, 1), (5, 1), (0, 8), (20, 4)])
+def test_every_text_of_every_task_is_there(sets, chunk, parts):
     tasks = [make_rows([3, 1, 8, 2, 2], 0), make_rows([1, 4] * 20, 1), make_rows([5], 2)]
     tasks[2] = np.concatenate([tasks[2], tasks[0][:2]])
-    packed = pack(tasks, sets, chunk)
+    packed = pack(tasks, sets, chunk, parts)
     assert packed.start.tolist() == [50, 7]
     assert packed.where.shape == (3, 40, 3) and packed.where[:, 0, 0].tolist() == list(sets)
     assert [sets[t] for t in packed.first] == list(range(max(sets) + 1))
@@ -42,7 +42,7 @@ def test_every_text_of_every_task_is_there(sets, chunk):
             ids = row[: row.argmax() + 1].tolist()
             assert unpack(packed, task, number) == (ids, list(range(len(ids))))
         assert np.all(packed.where[task, len(rows) :] == packed.where[task, len(rows) - 1])
-    assert packed.ends[0].shape[1] % packed.chunks == 0
+    assert packed.ends[0].shape[1] % (packed.chunks * parts) == 0
     assert (packed.chunks == 1) == (chunk == 0)
 
 

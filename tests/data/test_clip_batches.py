@@ -31,6 +31,17 @@ def test_an_epoch_has_every_clip_once_and_a_resume_goes_on_where_it_was():
         assert batch["task"].dtype == np.int32 and not batch["task"].any()
 
 
+def test_every_pass_shows_all_examples_in_their_next_views():
+    options = {"batch_size": 4, "seed": 3, "views": 4, "repeats": 2}
+    run = list(islice(training_batches([NUMBERS], **options), 6))  # 12 clips are 3 examples in 4 views
+    clips = np.array(flat(numbers(run))).reshape(4, 6)  # a pass has 3 examples in 2 views
+    for number, clip in enumerate(clips):
+        views, examples = np.divmod(clip, 3)
+        np.testing.assert_array_equal(views.reshape(3, 2), [[2 * number % 4, 2 * number % 4 + 1]] * 3)
+        assert sorted(examples[::2]) == [0, 1, 2] and (examples[::2] == examples[1::2]).all()
+    assert numbers(islice(training_batches([NUMBERS], **options, start_step=4), 2)) == numbers(run[4:])
+
+
 def test_processes_share_a_batch():
     whole = next(training_batches([NUMBERS], batch_size=6, seed=0))
     options = dict(batch_size=6, seed=0, process_count=2)

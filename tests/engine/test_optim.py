@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jax_promptmtl import tree
 from jax_promptmtl.engine import optim
 from jax_promptmtl.errors import UserError
 
@@ -107,6 +108,51 @@ def test_frozen_leaves_have_no_optimiser_state(name):
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
     assert any("'w'" in path for path in paths)
     assert not any("'frozen'" in path for path in paths)
+
+
+def test_layers_below_learn_more_slowly_as_with_torch_parameter_groups():
+    """AdamW in numpy with a rate per group, decay ** (L + 1 - i), which shrinks the weights of a group with it."""
+    shapes = {
+        "trunk/patch/kernel": 0,
+        "trunk/transformer/blocks_0/mlp/fc/kernel": 1,
+        "trunk/transformer/blocks_1/mlp/fc/kernel": 2,
+        "trunk/transformer/blocks_2/mlp/fc/kernel": 3,  # frozen
+        "pool/fc_norm/scale": 4,
+        "pool/head/kernel": 4,
+    }
+    rng, frozen, decay, rate, shrink = (
+        np.random.default_rng(0),
+        "trunk/transformer/blocks_2/mlp/fc/kernel",
+        0.65,
+        0.1,
+        0.05,
+    )
+    start = {path: rng.normal(size=(3,) if "norm" in path else (3, 2)) for path in shapes}
+    gradients = [{path: rng.normal(size=value.shape) for path, value in start.items()} for _ in range(3)]
+    wanted = {}
+    for path, layer in shapes.items():
+        value, first, second = start[path], 0.0, 0.0
+        for step, gradient in enumerate((g[path] for g in gradients), 1):
+            first, second = 0.9 * first + 0.1 * gradient, 0.98 * second + 0.02 * gradient**2
+            ours = rate * decay ** (3 + 1 - layer)
+            value = value * (1 - ours * shrink * (value.ndim > 1))
+            value = value - ours * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.98**step)) + 1e-8)
+        wanted[path] = value
+    given = [
+        tree.unflatten({k: None if k == frozen else jnp.float32(v) for k, v in g.items()}) for g in (start, *gradients)
+    ]
+    settings = config(name="adamw", learning_rate=rate, weight_decay=shrink, schedule="constant", layer_decay=decay)
+    mask = tree.unflatten({path: path != frozen for path in shapes})
+    found = tree.flatten(run(optim.make(settings, **plan(mask)), given[0], given[1:])[0])
+    assert found.pop(frozen) is None
+    for path, value in found.items():
+        np.testing.assert_allclose(value, wanted[path], rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(("decay", "message"), [(0.65, "has no blocks"), (0.0, "above 0"), (1.5, "above 0")])
+def test_a_decay_that_cannot_be_is_an_error(decay, message):
+    with pytest.raises(UserError, match=message):
+        optim.make(config(layer_decay=decay), **plan({"w": True}))
 
 
 @pytest.mark.parametrize("change", [{"name": "sdg"}, {"schedule": "cosin"}])

@@ -161,7 +161,7 @@ def build(
       UserError: see `scan`; or the manifest names a task, class or image that is not there.
     """
     home = pathlib.Path(root).expanduser()
-    draw = {"shots": shots, "seed": seed, "reserve": reserve}
+    draw: dict[str, Any] = {"shots": shots, "seed": seed, "reserve": reserve}
     return suite("folder", home, scan(home, strict), strict=strict, manifest=manifest, **draw)
 
 
@@ -201,7 +201,7 @@ def suite(
     pool, tests = tree, held_out
     if not strict and not path.exists():
         draw["left_out"] = [name for part in (tree, held_out or {}) for name in broken(root, part, paths)]
-        pool, tests = (part and without(part, draw["left_out"]) for part in (tree, held_out))
+        pool, tests = without(tree, draw["left_out"]), held_out and without(held_out, draw["left_out"])
     split, sha256 = fewshot.pin(path, lambda: fewshot.split(pool, held_out=tests, **how), **draw)
     _check(split, [tree, held_out or {}], path)
     tasks = []

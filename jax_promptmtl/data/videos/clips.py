@@ -1,7 +1,8 @@
 """Clips of a video set as batches of arrays of one size: frames sampled, cut and resized, labels padded.
 
 A clip is a pure function of (seed, example, view), so that an order of clips can be resumed, and what models see of
-them kept. View 0 of a test part is the middle of everything; the views of a training part are drawn at random.
+them kept. A test part shows the middle of everything, or several clips of a video in several places; the views of a
+training part are drawn at random.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jax_promptmtl.data import fewshot, images, video_file
-from jax_promptmtl.data.videos import rle
+from jax_promptmtl.data.videos import augment, rle
 from jax_promptmtl.data.videos.features import features_of
 from jax_promptmtl.data.videos.index import Example, VideoSet
 from jax_promptmtl.errors import UserError, pick
@@ -37,6 +38,12 @@ class Sampling:
       short: what to do with a video that is too short: `refuse` it, or `repeat` its frames as upstreams do.
       scale: least and largest share of a frame that a training view shows; not read where the frame is whole.
       flip: whether training views may be mirrored; not where left and right are labels.
+      operations: of RandAugment on training views, n; 0 for none.
+      magnitude: of the operations, of 10, m.
+      spread: standard deviation of the magnitude.
+      erase: probability that a rectangle of a training view is noise.
+      clips: of a test video, spread over its time; the scores of all its views are averaged.
+      crops: of a test clip, squares from one end of the longer side to the other.
     """
 
     frames: int = 16
@@ -46,31 +53,58 @@ class Sampling:
     short: str = "refuse"
     scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = False
+    operations: int = 0
+    magnitude: float = 7.0
+    spread: float = 0.5
+    erase: float = 0.0
+    clips: int = 1
+    crops: int = 1
 
     def __post_init__(self):
         pick(self.short, SHORT, "way with short videos")
+        if self.clips < 1 or self.crops < 1 or (self.whole and self.crops > 1):
+            raise UserError(
+                f"Tests have {self.clips} clips of {self.crops} crops; give at least 1 of each, and 1 crop where "
+                "sampling.whole shows the whole frame."
+            )
 
 
-def numbers(count: int, sampling: Sampling, centre: int | None = None, rng: np.random.Generator | None = None) -> Array:
+def numbers(
+    count: int,
+    sampling: Sampling,
+    centre: int | None = None,
+    rng: np.random.Generator | None = None,
+    clip: int = 0,
+) -> Array:
     """Return the frames of a clip, int[L].
 
     Args:
       count: frames of the video.
       sampling: see there.
       centre: key frame, in the middle of the clip; beyond the ends the video's first and last frames repeat.
-      rng: draws the place of a training view; None takes the middle.
+      rng: draws the place of a training view; None takes the middle, or one of `sampling.clips`.
+      clip: which of them. As upstreams do, they begin evenly spread: over the space between two frames, or from the
+        first to the last of the frames in steps.
 
     >>> numbers(32, Sampling(frames=4)).tolist(), numbers(32, Sampling(frames=4, stride=2)).tolist()
     ([4, 12, 20, 28], [12, 14, 16, 18])
+    >>> [numbers(32, Sampling(frames=4, stride=2, clips=3), clip=clip).tolist()[0] for clip in range(3)]
+    [0, 12, 24]
     >>> numbers(32, Sampling(frames=4, stride=2), centre=1).tolist()
     [0, 0, 1, 3]
     """
     steps = np.arange(sampling.frames)
     if centre is not None:
         return np.clip(centre + (steps - sampling.frames // 2) * max(sampling.stride, 1), 0, count - 1)
+    several = rng is None and sampling.clips > 1
     if not sampling.stride:
-        shift = np.full(len(steps), 0.5) if rng is None else rng.random(len(steps))
+        middle = clip / sampling.clips if several else 0.5
+        shift = np.full(len(steps), middle) if rng is None else rng.random(len(steps))
         return ((steps + shift) * count / len(steps)).astype(int)
+    if several:
+        kept = -(-count // sampling.stride)  # frames of the video in steps
+        first = int(clip * max(kept - len(steps), 0) / (sampling.clips - 1))
+        return np.minimum(first + steps, kept - 1) * sampling.stride
     free = max(count - 1 - steps[-1] * sampling.stride, 0)
     start = free // 2 if rng is None else int(rng.integers(free + 1))
     return np.minimum(start + steps * sampling.stride, count - 1)
@@ -93,7 +127,7 @@ class ClipFiles:
       data: the set.
       part: "train" or "test".
       sampling: see there.
-      views: random views per training video and pass; 0 for the middle one alone, as for tests.
+      views: random views per training video, the whole part once in each view after the other; 0 for a test's views.
       seed: draws them.
     """
 
@@ -101,9 +135,12 @@ class ClipFiles:
         self.data, self.sampling, self.views, self.seed = data, sampling, views, seed
         self.examples = data.parts[pick(part, data.parts, "part")]
         self.slots = most_objects(data)
+        self.tested = 0 if views else sampling.clips * sampling.crops
+        if self.tested > 1 and data.task != "recognition":
+            raise UserError(f"Several views of a test video have one label, but {data.name!r} has more; test with one.")
 
     def __len__(self) -> int:
-        return len(self.examples) * max(self.views, 1)
+        return len(self.examples) * (self.views or self.tested)
 
     def take(self, indices: Array) -> Batch:
         """Return the clips at the indices: `frames` uint8[B, L, S, S, 3] and the labels of the task."""
@@ -114,25 +151,37 @@ class ClipFiles:
     def read(self, index: int) -> Batch:
         """Return one clip."""
         view, number = divmod(index, len(self.examples))
-        example = self.examples[number]
+        example = self.data.filled(self.examples[number])
         rng = fewshot.generator(self.seed, example.name, view) if self.views else None
-        chosen, path = self.choose(example, rng)
-        if example.files:
+        clip, crop = (0, 0) if self.views else divmod(view, self.sampling.crops)
+        chosen, path = self.choose(example, rng, clip)
+        if example.pictures:
+            decoded = [images.decode(example.pictures[i], example.name) for i in chosen]
+            frames = video_file.same_size(decoded, self.data.path(example.video))
+        elif example.files:
             frames = video_file.pictures([self.data.path(example.files[i]) for i in chosen])
         else:
             frames = video_file.frames(path, chosen)
         mirrored = rng is not None and self.sampling.flip and rng.random() < 0.5
         labels = self.label(example, chosen, mirrored)
-        return {"frames": resize(frames, self.sampling, rng, mirrored)} | labels
+        return {"frames": self.show(frames, rng, mirrored, crop)} | labels
 
-    def choose(self, example: Example, rng: np.random.Generator | None) -> tuple[Array, Any]:
+    def show(self, frames: Array, rng: np.random.Generator | None, mirrored: bool, crop: int) -> Array:
+        """Return frames as a view shows them."""
+        s = self.sampling
+        if rng is not None and s.operations:
+            frames = augment.augment(frames, s.operations, s.magnitude, s.spread, rng)
+        frames = resize(frames, s, rng, mirrored, crop / (s.crops - 1) if s.crops > 1 else 0.5)
+        return augment.erase(frames, s.erase, rng) if rng is not None and s.erase else frames
+
+    def choose(self, example: Example, rng: np.random.Generator | None, clip: int) -> tuple[Array, Any]:
         """Return the numbers of a clip's frames, and where they are."""
         path = self.data.path(example.video)
-        count = len(example.files) or video_file.length(path)
+        count = len(example.files or example.pictures) or video_file.length(path)
         centre = None if example.second is None else video_file.nearest(path, example.second, self.data.rate)
         if centre is None and self.data.task == "recognition":
             require_length(count, self.sampling, example.name)
-        return numbers(count, self.sampling, centre, rng), path
+        return numbers(count, self.sampling, centre, rng, clip), path
 
     def label(self, example: Example, chosen: Array, mirrored: bool) -> Batch:
         """Return the labels of a clip, padded to the largest number of objects."""
@@ -160,15 +209,16 @@ class ClipFiles:
         size = self.sampling.size
         if not code:
             return np.zeros((size, size), bool)
-        picture = Image.fromarray(rle.decode(code, name).astype(np.uint8))
+        picture = Image.fromarray(rle.mask_of(code, name).astype(np.uint8))
         return np.asarray(picture.resize((size, size), Image.Resampling.NEAREST)).astype(bool)
 
 
 def most_objects(data: VideoSet) -> int:
     """Return the largest number of labelled boxes or tracks of an example, at least 1."""
-    return max(
-        [1, *(np.shape(e.labels["label"])[0] for part in data.parts.values() for e in part if e.labels["label"].ndim)]
-    )
+    if data.task == "recognition":
+        return 1
+    labels = (data.filled(example).labels["label"] for part in data.parts.values() for example in part)
+    return max([1, *(len(label) for label in labels if label.ndim)])
 
 
 def pad(array: Array, count: int, axis: int = 0) -> Array:
@@ -182,15 +232,17 @@ def pad(array: Array, count: int, axis: int = 0) -> Array:
     return np.pad(array, width)
 
 
-def resize(frames: Array, sampling: Sampling, rng: np.random.Generator | None, mirrored: bool) -> Array:
-    """Return frames uint8[L, S, S, 3]: the same part of each, the middle one or one at random."""
+def resize(
+    frames: Array, sampling: Sampling, rng: np.random.Generator | None, mirrored: bool, place: float = 0.5
+) -> Array:
+    """Return frames uint8[L, S, S, 3]: the same part of each, one at random or the square at a place of [0, 1]."""
     height, width = frames.shape[1:3]
     top, left, h, w = 0, 0, height, width
     if not sampling.whole and rng is not None:
         top, left, h, w = images.random_crop(height, width, sampling.scale, RATIO, rng)
     elif not sampling.whole:
         h = w = min(height, width)
-        top, left = (height - h) // 2, (width - w) // 2
+        top, left = int(place * (height - h)), int(place * (width - w))
     side, box = (sampling.size, sampling.size), (left, top, left + w, top + h)
     small = [np.asarray(Image.fromarray(f).resize(side, Image.Resampling.BILINEAR, box)) for f in frames]
     return np.stack(small)[:, :, ::-1].copy() if mirrored else np.stack(small)

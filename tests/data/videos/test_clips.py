@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jax_promptmtl.data import videos
+from jax_promptmtl.data import video_file, videos
 from jax_promptmtl.data.videos.clips import ClipFiles, FeatureFiles, Sampling, numbers, resize
 from jax_promptmtl.data.videos.features import features_of
 from jax_promptmtl.errors import UserError
@@ -60,6 +60,48 @@ def test_training_views_differ_and_come_again(trees):
     assert len({view.tobytes() for view in views["frames"]}) == 3 and set(views["label"]) == {0}
     again = ClipFiles(data, "train", sampling, views=3, seed=1).take(np.arange(0, 12, 4))
     np.testing.assert_array_equal(views["frames"], again["frames"])
+
+
+def test_recipes_change_training_views_alone_and_the_same_way_again(trees):
+    data = videos.read(trees["ucf101"])
+    plain = Sampling(frames=4, stride=1, size=48, scale=(1.0, 1.0))
+    strong = dataclasses.replace(plain, operations=4, erase=1.0)
+
+    def take(sampling, part, **options):
+        return ClipFiles(data, part, sampling, **options).take(np.arange(2))["frames"]
+
+    np.testing.assert_array_equal(take(strong, "test"), take(plain, "test"))
+    views = [take(strong, "train", views=2, seed=seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(views[0], views[1])
+    assert (views[0] != views[2]).any() and (views[0] != take(plain, "train", views=2, seed=0)).any()
+
+
+def test_several_views_of_a_test_video_are_spread_over_time_and_space(trees):
+    # upstream: spread clips take every second of 2 L evenly spread frames; clips in steps begin between both ends
+    for count in (33, 40, 7):
+        spread = [numbers(count, Sampling(frames=4, clips=2), clip=clip) for clip in (0, 1)]
+        tick = count / 4
+        both = np.sort([int(tick / 2 + tick * x) for x in range(4)] + [int(tick * x) for x in range(4)])
+        assert sorted(np.concatenate(spread)) == both.tolist() and (spread[0] == both[::2]).all()
+        kept = list(range(0, count, 3))
+        kept += [kept[-1]] * (4 - len(kept))
+        for clip in range(5):
+            first = int(clip * max((len(kept) - 4) / 4, 0))
+            found = numbers(count, Sampling(frames=4, stride=3, clips=5), clip=clip)
+            assert found.tolist() == kept[first : first + 4]
+    data = videos.read(trees["ucf101"])  # 12 frames of 32 x 48 pixels
+    sampling = Sampling(frames=2, stride=2, size=32, clips=2, crops=3)
+    source = ClipFiles(data, "test", sampling)
+    assert len(source) == 2 * 6
+    batch = source.take(np.arange(12))
+    assert batch["label"].tolist() == [0, 1] * 6
+    for view, frames in enumerate(batch["frames"][::2]):
+        whole = video_file.frames(data.path(source.examples[0].video), [[0, 2], [8, 10]][view // 3])
+        np.testing.assert_array_equal(frames, whole[:, :, 8 * (view % 3) :][:, :, :32])
+    with pytest.raises(UserError, match="1 crop where"):
+        Sampling(crops=3, whole=True)
+    with pytest.raises(UserError, match="'ava' has more; test with one"):
+        ClipFiles(videos.read(trees["ava"]), "test", Sampling(clips=2))
 
 
 def test_a_key_frame_is_in_the_middle_with_its_boxes(trees):
