@@ -49,10 +49,11 @@ def small(name, data, **changes):
     return config
 
 
+SLOW = pytest.mark.slow
 KEYS = {"ucf101": {"top1"}, "ava": {"map"}, "50salads": {"accuracy", "edit", "f1@10", "f1@25", "f1@50"}}
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", ["ava", pytest.param("ucf101", marks=SLOW), pytest.param("50salads", marks=SLOW)])
 def test_two_steps_and_a_test_from_official_files(name, tmp_path, capsys):
     config = small(name, video_trees.TREES[name](tmp_path / "data"))
     config.every = 1  # two features per label were asked for, but the miniatures are short
