@@ -104,7 +104,12 @@ def vision(classes: int, config: Any) -> tuple[videomae.VideoMaeConfig, PyTree]:
     if not config.weights:
         return sizes, params
     found, given, _ = convert_videomae.load(config.weights, heads=sizes.heads)
-    same = {"classes": classes, "frames": sizes.frames, "image_size": sizes.image_size, "remat": sizes.remat}
+    same: dict[str, Any] = {
+        "classes": classes,
+        "frames": sizes.frames,
+        "image_size": sizes.image_size,
+        "remat": sizes.remat,
+    }
     if replace(found, **same) != sizes:
         raise UserError(f"The weights {config.weights!r} have the sizes {found}; set config.model to them.")
     pool = params["pool"] | {"fc_norm": given["pool"]["fc_norm"]} if "pool" in given else params["pool"]
@@ -176,7 +181,7 @@ def task_of(data: VideoSet, config: Any) -> VideoTask:
     task = TASKS[data.task]
     if data.task == "recognition":
         views = config.sampling.clips * config.sampling.crops
-        soft = {"loss": recognition.soft_loss} if mixing_of(config).on else {}
+        soft: dict[str, Any] = {"loss": recognition.soft_loss} if mixing_of(config).on else {}
         return replace(task, measure=partial(recognition.measure_views, views=views), **soft)
     if data.task == "spatial_action":
         return replace(task, measure=partial(spatial.measure, scored=data.scored))

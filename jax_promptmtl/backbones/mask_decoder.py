@@ -117,7 +117,7 @@ class MaskDecoder(nn.Module):
 
     >>> config = MaskDecoderConfig(width=8, heads=2, inner=16, layers=2, queries=5, levels=1, mask_width=4, classes=3)
     >>> maps, features = [jnp.zeros((2, 3, 3, 8))], jnp.zeros((2, 6, 6, 4))
-    >>> found, _ = MaskDecoder(config).init_with_output(jax.random.key(0), maps, features)
+    >>> found, _ = jax.eval_shape(MaskDecoder(config).init_with_output, jax.random.key(0), maps, features)
     >>> found.logits.shape, found.masks.shape, found.queries.shape
     ((3, 2, 5, 4), (3, 2, 5, 6, 6), (2, 5, 8))
     """

@@ -171,7 +171,7 @@ def lower_half(
         raise UserError(f"A clip has {found} tokens in time, rows and columns, not {grid}; give clips of one size.")
     if boxes.ndim != 3 or boxes.shape[0] != video.shape[0] or boxes.shape[2] != 4:
         raise UserError(f"Boxes have the shape {boxes.shape}; give [clips, boxes, 4] for {video.shape[0]} clips.")
-    kept = {key: inputs[key] for key in ("keep",) if key in inputs}
+    kept: dict[str, Any] = {key: inputs[key] for key in ("keep",) if key in inputs}
     tokens: Any = model.apply({"params": params}, video, middle, **kept, method="lower")
     return Middle(tokens, jnp.ones(tokens.shape[:2], bool), {"boxes": jnp.asarray(boxes)} | kept)
 

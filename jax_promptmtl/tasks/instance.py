@@ -17,6 +17,7 @@ from jax_promptmtl.errors import pick
 from jax_promptmtl.metrics.tracklet_ap import tracklet_ap
 from jax_promptmtl.nn import plane
 from jax_promptmtl.tasks import mask_loss
+from jax_promptmtl.tasks.matching import assign
 
 Array = jax.Array
 STAGES = ("minvis", "online", "offline")
@@ -160,10 +161,10 @@ def choice(
     weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
     if stage == "offline":
         cost = mask_loss.pair_cost(logits[0], joined(seen)[0], label, joined(wanted)[0], weight.reshape(-1))
-        return jnp.broadcast_to(mask_loss.assign(cost, present.any(axis=0)), present.shape)
+        return jnp.broadcast_to(assign(cost, present.any(axis=0)), present.shape)
     cost = jax.vmap(mask_loss.pair_cost, (0, 0, None, 0, 0))(logits, seen, label, wanted, weight)
     if stage == "minvis":
-        return jax.vmap(mask_loss.assign)(cost, present)
+        return assign(cost, present)
     return jnp.broadcast_to(mask_loss.assign_by_appearance(cost, present), present.shape)
 
 

@@ -58,7 +58,7 @@ def partners(weight: Array) -> Array:
 def kept(options: Mixing, height: int, width: int, rng: Array) -> Array:
     """Draw the share of itself that a clip keeps in each pixel, float[H, W]; its mean is the share of its label."""
     draw, kind, share, row, column = jax.random.split(rng, 5)
-    cut = options.cutmix > 0
+    cut = jnp.asarray(options.cutmix > 0)
     if options.mixup > 0 and options.cutmix > 0:
         cut = jax.random.uniform(kind) < options.switch
     alpha = jnp.where(cut, options.cutmix, options.mixup)
@@ -88,7 +88,7 @@ def mix(options: Mixing, classes: int, batch: Mapping[str, Array], rng: Array) -
     if not (options.mixup or options.cutmix):
         return {**batch, "target": target}
     frames = jnp.asarray(batch["frames"])
-    keep, other = kept(options, *frames.shape[2:4], rng), partners(jnp.asarray(batch["weight"]))
+    keep, other = kept(options, frames.shape[2], frames.shape[3], rng), partners(jnp.asarray(batch["weight"]))
     share, pixels = keep.mean(), keep[..., None]
     mixed = pixels * frames.astype(jnp.float32) + (1 - pixels) * frames[other].astype(jnp.float32)
     return {**batch, "frames": mixed, "target": share * target + (1 - share) * target[other]}
