@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.title = "MmAP"  # of the table's last column
     config.seed = 0  # of initial parameters, data order and augmentation
     config.stage = "train"  # or evaluate: only what a finished run in the work directory trained
-    config.parallel = "jit"  # or pmap; or fsdp, which divides trained weights and optimiser; see docs/scaling.md
+    config.parallel = "jit"  # or pmap, classes (divides class texts), fsdp (weights, optimiser); docs/scaling.md
     config.workers = 0  # processes that read images; 0 reads in threads
     config.evaluation_batch_size = 64
     config.template = "{}"  # class text, such as "a photo of a {}."; the embedded CLIP learnt from bare names

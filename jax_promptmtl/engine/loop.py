@@ -72,7 +72,7 @@ def train(
       problem: what to train.
       batches: from a number of steps done to the batches that follow; a pure function of it and of the seed.
       config: reads `seed`, `steps`, `steps_per_epoch`, `log_every`, `checkpoint_every`, `evaluate_every` (0: at the end
-        only), `parallel` (`jit`, `pmap` or `fsdp`) and `optimizer` (see `optim.make`).
+        only), `parallel` (see `parallelize`) and `optimizer` (see `optim.make`).
       workdir: gets `metrics.jsonl`, `tensorboard/<name>/`, `checkpoints/<name>/` and `observed/<name>.jsonl`.
       name: of this training within the workdir.
       examples: from a number of steps done to the names of the examples of the batch that follows, for messages.

@@ -24,11 +24,8 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
 
 
 def divisible(mode: str) -> jax.sharding.Mesh | None:
-    """Return the mesh among whose devices a problem may divide what is not per example; None if it has one device.
-
-    Under `pmap` every device runs a program of its own, and there is none either.
-    """
-    return make_mesh() if mode != "pmap" and jax.device_count() > 1 else None
+    """Return the mesh among whose devices a problem divides its class texts; None if every device encodes them all."""
+    return make_mesh() if mode == "classes" and jax.device_count() > 1 else None
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
@@ -118,9 +115,9 @@ def parallelize(
 
     Args:
       fn: written for the whole batch; reduces with `psum` over `axis_name` where one is given.
-      mode: `jit` (a mesh; XLA inserts the sums), `pmap` (each device sees its part of the batch), or `fsdp`: as `jit`,
-        but every device keeps only its part of `first`, for a `fn` that returns the next `first` and metrics. `pmap`
-        runs in one process only.
+      mode: `jit` (a mesh; XLA inserts the sums), `classes` (the same, see `divisible`), `pmap` (each device sees its
+        part of the batch; in one process only), or `fsdp`: as `jit`, but every device keeps only its part of `first`,
+        for a `fn` that returns the next `first` and metrics.
       devices: all by default.
       donate: let the result reuse the memory of `first`.
       per_example: the leaves of the result are [B, ...]; else they are the same on every device.
@@ -130,12 +127,12 @@ def parallelize(
       process's block of the batch. A block that the process's devices do not divide is padded by `pad`. In one process
       a result per example is cut back; of several, each gets that of all examples, padding included.
     """
-    table = {"jit": _jit, "pmap": _pmap, "fsdp": _jit if per_example else _fsdp}
+    table = {"jit": _jit, "classes": _jit, "pmap": _pmap, "fsdp": _jit if per_example else _fsdp}
     devices = jax.devices() if devices is None else devices
     compiled = table[pick(mode, table, "parallel mode")](fn, devices, donate, per_example)
     count = num_processes(devices)
     if mode == "pmap" and count > 1:
-        raise UserError("config.parallel 'pmap' runs in one process; use 'jit' or 'fsdp' with several.")
+        raise UserError("config.parallel 'pmap' runs in one process; use 'jit', 'classes' or 'fsdp' with several.")
     mine = sum(device.process_index == jax.process_index() for device in devices)
 
     def call(first: PyTree, frozen: PyTree, batch: Batch) -> Any:

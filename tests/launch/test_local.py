@@ -91,7 +91,13 @@ def test_two_processes_learn_what_one_learns(one, two):
 @minutes
 def test_weights_divided_among_processes_learn_the_same_and_load_in_one(files, tmp_path):
     paths = [f"--config.backbone.path={files / 'clip'}", f"--config.suite.root={files / 'images'}"]
-    sizes = {"suite.shots": 2, "train.batch_size": 8, "train.epochs": 4, "evaluation_batch_size": 16}
+    sizes = {
+        "suite.shots": 2,
+        "train.batch_size": 8,
+        "train.epochs": 2,
+        "evaluation_batch_size": 16,
+        "train.log_every": 1,
+    }
     options = ["--config=configs/clip_vit_b16.py:full_ft", *paths, *(f"--config.{k}={v}" for k, v in sizes.items())]
     divided, whole = tmp_path / "divided", tmp_path / "whole"
     both = runs.start([LAUNCHER, "2", *options, "--config.parallel=fsdp"], divided, JAX_NUM_CPU_DEVICES="2")
