@@ -5,16 +5,20 @@
         --config.weights=vit_b_k710_dl_from_giant.pth
 
 Presets: ssv2, ucf101, hmdb51, ava, ava_kinetics, thumos14, 50salads, breakfast, gtea; imagenet_vid and youtube_vis name
-data for check_data alone. With --dry_run the job prints parameters and memory. Of the recipes, layer-wise decay of the
-learning rate, RandAugment, erasing, mixup and several views in tests are not there: numbers below the upstreams' are
-to be expected. The best weights to start from are VideoMAEv2's, distilled for Kinetics-710.
+data for check_data alone; ucf101_tfds and youtube_vis_tfds read what TFDS prepared. With --dry_run the job prints
+parameters and memory. The best weights to start from are VideoMAEv2's, distilled for Kinetics-710.
+
+The recipes have layer-wise decay of the learning rate, drop path, RandAugment, erasing, mixup, cutmix, smoothed labels,
+repeated augmentation and several views of a test video as VideoMAEv2's have them (ssv2; ava without what needs one
+label per clip). Unlike there, AVA's frames are squeezed to 224 x 224 pixels in training and tests, without changes of
+colours and with exact boxes; tests take the labelled boxes, not a detector's; thumos14's weights are not averaged.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-VIT_B = {"width": 768, "layers": 12, "heads": 12, "inner": 3072, "patch": 16, "tubelet": 2}
+VIT_B = {"width": 768, "layers": 12, "heads": 12, "inner": 3072, "patch": 16, "tubelet": 2, "remat": True}
 CLIP = {"frames": 16, "stride": 0, "size": 224, "whole": False, "short": "repeat", "scale": (0.08, 1.0), "flip": True}
 ASFORMER = {"width": 64, "layers": 10, "decoders": 3, "window_mask": "released"}
 ACTIONFORMER = {"width": 512, "heads": 4, "window": 19, "stem": 2, "branch": 5, "reach": 4.0}
@@ -22,6 +26,7 @@ MS_TCN = {"split": 1, "features": "features", "channels": 2048}
 SPLITS: dict[str, dict[str, Any]] = {  # options of the data sets beside `root` and `strict`
     "ssv2": {"videos": "20bn-something-something-v2", "suffix": ".webm"},
     "ucf101": {"split": 1, "videos": "UCF-101"},
+    "ucf101_tfds": {"split": 1, "size": 0},
     "hmdb51": {"split": 1, "videos": "hmdb51_org"},
     "ava": {"videos": "videos", "start": 0.0, "rate": 30.0},
     "ava_kinetics": {"videos": "videos", "ava_root": "", "ava_start": 0.0},
@@ -31,10 +36,11 @@ SPLITS: dict[str, dict[str, Any]] = {  # options of the data sets beside `root` 
     "gtea": MS_TCN,
     "imagenet_vid": {"joint": False, "sampled": True},
     "youtube_vis": {"held_out": 0.1, "seed": 0, "frames": "train/JPEGImages"},
+    "youtube_vis_tfds": {"config": "only_frames_with_labels", "held_out": 0.1, "seed": 0},
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    # learning rate, batch size, epochs, share of warm-up, weight decay
-    "ssv2": {"rate": 2e-3 * 64 / 256, "batch": 64, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
+    # learning rate, batch size, epochs, share of warm-up, weight decay; a batch of ssv2 shows every video twice
+    "ssv2": {"rate": 2e-3 * 32 / 256, "batch": 64, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
     "ucf101": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},  # ours
     "hmdb51": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},  # ours
     "ava": {"rate": 5e-4 * 32 / 256, "batch": 32, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
@@ -45,11 +51,24 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gtea": {"rate": 5e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
 }
 STRIDES = {"ucf101": 4, "hmdb51": 2, "ava": 4, "ava_kinetics": 4}
+STRONG: dict[str, dict[str, Any]] = {  # what keeps a vision transformer from learning its training clips by heart
+    # decay of the learning rate from layer to layer, drop path, views of a video in a batch, test clips and their crops
+    "ssv2": {"layers": 0.65, "path": 0.1, "repeats": 2, "clips": 2, "crops": 3},
+    "ucf101": {"layers": 0.7, "path": 0.1, "repeats": 1, "clips": 5, "crops": 3},  # ours
+    "hmdb51": {"layers": 0.7, "path": 0.1, "repeats": 1, "clips": 5, "crops": 3},  # ours
+    "ava": {"layers": 0.75, "path": 0.2, "repeats": 1, "clips": 1, "crops": 1},
+    "ava_kinetics": {"layers": 0.75, "path": 0.2, "repeats": 1, "clips": 1, "crops": 1},
+}
+PLAIN = {"layers": 1.0, "path": 0.0, "repeats": 1, "clips": 1, "crops": 1}
+SOFT = {"mixup": 0.8, "cutmix": 1.0, "chance": 1.0, "switch": 0.5, "smoothing": 0.1}
+HARD = {"mixup": 0.0, "cutmix": 0.0, "chance": 1.0, "switch": 0.5, "smoothing": 0.0}
 
 
 def get_config(preset: str = "ucf101") -> ConfigDict:
     """Return the config of a preset."""
-    recipe = RECIPES.get(preset, RECIPES["ssv2"])
+    task = preset.removesuffix("_tfds")
+    recipe, strong = RECIPES.get(task, RECIPES["ssv2"]), STRONG.get(task, PLAIN)
+    recognition = task in ("ssv2", "ucf101", "hmdb51")
     config = ConfigDict()
     config.job = "finetune"
     config.seed = 0  # of initial parameters, data order and random views
@@ -61,10 +80,19 @@ def get_config(preset: str = "ucf101") -> ConfigDict:
     config.data = ConfigDict({"name": preset, "root": "", "strict": True} | SPLITS[preset])
 
     config.sampling = ConfigDict(dict(CLIP))  # of frames; sets of features do not read it
-    config.sampling.stride = STRIDES.get(preset, 0)  # frames from one to the next; 0: evenly over the video
+    config.sampling.stride = STRIDES.get(task, 0)  # frames from one to the next; 0: evenly over the video
     config.sampling.whole = preset.startswith("ava")  # boxes need the whole frame, squeezed
     config.sampling.flip = preset != "ssv2"  # whose labels know left from right
-    config.views = 1 if preset in ("50salads", "breakfast", "gtea", "thumos14") else 8  # random views of a clip
+    config.sampling.operations = 4 if recognition else 0  # of RandAugment (m7-n4-mstd0.5-inc1) on a training clip
+    config.sampling.magnitude, config.sampling.spread = 7.0, 0.5  # of its operations
+    config.sampling.erase = 0.25 if recognition else 0.0  # probability that a rectangle of a training clip is noise
+    config.sampling.clips = strong["clips"]  # of a test video; scores of all views are averaged
+    config.sampling.crops = strong["crops"]  # of a test clip
+    config.mixing = ConfigDict(dict(SOFT if recognition else HARD))  # alphas, chances, and smoothing of labels
+    config.drop_path = strong["path"]  # of the last block
+    config.repeats = strong["repeats"]  # views of a video side by side in a batch
+    features = preset in ("50salads", "breakfast", "gtea", "thumos14")
+    config.views = 1 if features else recipe["epochs"] * config.repeats  # random ones of a clip: none comes twice
     config.every = 2 if preset == "50salads" else 1  # use every so many features; predictions stand for all frames
     config.multiple = 576 if preset == "thumos14" else 128  # of which the padded length of features is one
     config.feature = ConfigDict({"rate": 30.0, "stride": 4, "window": 16})  # of thumos14: frames per second, in frames
@@ -90,4 +118,5 @@ def get_config(preset: str = "ucf101") -> ConfigDict:
     config.train.optimizer.momentum = 0.9
     config.train.optimizer.b2 = 0.999
     config.train.optimizer.clip = 1.0
+    config.train.optimizer.layer_decay = strong["layers"]  # 1: none
     return config

@@ -85,15 +85,27 @@ class ClipPredictor:
         task = self.choose(task)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(videos), BATCH):
-                frames = np.stack(list(pool.map(self.frames, videos[start : start + BATCH])))
-                yield Prediction(task, self.classes[task], np.asarray(self.logits(frames), np.float32))
+                views = list(pool.map(self.views, videos[start : start + BATCH]))
+                scores = jax.nn.log_softmax(np.asarray(self.logits(np.concatenate(views)), np.float32))
+                means = average(scores.reshape(len(views), -1, scores.shape[-1]))
+                yield Prediction(task, self.classes[task], np.asarray(means))
 
-    def frames(self, video: str) -> np.ndarray:
-        """Return the frames of a video as the model sees them, uint8[L, size, size, 3]."""
-        count = video_file.length(video)
-        clips.require_length(count, self.sampling, video)
-        chosen = clips.numbers(count, self.sampling)
-        return clips.resize(video_file.frames(video, chosen), self.sampling, None, False)
+    def views(self, video: str) -> np.ndarray:
+        """Return the views of a video that a test has, uint8[V, L, size, size, 3]."""
+        sampling, count = self.sampling, video_file.length(video)
+        clips.require_length(count, sampling, video)
+        places = np.linspace(0, 1, sampling.crops) if sampling.crops > 1 else [0.5]
+        shown = [video_file.frames(video, clips.numbers(count, sampling, clip=clip)) for clip in range(sampling.clips)]
+        return np.stack([clips.resize(frames, sampling, None, False, place) for frames in shown for place in places])
+
+
+def average(scores: jax.Array) -> jax.Array:
+    """Return the logarithms of the mean probabilities: of log-probabilities float[B, V, C] those float[B, C].
+
+    >>> bool(abs(average(np.log([[[0.2, 0.8], [0.6, 0.4]]])) - np.log([0.4, 0.6])).max() < 1e-6)
+    True
+    """
+    return jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
 
 
 def load_finetuned(home: pathlib.Path) -> ClipPredictor:

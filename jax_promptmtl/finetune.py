@@ -20,19 +20,20 @@ from jax_promptmtl.backbones import actionformer, asformer, convert_videomae, ro
 from jax_promptmtl.backbones.view import View
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.clip_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.data.videos.augment import MEAN, STD
 from jax_promptmtl.data.videos.clips import Sampling, Sources, sources
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.engine import loop
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods.none import NoPrompts
 from jax_promptmtl.problem import Problem
-from jax_promptmtl.tasks import TASKS, segmentation, spatial
+from jax_promptmtl.tasks import TASKS, recognition, segmentation, spatial
+from jax_promptmtl.tasks.mixing import Mixing, mix
 from jax_promptmtl.tasks.task import VideoTask
 
 Array = jax.Array
 PyTree = Any
 Batch = Mapping[str, Any]
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -42,9 +43,9 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     parts = parts_of(data, config)
     problem = problem_of(data, config, parts["train"])
     settings = plan(config, len(data.parts["train"]))
-    counts = ", ".join(f"{len(source[0]):,} clips to {part}" for part, source in parts.items())
+    counts = ", ".join(f"{len(examples):,} clips to {part}" for part, examples in data.parts.items())
     print(f"{data.name}: {tree.count(problem.params):,} trainable parameters, {counts}, {settings['steps']:,} steps")
-    stream = partial(batches, parts["train"], config)
+    stream = partial(batches, data, parts["train"], config)
     if dry_run:
         used = loop.memory(problem, next(stream(0)), settings)
         print(f"memory of a step of {config.train.batch_size} clips: {used / 2**20:,.0f} MiB")
@@ -75,7 +76,7 @@ def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: Py
     """Return what a model scores, in clips of the tests' length."""
     problem = problem_of(data, config, tests)
     clips = all_batches(tests, batch_size=config.evaluation_batch_size)
-    return video_mtl.evaluate(problem, params, task_of(data, config.every), clips)
+    return video_mtl.evaluate(problem, params, task_of(data, config), clips)
 
 
 # --- models ---
@@ -90,7 +91,9 @@ def trunk_config(classes: int, config: Any) -> videomae.VideoMaeConfig:
 def classifier(classes: int, config: Any, batch: Batch) -> View:
     """Return a VideoMAE, whose head is new."""
     sizes, params = vision(classes, config)
-    return View(videomae.handle("recognition", sizes, params), lambda batch: normalised(batch["frames"]))
+    model = videomae.handle("recognition", sizes, params)
+    whole = replace(model, lower=lambda params, inputs: model.lower(params, *inputs))
+    return View(whole, lambda batch: (normalised(batch["frames"]), batch.get("keep")))
 
 
 def vision(classes: int, config: Any) -> tuple[videomae.VideoMaeConfig, PyTree]:
@@ -101,7 +104,13 @@ def vision(classes: int, config: Any) -> tuple[videomae.VideoMaeConfig, PyTree]:
     if not config.weights:
         return sizes, params
     found, given, _ = convert_videomae.load(config.weights, heads=sizes.heads)
-    if replace(found, classes=classes, frames=sizes.frames, image_size=sizes.image_size) != sizes:
+    same: dict[str, Any] = {
+        "classes": classes,
+        "frames": sizes.frames,
+        "image_size": sizes.image_size,
+        "remat": sizes.remat,
+    }
+    if replace(found, **same) != sizes:
         raise UserError(f"The weights {config.weights!r} have the sizes {found}; set config.model to them.")
     pool = params["pool"] | {"fc_norm": given["pool"]["fc_norm"]} if "pool" in given else params["pool"]
     return sizes, {"trunk": given["trunk"], "pool": pool}
@@ -115,7 +124,8 @@ def box_classifier(classes: int, config: Any, batch: Batch) -> View:
     weights = roi_head.from_classifier(params, head)
 
     def adapt(batch: Batch) -> Any:
-        return {"video": normalised(batch["frames"]), "boxes": batch["box"]}
+        kept = {key: batch[key] for key in ("keep",) if key in batch}
+        return {"video": normalised(batch["frames"]), "boxes": batch["box"]} | kept
 
     return View(roi_head.handle("spatial_action", sizes, weights), adapt)
 
@@ -151,8 +161,8 @@ def features(batch: Batch) -> dict[str, Array]:
 
 
 def normalised(frames: Array) -> Array:
-    """Return frames uint8[..., 3] as VideoMAE sees them."""
-    return (frames.astype(jnp.float32) / 255 - jnp.array(IMAGENET["mean"])) / jnp.array(IMAGENET["std"])
+    """Return frames of 0 to 255, [..., 3], as VideoMAE sees them."""
+    return (frames.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
 
 
 MODELS: Mapping[str, Callable[[int, Any, Batch], View]] = {
@@ -166,13 +176,17 @@ MODELS: Mapping[str, Callable[[int, Any, Batch], View]] = {
 # --- task and training ---
 
 
-def task_of(data: VideoSet, every: int) -> VideoTask:
-    """Return the task of a data set with the rules of its own evaluation."""
+def task_of(data: VideoSet, config: Any) -> VideoTask:
+    """Return the task of a data set with the recipe's loss and the rules of its own evaluation."""
     task = TASKS[data.task]
+    if data.task == "recognition":
+        views = config.sampling.clips * config.sampling.crops
+        soft: dict[str, Any] = {"loss": recognition.soft_loss} if mixing_of(config).on else {}
+        return replace(task, measure=partial(recognition.measure_views, views=views), **soft)
     if data.task == "spatial_action":
         return replace(task, measure=partial(spatial.measure, scored=data.scored))
     if data.task == "segmentation":
-        measure = partial(measure_frames, every=every, background=data.background)
+        measure = partial(measure_frames, every=config.every, background=data.background)
         return replace(task, labels=("label", "full"), measure=measure)
     return task
 
@@ -195,19 +209,47 @@ def problem_of(data: VideoSet, config: Any, clips: Sequence[ClipSource]) -> Prob
     batch = next(all_batches(clips, batch_size=1))
     view = MODELS[data.task](len(data.class_names), config, batch)
     method = NoPrompts(towers={video_mtl.PRIMARY: (view.backbone.depth, view.backbone.dim)})
-    pipeline = video_mtl.Pipeline(view, {}, task_of(data, config.every), method)
+    pipeline = video_mtl.Pipeline(view, {}, task_of(data, config), method, vary=varied(data, config))
     about = {"data": config.data.to_dict(), "weights": config.weights}
     return video_mtl.build(pipeline, example=batch, tune=tuple(config.tune), about=about)
 
 
+def mixing_of(config: Any) -> Mixing:
+    """Return how labels become soft."""
+    return Mixing(**config.mixing)
+
+
+def varied(data: VideoSet, config: Any) -> Callable[[Batch, Array], Batch] | None:
+    """Return what changes a training batch at random within a step: clips and labels mixed, branches left out."""
+    mixing, rate, classes = mixing_of(config), config.drop_path, len(data.class_names)
+    if mixing.on and data.task != "recognition":
+        raise UserError(f"Labels are mixed and smoothed for recognition only, not for {data.name!r}; set mixing to 0.")
+    if rate and data.channels:
+        raise UserError(f"The model of {data.name!r} has no drop path; set drop_path to 0.")
+    if not (mixing.on or rate):
+        return None
+
+    def vary(batch: Batch, rng: Array) -> Batch:
+        branches, labels = jax.random.split(rng)
+        if rate:
+            keep = videomae.drop_path(rate, config.model.layers, len(batch["weight"]), branches)
+            batch = {**batch, "keep": keep}
+        return mix(mixing, classes, batch, labels) if mixing.on else batch
+
+    return vary
+
+
 def plan(config: Any, clips: int) -> dict[str, Any]:
     """Return the loop's settings."""
-    steps = max(clips // config.train.batch_size, 1)
+    steps = max(clips * config.repeats // config.train.batch_size, 1)
     run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0}
     about = {"data": config.data.to_dict(), "sampling": config.sampling.to_dict(), "model": config.model.to_dict()}
+    about |= {"mixing": config.mixing.to_dict(), "drop_path": config.drop_path}
+    about |= {"views": config.views, "repeats": config.repeats}
     return dict(config.train) | run | about | {"steps_per_epoch": steps, "steps": steps * config.train.epochs}
 
 
-def batches(parts: Sequence[ClipSource], config: Any, start_step: int) -> Any:
+def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step: int) -> Any:
     """Return the training batches from a step on."""
-    return training_batches(parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)
+    views = {"views": 1 if data.channels else config.views, "repeats": config.repeats}
+    return training_batches(parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step, **views)

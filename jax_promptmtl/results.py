@@ -58,7 +58,8 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
         sections=[*confusion_section(job, outcome.counts), *words_section(job, outcome)],
         files={name: text for name, text in FILES.items() if (job.workdir / name).exists()},
     )
-    rows = predictions.examples(job.suite, *(count["prediction"] for count in counts.values()))
+    first, last = (count["prediction"] for count in counts.values())
+    rows = predictions.examples(job.suite, first, last)
     page = webpage.write(path, {EXAMPLES: webpage.gallery(rows, *counts)})
     seconds = report.duration(sum(job.seconds.values()))
     print(f"\n{report.table(record)}\n\n{path} has the pictures, {page.name} all in one file; {seconds} in all.")

@@ -33,5 +33,5 @@ def mirrored(project: str, workdir: pathlib.Path, config: Mapping[str, Any]) -> 
     number = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:16]
     quiet = wandb.Settings(console="off", silent=not sys.stderr.isatty())
     about: dict[str, Any] = {"project": project, "name": workdir.name, "id": number, "config": dict(config)}
-    with wandb.init(**about, dir=workdir, resume="allow", sync_tensorboard=True, settings=quiet):
-        yield
+    with wandb.init(**about, dir=workdir, resume="allow", settings=quiet):
+        yield  # `engine.writer` finds the open run

@@ -25,7 +25,7 @@ def load(
       UserError: nothing trained there, or nothing that classifies.
     """
     config = pathlib.Path(place).expanduser() / predictor.CONFIG
-    job = read_json(config).get("job") if config.is_file() else None
+    job = str(read_json(config).get("job")) if config.is_file() else ""
     if job not in clip_predictor.JOBS:
         return predictor.load(place, classes=classes, backbone=backbone)
     if classes or backbone:

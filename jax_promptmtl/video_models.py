@@ -2,7 +2,8 @@
 
 recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
 the trained recognition model, one per four frames. Every model takes clips of 16 or 64 frames of any task, so each can
-be the auxiliary of each other. video_instance is a DVIS on 16 frames; it can be trained, but none is in the package.
+be the auxiliary of each other. video_object is a TransVOD and video_instance a DVIS on 16 frames; they can be trained,
+but none is in the package.
 """
 
 import json
@@ -18,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from jax_promptmtl import tree
-from jax_promptmtl.backbones import actionformer, asformer, dvis, featured, roi_head, videomae
+from jax_promptmtl.backbones import actionformer, asformer, dvis, featured, roi_head, transvod, videomae
+from jax_promptmtl.backbones.deformable_detr import DetectorConfig
 from jax_promptmtl.backbones.mask_decoder import MaskDecoderConfig
 from jax_promptmtl.backbones.middle import VideoBackbone
 from jax_promptmtl.backbones.pixel_decoder import PixelDecoderConfig
@@ -33,7 +35,8 @@ Array = jax.Array
 PyTree = Any
 
 VIT = videomae.VideoMaeConfig(frames=16, image_size=32, tubelet=4, patch=8, width=96, layers=6, heads=3, inner=384)
-FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64, "video_instance": 16}
+FRAMES = {"recognition": 16, "spatial_action": 16, "temporal_action": 64, "segmentation": 64}
+FRAMES |= {"video_object": 16, "video_instance": 16}
 EXTRACTOR = "recognition"  # whose trunk makes the features
 ON_VIT = ("recognition", "spatial_action")
 ON_FEATURES = ("temporal_action", "segmentation")
@@ -49,9 +52,19 @@ def sizes(task: str) -> Any:
         return actionformer.ActionFormerConfig(inputs=VIT.width, width=64, classes=classes, **small)
     if task == "segmentation":
         return asformer.AsFormerConfig(inputs=VIT.width, width=64, layers=5, decoders=1, classes=classes)
+    if task == "video_object":
+        return small_transvod(classes)
     if task == "video_instance":
         return small_dvis(classes)
     return replace(VIT, classes=classes)
+
+
+def small_transvod(classes: int) -> transvod.TransVodConfig:
+    """Return the sizes of the TransVOD: maps of 8 x 8 cells, every frame is a key frame in turn."""
+    resnet = ResNetConfig((1, 1, 1), 16, (2, 2, 2), dilated=(2,), stem=3, pool=False)
+    small: dict[str, Any] = {"width": 64, "heads": 4, "encoders": 4, "decoders": 3, "inner": 128, "groups": 8}
+    detector = DetectorConfig(resnet, **small, queries=10, classes=classes)
+    return transvod.TransVodConfig(detector, selected=(5, 3), keys=0, temporal_points="fixed")
 
 
 def small_dvis(classes: int) -> dvis.DvisConfig:
@@ -72,7 +85,8 @@ def width(task: str) -> int:
     >>> width("segmentation")
     64
     """
-    return sizes(task).width
+    config = sizes(task)
+    return config.detector.width if task == "video_object" else config.width
 
 
 def build(
@@ -100,6 +114,8 @@ def build(
         return videomae.handle(task, config, params, **some)
     if task == "spatial_action":
         return roi_head.handle(task, config, params, **some)
+    if task == "video_object":
+        return transvod.handle(task, config, params, VIT.frames, (VIT.image_size, VIT.image_size), **some)
     if task == "video_instance":
         return dvis.handle(task, config, params, (VIT.image_size, VIT.image_size), **some)
     trunk = weights[EXTRACTOR]["trunk"]
@@ -121,6 +137,7 @@ def initial(task: str, seed: int) -> PyTree:
         "spatial_action": (roi_head.RoiDetector, (clip, boxes)),
         "temporal_action": (actionformer.ActionFormer, (steps, mask)),
         "segmentation": (asformer.AsFormer, (steps, mask)),
+        "video_object": (transvod.TransVod, (clip, jnp.ones((1, VIT.image_size, VIT.image_size), bool))),
         "video_instance": (dvis.Dvis, (clip, mask[:, : VIT.frames])),
     }
     constructor, inputs = models[task]
@@ -164,6 +181,8 @@ def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Ar
     def adapt(batch: Mapping[str, Array]) -> Any:
         frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
         video = standardise(frames)
+        if task == "video_object":
+            return {"video": video, "mask": jnp.ones((len(video), *video.shape[2:4]), bool)}
         if task == "video_instance":
             return {"video": video, "mask": jnp.ones(video.shape[:2], bool)}
         if task != "spatial_action":

@@ -51,6 +51,7 @@ class Pipeline:
         it, on all devices, so that static prompts at inference are what was trained.
       aux_input: `same_clip`, `other_clip` or `aux_data`.
       cached: models whose middle states come with the batch; their lower halves' weights are not loaded.
+      vary: what training alone changes at random in a batch, a pure function of it and of the step's key.
     """
 
     primary: View
@@ -60,6 +61,7 @@ class Pipeline:
     prompt_mode: str = "dynamic"
     aux_input: str = "same_clip"
     cached: Collection[str] = ()
+    vary: Callable[[Batch, Array], Batch] | None = None
 
     def middle(self, name: str, weights: PyTree, batch: Batch) -> Middle:
         """Return a model's middle state: the batch's, or its lower half's."""
@@ -184,6 +186,7 @@ def build(
     params, frozen = tree.partition(full, mask)
 
     def loss(params, frozen, batch, rng):
+        batch = batch if pipeline.vary is None else pipeline.vary(batch, rng)
         outputs, share = pipeline.outputs(params, frozen, batch)
         losses, sums = pipeline.task.loss(outputs, batch)
         real = (batch["weight"] > 0).astype(jnp.float32)

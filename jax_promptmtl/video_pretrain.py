@@ -1,7 +1,7 @@
 """Train a small model of one video task on the moving icons; frozen, it is a primary or an auxiliary of others.
 
 spatial_action starts from the trunk of recognition; temporal_action and segmentation are trained on its features, which
-are computed once. So recognition comes first; video_instance needs none.
+are computed once. So recognition comes first; video_object and video_instance need none.
 """
 
 import pathlib

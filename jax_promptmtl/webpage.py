@@ -101,7 +101,7 @@ OPEN, CLOSE = '<div class="wide"><table>\n', "</table></div>\n"
 
 def headings(tokens: Sequence[Token], level: str) -> dict[str, str]:
     """Name the headings of a level, in the page too; returns {name: escaped text}."""
-    found = {}
+    found: dict[str, str] = {}
     for token, words in itertools.pairwise(tokens):
         if token.type == "heading_open" and token.tag == level:
             name = f"{level}-{len(found)}"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -43,17 +44,38 @@ def tuned(tmp_path_factory):
     return home, folders, (view, params)
 
 
+def logits_of(view, params, frames):
+    """Return what the job's own model says."""
+
+    @jax.jit
+    def run(params, frames):
+        return view.backbone.upper(params, view.backbone.lower(params, view.adapt({"frames": frames})), None)
+
+    return run(params, frames)
+
+
 def test_a_finetuned_model_answers_as_in_training(tuned):
     home, folders, (view, params) = tuned
     model = jax_promptmtl.load(home / "work")
     frames = np.stack([video_file.frames(folder, [1, 3, 5, 7]) for folder in folders])  # the middle ones, in steps of 2
     small = np.stack([np.stack([resized(frame) for frame in clip]) for clip in frames])
-    expected = view.backbone.upper(params, view.backbone.lower(params, view.adapt({"frames": small})), None)
+    expected = logits_of(view, params, small)
     answer = model.predict(folders)
-    np.testing.assert_allclose(answer.logits, expected, atol=1e-4)
+    np.testing.assert_allclose(answer.probabilities, jax.nn.softmax(expected), atol=1e-5)
     assert answer.classes == CLASSES and model.tasks == ("recognition",) and np.ptp(expected) > 1e-2
     np.testing.assert_allclose(model.predict(str(folders[1])).logits, answer.logits[1:], atol=1e-5)
     assert model.predict([]).logits.shape == (0, 3)
+
+
+def test_several_views_are_averaged(tuned):
+    home, folders, (view, params) = tuned
+    model = jax_promptmtl.load(home / "work")
+    both = replace(model, sampling=replace(model.sampling, clips=2))
+    frames = np.stack([video_file.frames(folders[0], chosen) for chosen in ([0, 2, 4, 6], [2, 4, 6, 8])])
+    small = np.stack([np.stack([resized(frame) for frame in clip]) for clip in frames])
+    expected = jax.nn.softmax(logits_of(view, params, small)).mean(axis=0)
+    np.testing.assert_allclose(both.predict(folders[:1]).probabilities[0], expected, atol=1e-5)
+    assert replace(model, sampling=replace(model.sampling, crops=3)).views(str(folders[0])).shape == (3, 4, 16, 16, 3)
 
 
 def resized(frame):

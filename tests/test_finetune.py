@@ -4,10 +4,12 @@ import importlib.util
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from jax_promptmtl import finetune
+from jax_promptmtl import check_data, finetune
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.videos.clips import Sampling
 from jax_promptmtl.data.videos.index import VideoSet
@@ -41,12 +43,16 @@ def small(name, data, **changes):
     config = preset(name)
     with config.unlocked():
         config.sampling.update({"frames": 4, "size": 16, "stride": 2})
-        config.train.update({"batch_size": 2, "epochs": 2 if name == "50salads" else 1, "checkpoint_every": 100})
+        epochs = 2 if name in ("50salads", "ava") else 1
+        config.train.update({"batch_size": 2, "epochs": epochs, "checkpoint_every": 100})
         config.update({"evaluation_batch_size": 2, "data": data | {"strict": False}} | SMALL[name] | changes)
     return config
 
 
-@pytest.mark.parametrize("name", ["ucf101", "50salads"])
+KEYS = {"ucf101": {"top1"}, "ava": {"map"}, "50salads": {"accuracy", "edit", "f1@10", "f1@25", "f1@50"}}
+
+
+@pytest.mark.parametrize("name", KEYS)
 def test_two_steps_and_a_test_from_official_files(name, tmp_path, capsys):
     config = small(name, video_trees.TREES[name](tmp_path / "data"))
     config.every = 1  # two features per label were asked for, but the miniatures are short
@@ -56,16 +62,16 @@ def test_two_steps_and_a_test_from_official_files(name, tmp_path, capsys):
     found = json.loads((workdir / "results.json").read_text())
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 2 and all(0 <= value <= 100 for value in found.values())
-    assert found.keys() == ({"top1"} if name == "ucf101" else {"accuracy", "edit", "f1@10", "f1@25", "f1@50"})
+    assert found.keys() == KEYS[name]
+    assert not check_data.check({"data": config.data}).problems
     card = json.loads((workdir / "models" / f"{name}.json").read_text())
     assert card["test"] == found and card["parameters"] > 1000
     assert card["classes"] == list(videos.read(config.data).class_names)
     assert "2 steps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["ava", "thumos14"])
-def test_models_fit_their_data(name, tmp_path):
-    config = small(name, video_trees.TREES[name](tmp_path / "data"))
+def test_a_model_of_features_fits_its_data(tmp_path):
+    config = small("thumos14", video_trees.thumos14(tmp_path / "data"))
     data = videos.build(config.data)
     parts = finetune.parts_of(data, config)
     params = finetune.problem_of(data, config, parts["train"]).params
@@ -74,15 +80,16 @@ def test_models_fit_their_data(name, tmp_path):
 
 
 def test_only_scored_classes_and_no_background_count():
+    whole, half = ConfigDict({"every": 1}), ConfigDict({"every": 2})
     data = VideoSet("x", "spatial_action", pathlib.Path(), ("a", "b"), {}, {}, "", scored=(0,))
     box = {"box": np.array([[[0, 0, 1, 1.0]]]), "valid": np.array([[True]])}
     found = {"score": np.array([[[0.9, 0.8]]]), **box}
     wrong = {"label": np.array([[[True, False]]]), **box}
     both = {"label": np.array([[[True, True]]]), **box}
-    assert finetune.task_of(data, 1).measure(found, wrong) == finetune.task_of(data, 1).measure(found, both)
+    assert finetune.task_of(data, whole).measure(found, wrong) == finetune.task_of(data, whole).measure(found, both)
     data = VideoSet("y", "segmentation", pathlib.Path(), ("a", "b"), {}, {}, "", background=(1,))
     found, true = {"label": np.array([[0, 0, 0, 0]])}, {"full": np.array([[0, 0, 0, 0, 0, 0, 1, 1]])}
-    assert finetune.task_of(data, 2).measure(found, true)["edit"] == 100.0
+    assert finetune.task_of(data, half).measure(found, true)["edit"] == 100.0
 
 
 def test_weights_of_the_trunk_are_taken_over(tmp_path, monkeypatch):
@@ -97,8 +104,43 @@ def test_weights_of_the_trunk_are_taken_over(tmp_path, monkeypatch):
         finetune.vision(2, config)
 
 
+def test_recipes_have_what_upstream_has():
+    ssv2, ava, thumos = preset("ssv2"), preset("ava"), preset("thumos14")
+    assert (ssv2.train.optimizer.layer_decay, ava.train.optimizer.layer_decay) == (0.65, 0.75)
+    assert dict(ssv2.mixing) == {"mixup": 0.8, "cutmix": 1.0, "chance": 1.0, "switch": 0.5, "smoothing": 0.1}
+    assert (ssv2.sampling.operations, ssv2.sampling.magnitude, ssv2.sampling.erase, ssv2.repeats) == (4, 7, 0.25, 2)
+    assert (ssv2.sampling.clips, ssv2.sampling.crops, ssv2.sampling.flip, ava.drop_path) == (2, 3, False, 0.2)
+    views = {name: preset(name).sampling for name in ("ucf101", "hmdb51", "ucf101_tfds")}
+    assert all((one.clips, one.crops) == (5, 3) for one in views.values()) and views["ucf101_tfds"].stride == 4
+    for plain in (ava, thumos):
+        assert not finetune.mixing_of(plain).on and plain.sampling.clips == plain.sampling.crops == 1
+    assert ssv2.views == 60 and thumos.views == thumos.repeats == thumos.train.optimizer.layer_decay == 1
+
+
+def test_training_varies_clips_and_labels_by_the_step_alone():
+    data = VideoSet("x", "recognition", pathlib.Path(), ("a", "b", "c"), {}, {}, "")
+    config = small("ucf101", {"name": "ucf101"}, drop_path=0.5)
+    vary = finetune.varied(data, config)
+    frames = np.random.default_rng(0).integers(0, 255, (2, 4, 16, 16, 3), np.uint8)
+    batch = {"frames": frames, "label": np.array([0, 2]), "weight": np.full(2, 0.5)}
+    one, again, other = (vary(batch, jax.random.key(seed)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert (one["frames"] != other["frames"]).any() and (one["frames"] != frames).any()
+    assert one["keep"].shape == (2, 2, 2) and not np.asarray(one["target"])[:, 1].max() > 0.04
+    np.testing.assert_allclose(one["target"].sum(axis=1), 1, rtol=1e-6)
+    config.mixing.update({"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.0})
+    config.drop_path = 0.0
+    assert finetune.varied(data, config) is None
+    boxes = VideoSet("y", "spatial_action", pathlib.Path(), ("a",), {}, {}, "")
+    with pytest.raises(UserError, match="for recognition only, not for 'y'"):
+        finetune.varied(boxes, preset("ssv2"))
+    config.drop_path = 0.1
+    with pytest.raises(UserError, match="has no drop path"):
+        finetune.varied(VideoSet("z", "segmentation", pathlib.Path(), ("a",), {}, {}, "", channels=8), config)
+
+
 def test_every_preset_names_options_that_its_reader_has():
-    for name in video_trees.TREES:
+    for name in (*video_trees.TREES, "ucf101_tfds", "youtube_vis_tfds"):
         config = preset(name)
         with pytest.raises(UserError, match="needs the option 'root'"):
             videos.read(config.data)

@@ -1,7 +1,7 @@
 """The mirror to W&B: nothing without a project, one sentence without the package, all scalars offline with it."""
 
-import pathlib
 import sys
+import types
 
 import pytest
 
@@ -19,28 +19,49 @@ def test_nothing_is_done_without_a_project(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.slow
-def test_scalars_of_all_stages_are_kept_offline(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal import datastore
+class Run:
+    """Stands for an open W&B run; keeps what is logged."""
 
+    def __init__(self):
+        self.logged = []
+
+    def log(self, values):
+        self.logged.append(values)
+
+
+def write(folder):
+    """Write scalars of two stages."""
+    for stage in ("global", "train"):
+        writer = Writer(folder, stage, step=0, evaluated=False)
+        for step in (1, 2):
+            writer.scalars(step, {"loss": step / 4}, images_per_second=9.0)
+        writer.evaluation(2, {"accuracy": 0.5})
+        writer.close()
+
+
+def test_an_open_run_gets_what_tensorboard_gets(tmp_path, monkeypatch):
+    run = Run()
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=run))
+    write(tmp_path)
+    assert run.logged[1] == {"global/step": 2, "global/loss": 0.5, "global/images_per_second": 9.0}
+    assert run.logged[-1] == {"train/step": 2, "train/evaluation/accuracy": 0.5} and len(run.logged) == 6
+    sys.modules["wandb"].run = None
+    write(tmp_path)
+    assert len(run.logged) == 6
+
+
+@pytest.mark.slow
+def test_a_run_is_kept_offline_and_goes_on_under_its_name(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    with track.mirrored("all", tmp_path / "work", {"seed": 3}):
-        assert wandb.run.config["seed"] == 3
-        for stage in ("global", "train"):
-            writer = Writer(tmp_path / "work", stage, step=0, evaluated=False)
-            for step in (1, 2):
-                writer.scalars(step, {"loss": step / 4})
-            writer.close()
-    assert wandb.run is None
-    (path,) = pathlib.Path(tmp_path / "work" / "wandb").glob("offline-run-*/*.wandb")
-    store, seen = datastore.DataStore(), {}
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for item in record.history.item:
-            seen.setdefault(item.key or "/".join(item.nested_key), []).append(item.value_json)
-    losses = {key: values for key, values in seen.items() if key.endswith("loss")}
-    assert len(losses) == 2 and all(values == ["0.25", "0.5"] for values in losses.values()), seen
+    numbers = set()
+    for _ in range(2):
+        with track.mirrored("all", tmp_path / "work", {"seed": 3}):
+            assert wandb.run.config["seed"] == 3 and wandb.run.project == "all"
+            numbers.add(wandb.run.id)
+            write(tmp_path / "work")
+        assert wandb.run is None
+    assert len(numbers) == 1
+    files = sorted((tmp_path / "work" / "wandb").glob("offline-run-*/*.wandb"))
+    kept = files[0].read_bytes()
+    assert all(word in kept for word in (b"global/loss", b"train/loss", b"train/evaluation/accuracy", b"train/step"))

@@ -18,6 +18,7 @@ SHAPES = {  # of the logits for one clip of the task
     "spatial_action": (1, 3, 11),
     "temporal_action": (1, 28, 12),
     "segmentation": (2, 1, 64, 10),
+    "video_object": (1, 4, 16, 10, 12),
     "video_instance": (2, 1, 16, 8, 13),
 }
 

@@ -239,6 +239,7 @@ class DeformableDetr(nn.Module):
 
     def __call__(self, frames: Array, mask: Array) -> Decoded:
         """Return what all layers find in normalised frames float[N, H, W, 3], whose map has the mask bool[N, h, w]."""
-        shown = mask.reshape(len(mask), -1)
-        cells = self.encode(self.embed(frames), shown, mask.shape[1:])
-        return self.decode(self.begin(len(frames)), cells, shown, mask.shape[1:])
+        count, height, width = mask.shape
+        shown, shape = mask.reshape(count, -1), (height, width)
+        cells = self.encode(self.embed(frames), shown, shape)
+        return self.decode(self.begin(count), cells, shown, shape)

@@ -158,8 +158,8 @@ class Dvis(nn.Module):
             return Instances(logits, masks, logits[-1], masks[-1], valid)
         tracked, order = self.tracker(queries, features)
         if self.config.stage == "online":
-            guide = (tracker.reorder(x[-1], order) for x in (logits, masks))
-            return Instances(tracked.logits, tracked.masks, *guide, valid)
+            guide_logits, guide_masks = (tracker.reorder(x[-1], order) for x in (logits, masks))
+            return Instances(tracked.logits, tracked.masks, guide_logits, guide_masks, valid)
         refined = self.refiner(tracked.queries, self.tracker.alone(queries), features, valid)
         return Instances(refined.logits, refined.masks, tracked.logits[-1], tracked.masks[-1], valid)
 

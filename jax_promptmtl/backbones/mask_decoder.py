@@ -117,7 +117,7 @@ class MaskDecoder(nn.Module):
 
     >>> config = MaskDecoderConfig(width=8, heads=2, inner=16, layers=2, queries=5, levels=1, mask_width=4, classes=3)
     >>> maps, features = [jnp.zeros((2, 3, 3, 8))], jnp.zeros((2, 6, 6, 4))
-    >>> found, _ = MaskDecoder(config).init_with_output(jax.random.key(0), maps, features)
+    >>> found, _ = jax.eval_shape(MaskDecoder(config).init_with_output, jax.random.key(0), maps, features)
     >>> found.logits.shape, found.masks.shape, found.queries.shape
     ((3, 2, 5, 4), (3, 2, 5, 6, 6), (2, 5, 8))
     """
@@ -140,7 +140,7 @@ class MaskDecoder(nn.Module):
           features: float[F, h, w, M], of which masks are made.
           prompts: float[F, P, D], which join the queries above half of the layers and say nothing.
         """
-        sizes = [level.shape[1:3] for level in maps]
+        sizes = [(level.shape[1], level.shape[2]) for level in maps]
         memory = [rearrange(level, "f h w d -> f (h w) d") + self.level[i] for i, level in enumerate(maps)]
         places = [positions(*size, self.config.width) for size in sizes]
         x = jnp.broadcast_to(self.query, (len(features), *self.query.shape))

@@ -49,7 +49,7 @@ class PixelDecoder(nn.Module):
 
     >>> config = PixelDecoderConfig(width=8, heads=2, inner=16, layers=2, levels=2, groups=2, mask_width=4)
     >>> maps = [jnp.zeros((3, size, size, channels)) for size, channels in ((2, 6), (4, 5), (8, 4))]
-    >>> (levels, features), _ = PixelDecoder(config).init_with_output(jax.random.key(0), maps)
+    >>> levels, features = jax.eval_shape(PixelDecoder(config).init_with_output, jax.random.key(0), maps)[0]
     >>> [level.shape for level in levels], features.shape
     ([(3, 2, 2, 8), (3, 4, 4, 8)], (3, 8, 8, 4))
     """

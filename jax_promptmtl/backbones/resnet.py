@@ -118,7 +118,7 @@ class ResNet(nn.Module):
     """Images to the map of the last stage, or of all stages.
 
     >>> config = ResNetConfig(depths=(1, 1), width=2, strides=(2, 2), dilated=(1,), stem=3, pool=False)
-    >>> ResNet(config).init_with_output(jax.random.key(0), jnp.zeros((3, 8, 6, 3)))[0].shape
+    >>> ResNet(config).init_with_output(jax.random.key(0), jax.numpy.zeros((3, 8, 6, 3)))[0].shape
     (3, 4, 3, 16)
     """
 

@@ -106,15 +106,22 @@ class RoiDetector(nn.Module):
         self.trunk = VideoMae(self.config)
         self.roi = RoiHead(self.config.classes)
 
-    def lower(self, video: Array, middle: int) -> Array:
+    def lower(self, video: Array, middle: int, keep: Array | None = None) -> Array:
         """Return the middle tokens; see `VideoMae.lower`."""
-        return self.trunk.lower(video, middle)
+        return self.trunk.lower(video, middle, keep)
 
     def upper(
-        self, tokens: Array, boxes: Array, grid: Grid, prompts: LayerPrompts | None = None, *, middle: int
+        self,
+        tokens: Array,
+        boxes: Array,
+        grid: Grid,
+        prompts: LayerPrompts | None = None,
+        *,
+        middle: int,
+        keep: Array | None = None,
     ) -> Array:
         """Return logits float[B, R, C] from the middle tokens; prompts are cut off before the head."""
-        return self.roi(self.trunk.upper(tokens, prompts, middle=middle), boxes, grid)
+        return self.roi(self.trunk.upper(tokens, prompts, middle=middle, keep=keep), boxes, grid)
 
     def __call__(self, video: Array, boxes: Array, prompts: LayerPrompts | None = None) -> Array:
         """Return logits float[B, R, C] of normalised clips float[B, L, H, W, C] and boxes float[B, R, 4]."""
@@ -143,7 +150,8 @@ def handle(
     """Return a detector in two halves; see `halves`.
 
     The inputs of `lower` are {video: float[B, L, H, W, C], boxes: float[B, R, 4]}, boxes as x1, y1, x2, y2 in [0, 1];
-    an auxiliary needs none, so R may be 0. `upper` gives logits float[B, R, C]; those of padded boxes mean nothing.
+    an auxiliary needs none, so R may be 0; and in training perhaps `keep`, see `videomae.drop_path`. `upper` gives
+    logits float[B, R, C]; those of padded boxes mean nothing.
 
     Args:
       name, config, params, middle, drop_after: see `halves`.
@@ -157,14 +165,15 @@ def handle(
 def lower_half(
     model: RoiDetector, grid: Grid, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
-    """Return the middle state of clips, which carries the boxes."""
+    """Return the middle state of clips, which carries the boxes and what drop path keeps."""
     video, boxes = inputs["video"], inputs["boxes"]
     if (found := model.config.grid_of(video.shape)) != grid:
         raise UserError(f"A clip has {found} tokens in time, rows and columns, not {grid}; give clips of one size.")
     if boxes.ndim != 3 or boxes.shape[0] != video.shape[0] or boxes.shape[2] != 4:
         raise UserError(f"Boxes have the shape {boxes.shape}; give [clips, boxes, 4] for {video.shape[0]} clips.")
-    tokens: Any = model.apply({"params": params}, video, middle, method="lower")
-    return Middle(tokens, jnp.ones(tokens.shape[:2], bool), {"boxes": jnp.asarray(boxes)})
+    kept: dict[str, Any] = {key: inputs[key] for key in ("keep",) if key in inputs}
+    tokens: Any = model.apply({"params": params}, video, middle, **kept, method="lower")
+    return Middle(tokens, jnp.ones(tokens.shape[:2], bool), {"boxes": jnp.asarray(boxes)} | kept)
 
 
 def upper_half(
@@ -179,5 +188,6 @@ def upper_half(
     """Return logits float[B, R, C] of a middle state and prompts float[B or 1, P, D]."""
     given = until(prompts, middle, leave, model.config.layers)
     arguments = (state.tokens, state.carry["boxes"], grid, given)
-    logits: Any = model.apply({"params": params}, *arguments, middle=middle, method="upper")
+    keep = state.carry.get("keep")
+    logits: Any = model.apply({"params": params}, *arguments, middle=middle, keep=keep, method="upper")
     return logits

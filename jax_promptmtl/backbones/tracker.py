@@ -143,7 +143,8 @@ class ReferringTracker(nn.Module):
 
     >>> config = TrackerConfig(width=8, heads=2, inner=16, layers=2, mask_width=4, classes=3)
     >>> queries, features = jnp.zeros((1, 3, 5, 8)), jnp.zeros((1, 3, 6, 6, 4))
-    >>> (found, order), _ = ReferringTracker(config).init_with_output(jax.random.key(0), queries, features)
+    >>> model = ReferringTracker(config)
+    >>> (found, order), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), queries, features)
     >>> found.logits.shape, found.masks.shape, order.shape
     ((2, 1, 3, 5, 4), (2, 1, 3, 5, 6, 6), (1, 3, 5))
     """
@@ -270,7 +271,8 @@ class TemporalRefiner(nn.Module):
 
     >>> config = TrackerConfig(width=8, heads=2, inner=16, layers=2, mask_width=4, classes=3)
     >>> x, features, valid = jnp.zeros((1, 3, 5, 8)), jnp.zeros((1, 3, 6, 6, 4)), jnp.ones((1, 3), bool)
-    >>> found, _ = TemporalRefiner(config).init_with_output(jax.random.key(0), x, x, features, valid)
+    >>> model = TemporalRefiner(config)
+    >>> found, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x, x, features, valid)
     >>> found.logits.shape, found.masks.shape
     ((2, 1, 3, 5, 4), (2, 1, 3, 5, 6, 6))
     """

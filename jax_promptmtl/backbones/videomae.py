@@ -29,7 +29,7 @@ class VideoMaeConfig:
     """Sizes of a VideoMAE: clips in frames and pixels, widths in channels; `inner` is the width inside an MLP.
 
     The defaults are ViT-B on 16 frames of 224 x 224 pixels. `frames` and `image_size` are those that the positions were
-    trained with; another input resizes them.
+    trained with; another input resizes them. `remat` computes the inside of blocks twice, to save memory.
     """
 
     frames: int = 16
@@ -42,6 +42,7 @@ class VideoMaeConfig:
     heads: int = 12
     inner: int = 3072
     classes: int = 710
+    remat: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -100,7 +101,7 @@ class VideoMae(nn.Module):
     def setup(self):
         c = self.config
         self.patch = TubeletEmbedding(c)
-        self.transformer = Transformer(c.layers, c.heads, "gelu", epsilon=EPSILON, inner=c.inner)
+        self.transformer = Transformer(c.layers, c.heads, "gelu", epsilon=EPSILON, inner=c.inner, remat=c.remat)
 
     def embed(self, video: Array) -> Array:
         """Return the tokens of clips with their positions: float[B, L, H, W, C] -> float[B, N, D]."""
@@ -109,13 +110,15 @@ class VideoMae(nn.Module):
         tokens = self.patch(video)
         return tokens + jnp.asarray(positions(c.grid, grid, c.width), tokens.dtype)
 
-    def lower(self, video: Array, middle: int) -> Array:
-        """Return the tokens before block `middle`: float[B, N, D]; 0 gives the embedding."""
-        return self.transformer(self.embed(video), at=0, stop=middle)
+    def lower(self, video: Array, middle: int, keep: Array | None = None) -> Array:
+        """Return the tokens before block `middle`: float[B, N, D]; 0 gives the embedding. See `drop_path`."""
+        return self.transformer(self.embed(video), at=0, stop=middle, keep=keep)
 
-    def upper(self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int) -> Array:
+    def upper(
+        self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int, keep: Array | None = None
+    ) -> Array:
         """Run the blocks from `middle` on; prompts go in front before their block and are cut off at the end."""
-        return self.transformer(tokens, prompts, at=0, start=middle)
+        return self.transformer(tokens, prompts, at=0, start=middle, keep=keep)
 
     def __call__(self, video: Array, prompts: LayerPrompts | None = None) -> Array:
         """Return the last block's tokens float[B, N, D], from one pass through all blocks."""
@@ -147,13 +150,15 @@ class VideoClassifier(nn.Module):
         self.trunk = VideoMae(self.config)
         self.pool = MeanHead(self.config.classes)
 
-    def lower(self, video: Array, middle: int) -> Array:
+    def lower(self, video: Array, middle: int, keep: Array | None = None) -> Array:
         """Return the middle tokens; see `VideoMae.lower`."""
-        return self.trunk.lower(video, middle)
+        return self.trunk.lower(video, middle, keep)
 
-    def upper(self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int) -> Array:
+    def upper(
+        self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int, keep: Array | None = None
+    ) -> Array:
         """Return logits float[B, C] from the middle tokens; prompts take no part in the mean."""
-        return self.pool(self.trunk.upper(tokens, prompts, middle=middle))
+        return self.pool(self.trunk.upper(tokens, prompts, middle=middle, keep=keep))
 
     def __call__(self, video: Array, prompts: LayerPrompts | None = None) -> Array:
         """Return logits float[B, C] of normalised clips float[B, L, H, W, C]."""
@@ -172,10 +177,31 @@ def handle(
     return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
 
 
-def lower_half(model: VideoClassifier, middle: int, params: Mapping[str, Any], video: Array) -> Middle:
-    """Return the middle state of clips float[B, L, H, W, C]; no token of a clip is padding."""
-    tokens: Any = model.apply({"params": params}, video, middle, method="lower")
-    return Middle(tokens, jnp.ones(tokens.shape[:2], bool))
+def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:
+    """Draw which branches of the blocks are left out (Huang et al. 2016), for training.
+
+    Args:
+      rate: probability in the last block; it rises linearly from 0 in the first.
+      layers: K.
+      clips: B.
+      rng: of this step.
+
+    Returns:
+      float[B, K, 2], 0 where a branch is left out and else what keeps its mean.
+
+    >>> drop_path(0.0, 3, 2, jax.random.key(0)).min().item()
+    1.0
+    """
+    stay = 1 - jnp.linspace(0, rate, layers)[:, None]
+    return jax.random.bernoulli(rng, stay, (clips, layers, 2)) / stay
+
+
+def lower_half(
+    model: VideoClassifier, middle: int, params: Mapping[str, Any], video: Array, keep: Array | None = None
+) -> Middle:
+    """Return the middle state of clips float[B, L, H, W, C], no token of which is padding; it carries `keep`."""
+    tokens: Any = model.apply({"params": params}, video, middle, keep, method="lower")
+    return Middle(tokens, jnp.ones(tokens.shape[:2], bool), () if keep is None else {"keep": keep})
 
 
 def upper_half(
@@ -183,5 +209,6 @@ def upper_half(
 ) -> Array:
     """Return logits float[B, C] of a middle state and prompts float[B or 1, P, D]."""
     given = until(prompts, middle, leave, model.config.layers)
-    logits: Any = model.apply({"params": params}, state.tokens, given, middle=middle, method="upper")
+    keep = state.carry["keep"] if state.carry else None
+    logits: Any = model.apply({"params": params}, state.tokens, given, middle=middle, keep=keep, method="upper")
     return logits

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from array_record.python import array_record_module  # type: ignore[import-untyped]
+from array_record.python import array_record_module
 
 from jax_promptmtl.data.clip_batches import Batch, Clips, ClipSource, all_batches
 from jax_promptmtl.errors import UserError, pick

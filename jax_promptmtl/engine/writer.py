@@ -109,6 +109,14 @@ class Writer:
         for name, value in values.items():
             self._files[2].add_scalar(name, value, step)
         self._files[2].flush()
+        if run := tracked():
+            named = {f"{self.stage}/{name}": value for name, value in values.items()}
+            run.log({f"{self.stage}/step": step} | named)
+
+
+def tracked() -> Any:
+    """Return the W&B run that this process has open, if it has one; see `track`."""
+    return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def progress(name: str, *, step: int, total: int) -> tqdm.tqdm:

@@ -11,6 +11,7 @@ every map, without a position, and see all prompts by the same rule. Without pro
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -146,11 +147,11 @@ class DeformableAttention(nn.Module):
     def locate(self, query: Array, reference: Array, shapes: Shapes, kinds: dict[str, int]) -> Array:
         """Return where the queries look, float[B, H, Q, K, P, 2] as x and y in [0, 1] of each map."""
         bias = directions(self.heads, self.levels, self.points).ravel()
-        options = {"kernel_init": nn.initializers.zeros, "bias_init": lambda *_: jnp.asarray(bias)}
+        options: dict[str, Any] = {"kernel_init": nn.initializers.zeros, "bias_init": lambda *_: jnp.asarray(bias)}
         offsets = nn.Dense(bias.size, name="offsets", **options)(query)
         offsets = rearrange(offsets, "b q (h k p t) -> b h q k p t", t=2, **kinds)
         if reference.shape[-1] == 2:
-            unit = 1 / np.array([[width, height] for height, width in shapes], np.float32)[:, None]
+            unit = 1 / jnp.array([[width, height] for height, width in shapes], jnp.float32)[:, None]
         else:
             unit = rearrange(reference[..., 2:], "b q k t -> b 1 q k 1 t") / (2 * self.points)
         places = rearrange(reference[..., :2], "b q k t -> b 1 q k 1 t") + offsets * unit

@@ -168,6 +168,11 @@ class Mlp(nn.Module):
         return Linear(x.shape[-1], scale=self.scale, name="proj")(hidden)
 
 
+def scaled(branch: Array, keep: Array | None) -> Array:
+    """Multiply a branch float[B, N, D] by a factor of each sequence, float[B]."""
+    return branch if keep is None else branch * keep[:, None, None].astype(branch.dtype)
+
+
 class Block(nn.Module):
     """One pre-norm residual block."""
 
@@ -194,6 +199,7 @@ class Block(nn.Module):
         past: Memory | None = None,
         mask: Array | None = None,
         read: Array | None = None,
+        keep: Array | None = None,
     ) -> tuple[Array, Memory]:
         """Run the block.
 
@@ -203,6 +209,7 @@ class Block(nn.Module):
           past: memory that sequences share; see `attend`.
           mask: bool[..., n, N + P], which of the own and the extra tokens each token that is read may see.
           read: int[B, n], the positions whose outputs somebody reads; all N if None.
+          keep: float[B, 2], factors of the two branches; 1 if None.
 
         Returns:
           float[B, n, D], and the memory of the own and the extra tokens.
@@ -211,8 +218,9 @@ class Block(nn.Module):
         memory = join(self.attn.remember(normal), extra)
         if read is not None:
             x, normal = pick(x, read), pick(normal, read)
-        x = x + self.attn(normal, memory, past, mask)
-        return x + self.mlp(self.ln_2(x)), memory
+        attention, perceptron = (None, None) if keep is None else (keep[:, 0], keep[:, 1])
+        x = x + scaled(self.attn(normal, memory, past, mask), attention)
+        return x + scaled(self.mlp(self.ln_2(x)), perceptron), memory
 
 
 class Transformer(nn.Module):
@@ -253,6 +261,7 @@ class Transformer(nn.Module):
         segment: Array | None = None,
         past: Sequence[Memory] | None = None,
         read: Array | None = None,
+        keep: Array | None = None,
     ) -> Array:
         """Run layers `start` to `stop`.
 
@@ -267,12 +276,13 @@ class Transformer(nn.Module):
           segment: int[B, N]; tokens see their own segment only. Prompts belong to segment 0.
           past: memory of an earlier part of the sequences, layer by layer, from `remember`; all tokens see all of it.
           read: int[B, n], the positions that somebody reads after the last layer.
+          keep: float[B, K, 2], factors of the two branches of every block: 0 where drop path leaves one out.
 
         Returns:
           float[B, N, D], or float[B, n, D] with `read`.
         """
         stop = self.layers if stop is None else stop
-        x, slot, _ = self.run(x, prompts or {}, at, width, start, stop, rows, segment, past, read)
+        x, slot, _ = self.run(x, prompts or {}, at, width, start, stop, rows, segment, past, read, keep)
         if slot == width or read is not None:
             return x
         kept = x[:, at : at + min(slot, width)]
@@ -296,6 +306,7 @@ class Transformer(nn.Module):
         segment: Array | None,
         past: Sequence[Memory] | None,
         read: Array | None,
+        keep: Array | None = None,
     ) -> tuple[Array, int, tuple[Memory, ...]]:
         """Return the tokens after the last layer, the slot's width in them, and the memories; see `__call__`."""
         slot, memories, scale = width, [], (2 * self.layers) ** -0.5
@@ -317,7 +328,8 @@ class Transformer(nn.Module):
             if last and read is not None:
                 shown = jnp.where(read < at + width, read, read + slot - width)
             mask = self.visible(x.shape[1], 0 if extra is None else extra.key.shape[1], at, segment, shown)
-            x, memory = block(x, extra, past[k] if past else None, mask, shown)
+            factors = None if keep is None else keep[:, k]
+            x, memory = block(x, extra, past[k] if past else None, mask, shown, factors)
             memories.append(memory)
         return x, slot, tuple(memories)
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from jax_promptmtl.tasks import instance, recognition, segmentation, spatial, temporal
+from jax_promptmtl.tasks import instance, recognition, segmentation, spatial, temporal, video_object
 from jax_promptmtl.tasks.task import VideoTask
 
 TASKS: dict[str, VideoTask] = {
@@ -14,6 +14,14 @@ TASKS: dict[str, VideoTask] = {
             "temporal_action", ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"
         ),
         VideoTask("segmentation", ("label",), segmentation.loss, segmentation.decode, segmentation.measure, "f1@50"),
+        VideoTask(
+            "video_object",
+            ("box", "label", "valid"),
+            video_object.loss,
+            video_object.decode,
+            video_object.measure,
+            "ap50",
+        ),
         VideoTask(
             "video_instance",
             ("mask", "label", "valid"),

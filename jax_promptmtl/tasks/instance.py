@@ -17,6 +17,7 @@ from jax_promptmtl.errors import pick
 from jax_promptmtl.metrics.tracklet_ap import tracklet_ap
 from jax_promptmtl.nn import plane
 from jax_promptmtl.tasks import mask_loss
+from jax_promptmtl.tasks.matching import assign
 
 Array = jax.Array
 STAGES = ("minvis", "online", "offline")
@@ -48,11 +49,11 @@ def loss(
 
     Args:
       outputs: see `Instances`.
-      batch: `mask` bool[B, L, S, H, W], `label` int[B, S], `valid` bool[B, S]; with points `draw` int[B], a number that
-        should change from step to step.
+      batch: `mask` bool[B, L, S, H, W], `label` int[B, S], `valid` bool[B, S].
       stage: minvis, online or offline, whose layers these are.
       guided: let the part below choose who answers for what, as upstream does in the first half of a training.
-      points: at which masks are compared; at every cell of the predicted maps if 0. Upstream: 12544.
+      points: at which masks are compared, drawn by the true masks themselves, so anew for every crop of a clip; at
+        every cell of the predicted maps if 0. Upstream: 12544.
 
     Returns:
       float[B], {}.
@@ -60,9 +61,20 @@ def loss(
     one = partial(clip_loss, stage=pick(stage, STAGES, "stage of DVIS"), guided=guided, points=points)
     said = (jnp.moveaxis(outputs.logits, 1, 0), jnp.moveaxis(outputs.masks, 1, 0))
     guide = (outputs.guide_logits, outputs.guide_masks)
-    draw = batch["draw"] if points else jnp.zeros(len(outputs.valid), int)
-    rows = (said, guide, outputs.valid, batch["mask"], batch["label"], batch["valid"], draw)
+    rows = (said, guide, outputs.valid, batch["mask"], batch["label"], batch["valid"], seeds(batch["mask"]))
     return jax.vmap(one)(*rows), {}
+
+
+def seeds(masks: Array) -> Array:
+    """Return a number for every clip that depends on its masks alone, uint32[B].
+
+    >>> a = jnp.array([[[True, False]], [[False, True]]])
+    >>> (seeds(a) == seeds(a[::-1])[::-1]).tolist(), len(set(seeds(a).tolist()))
+    ([True, True], 2)
+    """
+    flat = masks.reshape(len(masks), -1).astype(jnp.uint32)
+    factors = jnp.arange(1, flat.shape[1] + 1, dtype=jnp.uint32) * jnp.uint32(2654435761)
+    return (flat * factors).sum(axis=1, dtype=jnp.uint32)
 
 
 def joint_loss(outputs: Instances, batch: Mapping[str, Array], *, points: int = 0) -> tuple[Array, dict[str, Array]]:
@@ -81,7 +93,7 @@ def clip_loss(
     truth: Array,
     label: Array,
     valid: Array,
-    draw: Array,
+    seed: Array,
     *,
     stage: str,
     guided: bool,
@@ -91,7 +103,7 @@ def clip_loss(
     truth = truth.astype(jnp.float32)
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
     asked = present if stage == "minvis" else present.any(axis=0) & shown[:, None]
-    key = jax.random.key(draw)
+    key = jax.random.key(seed)
     choose = partial(choice, truth=truth, label=label, present=present, shown=shown, stage=stage, points=points)
     chosen = choose(*guide, jax.random.fold_in(key, 0)) if guided else None
 
@@ -149,10 +161,10 @@ def choice(
     weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
     if stage == "offline":
         cost = mask_loss.pair_cost(logits[0], joined(seen)[0], label, joined(wanted)[0], weight.reshape(-1))
-        return jnp.broadcast_to(mask_loss.assign(cost, present.any(axis=0)), present.shape)
+        return jnp.broadcast_to(assign(cost, present.any(axis=0)), present.shape)
     cost = jax.vmap(mask_loss.pair_cost, (0, 0, None, 0, 0))(logits, seen, label, wanted, weight)
     if stage == "minvis":
-        return jax.vmap(mask_loss.assign)(cost, present)
+        return assign(cost, present)
     return jnp.broadcast_to(mask_loss.assign_by_appearance(cost, present), present.shape)
 
 

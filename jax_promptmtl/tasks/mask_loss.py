@@ -9,16 +9,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jax_promptmtl.errors import UserError
 from jax_promptmtl.nn import plane
+from jax_promptmtl.tasks.matching import WORST, assign
 
 Array = jax.Array
 CLASS, MASK, DICE = 2.0, 5.0, 5.0  # weights of the losses, and of the costs
 NO_OBJECT = 0.1  # weight of the last class
 OVERSAMPLE, IMPORTANCE = 3.0, 0.75  # points drawn per point kept, and the share of those kept for their uncertainty
-TAKEN = 1e6  # cost of a query that already answers for another instance
 
 
 class Losses(NamedTuple):
@@ -36,7 +34,7 @@ class Losses(NamedTuple):
 # --- points -----------------------------------------------------------------------------------------------------------
 
 
-def read(masks: Array, places: Array | None, size: tuple[int, int]) -> Array:
+def read(masks: Array, places: Array | None, size: tuple[int, ...]) -> Array:
     """Return what masks show, float[..., P].
 
     Args:
@@ -77,7 +75,7 @@ def uncertain_points(key: Array, masks: Array, count: int) -> Array:
 
 
 def pair_cost(logits: Array, masks: Array, label: Array, truth: Array, weight: Array) -> Array:
-    """Return what each query would cost for each instance, float[Q, S].
+    """Return what each query would cost for each instance, float[S, Q].
 
     Args:
       logits: float[Q, C + 1].
@@ -88,32 +86,11 @@ def pair_cost(logits: Array, masks: Array, label: Array, truth: Array, weight: A
     """
     count = jnp.maximum(weight.sum(), 1)
     inside, outside = truth * weight, (1 - truth) * weight
-    entropy = (jax.nn.softplus(-masks) @ inside.T + jax.nn.softplus(masks) @ outside.T) / count
+    entropy = (inside @ jax.nn.softplus(-masks).T + outside @ jax.nn.softplus(masks).T) / count
     chance = jax.nn.sigmoid(masks)
-    both, either = 2 * chance @ inside.T, (chance @ weight)[:, None] + inside.sum(axis=-1)
-    certain = -jax.nn.softmax(logits)[:, label]
+    both, either = 2 * inside @ chance.T, inside.sum(axis=-1)[:, None] + chance @ weight
+    certain = -jax.nn.softmax(logits).T[label]
     return CLASS * certain + MASK * entropy + DICE * (1 - (both + 1) / (either + 1))
-
-
-def assign(cost: Array, valid: Array) -> Array:
-    """Return the query of each instance, int[S], so that the sum of the costs float[Q, S] is least.
-
-    What is not `valid` bool[S] takes a query that nobody else wants.
-
-    Raises:
-      UserError: more instances than queries.
-
-    >>> assign(jnp.array([[1.0, 0.0], [0.0, 9.0], [5.0, 5.0]]), jnp.array([True, True])).tolist()
-    [1, 0]
-    """
-    if cost.shape[0] < cost.shape[1]:
-        raise UserError(
-            f"A clip has room for {cost.shape[1]} instances and the model for {cost.shape[0]}, its number of queries; "
-            "give more queries, or clips with fewer instances."
-        )
-    known = jnp.where(valid, jnp.nan_to_num(cost, nan=TAKEN, posinf=TAKEN, neginf=TAKEN), 0)
-    queries, instances = optax.assignment.hungarian_algorithm(jax.lax.stop_gradient(known))
-    return jnp.zeros(cost.shape[1], queries.dtype).at[instances].set(queries)
 
 
 def assign_by_appearance(cost: Array, present: Array) -> Array:
@@ -122,18 +99,18 @@ def assign_by_appearance(cost: Array, present: Array) -> Array:
     Later frames choose among the queries that earlier ones left; DVIS trains its tracker so.
 
     Args:
-      cost: float[L, Q, S].
+      cost: float[L, S, Q].
       present: bool[L, S].
     """
     first = present & (jnp.cumsum(present, axis=0) == 1)
 
     def step(state: tuple[Array, Array], frame: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         (taken, chosen), (costs, new) = state, frame
-        chosen = jnp.where(new, assign(jnp.where(taken[:, None], TAKEN, costs), new), chosen)
-        own = (jnp.arange(len(taken))[:, None] == chosen) & new
-        return (taken | own.any(axis=1), chosen), None
+        chosen = jnp.where(new, assign(jnp.where(taken, WORST, costs), new), chosen)
+        own = (chosen[:, None] == jnp.arange(len(taken))) & new[:, None]
+        return (taken | own.any(axis=0), chosen), None
 
-    start = jnp.zeros(cost.shape[1], bool), jnp.zeros(cost.shape[2], jnp.int32)
+    start = jnp.zeros(cost.shape[2], bool), jnp.zeros(cost.shape[1], jnp.int32)
     return jax.lax.scan(step, start, (cost, first))[0][1]
 
 

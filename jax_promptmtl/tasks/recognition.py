@@ -20,9 +20,32 @@ def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, A
     return losses, {"correct": (outputs.argmax(axis=1) == batch["label"]).astype(jnp.float32)}
 
 
+def soft_loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """Return the cross-entropy float[B] of logits and the shares `target` float[B, C], and which labels are `correct`.
+
+    >>> f"{soft_loss(jnp.zeros((1, 4)), {'target': jnp.full((1, 4), 0.25), 'label': jnp.array([2])})[0][0]:.4f}"
+    '1.3863'
+    """
+    return -(batch["target"] * jax.nn.log_softmax(outputs)).sum(axis=1), loss(outputs, batch)[1]
+
+
 def decode(outputs: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
     """Return the class probabilities, `score` float[B, C]; the scores of several views of a clip are averaged."""
     return {"score": jax.nn.softmax(outputs)}
+
+
+def measure_views(
+    predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], *, views: int
+) -> dict[str, float]:
+    """Return `top1` of the mean scores of each clip's views; all clips come in one view after the other.
+
+    >>> scores = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
+    >>> measure_views({"score": scores}, {"label": np.arange(4) % 2}, views=2)
+    {'top1': 100.0}
+    """
+    score = predictions["score"]
+    mean = score.reshape(views, -1, score.shape[1]).mean(axis=0)
+    return measure({"score": mean}, {"label": labels["label"][: len(mean)]})
 
 
 def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -14,14 +14,14 @@ from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.errors import UserError
 from jax_promptmtl.predictor import NOTHING, Predictor
 
-SIZES = {  # patch, image, width and heads of the image tower, of the text tower, embedding; two layers stand for all
+SIZES = {  # patch, image, width and heads of the image tower, of the text tower, embedding; one layer stands for all
     "ViT-B/32": (32, 224, 768, 12, 512, 8, 512),
     "ViT-B/16": (16, 224, 768, 12, 512, 8, 512),
     "ViT-L/14": (14, 224, 1024, 16, 768, 12, 768),
     "ViT-L/14@336": (14, 336, 1024, 16, 768, 12, 768),
     "ViT-H/14": (14, 224, 1280, 16, 1024, 16, 1024),
 }
-LAYERS, VOCAB, CONTEXT = 2, 514, 77
+LAYERS, VOCAB, CONTEXT = 1, 514, 77
 TOKENIZER = Tokenizer([])
 
 
@@ -144,7 +144,7 @@ def test_prompts_of_another_backbone_are_one_sentence():
     config = {"method": method, "sharing": {"text": "all"}, "tune": ()}
     suite = Suite("tiny", (Task("ink", ("a", "b"), NOTHING, NOTHING),), "0")
     problem = clip_mtl.build(suite, backbone_of(32), template="{}", seed=0, groups=((0,),), **config)
-    leaves = {path: leaf for path, leaf in convert.tree.flatten(problem.params).items() if leaf is not None}
+    leaves = {path: np.asarray(x) for path, x in convert.tree.flatten(problem.params).items() if x is not None}
     meta = {"config": config, "about": problem.about}
     assert Predictor(meta, leaves, backbone_of(32)).problem("ink").params["method"]
     with pytest.raises(UserError, match=r"do not fit the backbone: .*text/tokens.*; give that of the training") as said:

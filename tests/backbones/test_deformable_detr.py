@@ -11,6 +11,7 @@ from jax_promptmtl.backbones import deformable_detr
 from jax_promptmtl.backbones.deformable_detr import DeformableDetr, DetectorConfig
 from jax_promptmtl.backbones.resnet import ResNetConfig
 from jax_promptmtl.errors import UserError
+from tests.weights import draw, fast
 
 SMALL = ResNetConfig(depths=(1, 1), width=2, strides=(2, 2), dilated=(1,), stem=3, pool=False)
 TINY = DetectorConfig(
@@ -25,9 +26,7 @@ def drawn(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def params():
-    frames, mask = jnp.zeros((1, 8, 12, 3)), jnp.ones((1, *SHAPE), bool)
-    params = jax.jit(DeformableDetr(TINY).init)(jax.random.key(0), frames, mask)["params"]
-    return jax.tree.map(lambda leaf: leaf + 0.3 * drawn(*leaf.shape), params)
+    return draw(DeformableDetr(TINY), jnp.zeros((1, 8, 12, 3)), jnp.ones((1, *SHAPE), bool))
 
 
 def leaf_of(params, name):
@@ -45,7 +44,7 @@ def leaf_of(params, name):
     return leaf["bias"] if kind == "bias" else leaf.get("scale", leaf.get("kernel"))
 
 
-@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("refine", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_decoder_equals_that_of_transformers(params, refine):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     module = pytest.importorskip("transformers.models.deformable_detr.modeling_deformable_detr")
@@ -62,7 +61,7 @@ def test_the_decoder_equals_that_of_transformers(params, refine):
     mask[1, 3:], mask[1, :, 4:] = False, False
     mask = mask.reshape(2, 24)
     begun = model.apply({"params": params}, 2, method="begin")
-    found = jax.jit(lambda *a: model.apply({"params": params}, begun, *a, SHAPE, method="decode"))(cells, mask)
+    found = fast(lambda *a: model.apply({"params": params}, *a, SHAPE, method="decode"))(begun, cells, mask)
     with torch.no_grad():
         out = theirs(
             inputs_embeds=torch.tensor(np.array(begun.content)),
@@ -94,7 +93,7 @@ def test_boxes_from_points_and_boxes():
 
 def test_a_new_detector_says_that_hardly_anything_is_there():
     frames, mask = drawn(1, 8, 12, 3), np.ones((1, *SHAPE), bool)
-    found, _ = DeformableDetr(TINY).init_with_output(jax.random.key(0), frames, mask)
+    found, _ = fast(DeformableDetr(TINY).init_with_output)(jax.random.key(0), frames, mask)
     chance = jax.nn.sigmoid(jnp.stack(found.logits))
     assert float(chance.mean()) < 0.05
     point = jax.nn.sigmoid(jnp.float32(-2.0))
@@ -102,13 +101,14 @@ def test_a_new_detector_says_that_hardly_anything_is_there():
     np.testing.assert_allclose(found.boxes[1], found.boxes[0], atol=1e-5)  # the later layers change nothing yet
 
 
+@pytest.mark.slow
 def test_gradients_do_not_pass_from_layer_to_layer_through_the_boxes(params):
     model, frames, mask = DeformableDetr(TINY), drawn(1, 8, 12, 3), jnp.ones((1, *SHAPE), bool)
 
     def last(params):
         return model.apply({"params": params}, frames, mask).boxes[-1].sum()
 
-    gradient = jax.jit(jax.grad(last))(params)
+    gradient = fast(jax.grad(last))(params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["place_0"]))
     assert all(leaf.any() for leaf in jax.tree.leaves(gradient["place_1"]))
 

@@ -86,6 +86,25 @@ def test_the_halves_are_the_whole_bit_for_bit(model):
     np.testing.assert_array_equal(handle.upper(params, state, jnp.zeros((2, 0, 16))), whole)
 
 
+def test_drop_path_leaves_out_whole_branches(model):
+    params, inputs = model
+    handle = roi_head.handle("video", TINY, params)
+
+    def outputs(keep):
+        return handle.upper(params, handle.lower(params, inputs | {"keep": keep}), None)
+
+    plain = handle.upper(params, handle.lower(params, inputs), None)
+    np.testing.assert_array_equal(outputs(jnp.ones((2, 2, 2))), plain)
+    found = outputs(jnp.ones((2, 2, 2)).at[1].set(0))  # no block changes the second clip
+    np.testing.assert_array_equal(found[0], plain[0])
+    bare = jax.tree.map(lambda leaf: leaf, params)
+    for block in bare["trunk"]["transformer"].values():
+        for last in (block["attn"]["out"], block["mlp"]["proj"]):
+            last.update(jax.tree.map(jnp.zeros_like, last))
+    np.testing.assert_allclose(found[1], handle.upper(bare, handle.lower(bare, inputs), None)[1], atol=1e-5)
+    assert np.abs(found[1] - plain[1]).max() > 1e-3
+
+
 def test_the_head_by_its_definition(model):
     params, inputs = model
     trunk = RoiDetector(TINY).apply({"params": params}, inputs["video"], 2, method="lower")

@@ -14,6 +14,7 @@ from jax_promptmtl.backbones.resnet import ResNetConfig
 from jax_promptmtl.backbones.transvod import TransVod, TransVodConfig
 from jax_promptmtl.backbones.view import pack, unpack
 from jax_promptmtl.errors import UserError
+from tests.weights import draw, fast
 
 SMALL = ResNetConfig(depths=(1, 1), width=2, strides=(2, 2), dilated=(1,), stem=3, pool=False)
 SIZES = {"width": 8, "heads": 2, "points": 2, "encoders": 2, "decoders": 2, "inner": 16, "queries": 5, "classes": 3}
@@ -32,9 +33,7 @@ def clips(size=SIZE, seed=0):
 
 @pytest.fixture(scope="module")
 def params():
-    params = jax.jit(TransVod(TINY).init)(jax.random.key(0), **clips())["params"]
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: leaf + 0.2 * rng.standard_normal(leaf.shape).astype(np.float32), params)
+    return draw(TransVod(TINY), *clips().values())
 
 
 # --- parity -----------------------------------------------------------------------------------------------------------
@@ -49,14 +48,14 @@ def reference():
     return net, detr_torch.state_of(net)
 
 
-@pytest.mark.parametrize("temporal_points", transvod.TEMPORAL_POINTS)
+@pytest.mark.parametrize("temporal_points", ["released", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_every_key_frame_equals_the_reference(reference, temporal_points):
     import torch
 
     net, state = reference
     net.released = temporal_points == "released"
     inputs, model = clips((64, 96)), TransVod(replace(DEEP, temporal_points=temporal_points))
-    ours = jax.jit(model.apply)({"params": convert_transvod.to_tree(state)}, **inputs)
+    ours = fast(model.apply)({"params": convert_transvod.to_tree(state)}, **inputs)
     assert ours.logits.shape == (2, 3, FRAMES, 5, 3)
     for clip, key in ((0, 0), (0, 2), (1, 1)):
         order = [key, *(f for f in range(FRAMES) if f != key)]
@@ -99,6 +98,9 @@ def test_parameter_counts_are_those_of_the_paper_s_models(selected, millions):
 
 # --- halves and prompts -----------------------------------------------------------------------------------------------
 
+PROMPTS = np.random.default_rng(2).standard_normal((2, 4, 8)).astype(np.float32)
+IN_DECODER = pytest.param("decoder_queries", marks=pytest.mark.slow)
+
 
 def handle_of(params, insertion="joint_softmax", middle=None, **options):
     return transvod.handle("video", TINY, params, FRAMES, SIZE, middle, insertion, **options)
@@ -110,70 +112,84 @@ def equal(ours, theirs, **tolerance):
     jax.tree.map(lambda a, b: check(a, b, **tolerance), ours, theirs)
 
 
-@pytest.mark.parametrize("insertion", transvod.INSERTIONS)
-def test_the_halves_are_the_whole_bit_for_bit(params, insertion):
-    handle, inputs = handle_of(params, insertion), clips()
-    whole = TransVod(TINY).apply({"params": params}, **inputs)
-    state = handle.lower(params, inputs)
+@pytest.fixture(scope="module")
+def whole(params):
+    """Return what the unsplit model finds, not compiled."""
+    return TransVod(TINY).apply({"params": params}, **clips())
+
+
+@pytest.fixture(scope="module", params=["joint_softmax", IN_DECODER])
+def halves(request, params):
+    """Return the rule of insertion, the compiled upper half, and the middle state."""
+    handle = handle_of(params, request.param)
+    return request.param, fast(handle.upper), fast(handle.lower)(params, clips())
+
+
+@pytest.mark.parametrize("insertion", ["joint_softmax", IN_DECODER])
+def test_the_halves_are_the_whole_bit_for_bit(params, whole, insertion):
+    handle = handle_of(params, insertion)
+    state = handle.lower(params, clips())
     assert handle.middle == 1 and state.tokens.shape == (2, FRAMES * (24 if insertion == "joint_softmax" else 5), 8)
-    equal(handle.upper(params, state, None), whole)
     equal(handle.upper(params, state, jnp.zeros((2, 0, 8))), whole)
     equal(handle.upper(params, unpack(pack(state, "v"), "v"), None), whole)  # what a cache does
 
 
-@pytest.mark.parametrize("insertion", transvod.INSERTIONS)
-def test_prompts_count_everywhere_but_their_order_does_not(params, insertion):
-    handle = handle_of(params, insertion)
-    upper, state = jax.jit(handle.upper), jax.jit(handle.lower)(params, clips())
-    prompts = jax.random.normal(jax.random.key(2), (2, 4, 8))
-    out, plain = upper(params, state, prompts), upper(params, state, None)
-    equal(upper(params, state, prompts[:, ::-1]), out, atol=1e-4)
-    changed = np.abs(out.logits - plain.logits).max(axis=(3, 4))
+def test_prompts_count_everywhere_but_their_order_does_not(params, whole, halves):
+    insertion, upper, state = halves
+    out = upper(params, state, PROMPTS)
+    equal(upper(params, state, PROMPTS[:, ::-1]), out, atol=1e-4)
+    changed = np.abs(out.logits - whole.logits).max(axis=(3, 4))
     above = 0 if insertion == "joint_softmax" else 1  # a stage below the prompts stays what it is
-    assert (changed[:, above:] > 1e-4).all() and not changed[:, :above].any()
-    shared = upper(params, state, prompts[:1])
-    equal(jax.tree.map(lambda x: x[0], shared), jax.tree.map(lambda x: x[0], out), atol=1e-5)
+    assert (changed[:, above:] > 1e-4).all() and not (changed[:, :above] > 1e-5).any()
+    mixed = upper(params, state, np.concatenate([PROMPTS[:1], PROMPTS[:1]]))
+    equal(jax.tree.map(lambda x: x[0], mixed), jax.tree.map(lambda x: x[0], out), atol=1e-5)
+
+
+def test_padding_has_no_influence(params, halves):
+    insertion, upper, state = halves
+    if insertion == "joint_softmax":
+        junk = state._replace(tokens=jnp.where(state.mask[..., None], state.tokens, 50.0))
+    else:
+        cells = jnp.where(state.carry["mask"][..., None], state.carry["cells"], 50.0)
+        junk = state._replace(carry=state.carry | {"cells": cells})
+    equal(upper(params, junk, PROMPTS), upper(params, state, PROMPTS), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_gradient_reaches_every_prompt(params, halves):
+    _, upper, state = halves
 
     def total(prompts):
         found = upper(params, state, prompts)
         return found.logits[:, -1].sum() + found.boxes[:, -1].sum()
 
-    gradient = jax.jit(jax.grad(total))(prompts)
+    gradient = fast(jax.grad(total))(PROMPTS)
     assert (np.abs(gradient).max(axis=-1) > 0).all() and np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("insertion", transvod.INSERTIONS)
 def test_prompts_leave_after_as_many_layers_as_told(params, insertion):
-    state = jax.jit(handle_of(params, insertion, 0).lower)(params, clips())
-    prompts = jax.random.normal(jax.random.key(2), (2, 4, 8))
+    state = fast(handle_of(params, insertion, 0).lower)(params, clips())
 
     def out(given, drop_after):
-        return jax.jit(handle_of(params, insertion, 0, drop_after=drop_after).upper)(params, state, given).logits[:, -1]
+        return fast(handle_of(params, insertion, 0, drop_after=drop_after).upper)(params, state, given).logits[:, -1]
 
-    kept, once = out(prompts, 0), out(prompts, 1)
-    np.testing.assert_array_equal(out(prompts, 2), kept)
+    kept, once = out(PROMPTS, 0), out(PROMPTS, 1)
+    np.testing.assert_array_equal(out(PROMPTS, 2), kept)
     assert np.abs(once - kept).max() > 1e-4 and np.abs(once - out(None, 0)).max() > 1e-4
 
 
-def test_padding_has_no_influence(params):
-    handle = handle_of(params)
-    upper, state = jax.jit(handle.upper), jax.jit(handle.lower)(params, clips())
-    assert not state.mask[1].all() and state.mask[0].all()
-    junk = state._replace(tokens=jnp.where(state.mask[..., None], state.tokens, 50.0))
-    for prompts in (None, jax.random.normal(jax.random.key(2), (1, 4, 8))):
-        equal(upper(params, junk, prompts), upper(params, state, prompts), atol=1e-5)
+@pytest.mark.slow
+def test_one_key_frame_is_the_first_of_all(params, whole):
+    one = fast(TransVod(replace(TINY, keys=1)).apply)({"params": params}, **clips())
+    equal(one, jax.tree.map(lambda x: x[:, :, :1], whole), atol=1e-5)
 
 
-def test_one_key_frame_is_the_first_of_all(params):
-    inputs = clips()
-    one = jax.jit(TransVod(replace(TINY, keys=1)).apply)({"params": params}, **inputs)
-    every = jax.jit(TransVod(TINY).apply)({"params": params}, **inputs)
-    equal(one, jax.tree.map(lambda x: x[:, :, :1], every), atol=1e-5)
-
-
+@pytest.mark.slow
 def test_frames_without_the_temporal_part_do_not_know_each_other(params):
     model, inputs = TransVod(replace(TINY, selected=())), clips()
-    apply = jax.jit(lambda video: model.apply({"params": params}, video, inputs["mask"]))
+    apply = fast(lambda video: model.apply({"params": params}, video, inputs["mask"]))
     out, turned = apply(inputs["video"]), apply(inputs["video"][:, ::-1])
     assert out.logits.shape[1] == 2
     equal(turned, jax.tree.map(lambda x: x[:, :, ::-1], out), atol=1e-5)

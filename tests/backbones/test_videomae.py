@@ -204,6 +204,31 @@ def test_the_halves_are_the_whole_bit_for_bit(params, middle):
     assert state.mask.all() and state.tokens.shape == (2, 18, handle.dim)
 
 
+def test_drop_path_leaves_out_whole_branches_of_some_clips(params):
+    handle, video = videomae.handle("video", TINY, params), clips(TINY)
+    plain = handle.upper(params, handle.lower(params, video), None)
+    ones = handle.upper(params, handle.lower(params, video, jnp.ones((2, 4, 2))), None)
+    np.testing.assert_array_equal(ones, plain)
+    keep = jnp.ones((2, 4, 2)).at[1].set(0).at[1, 2, 1].set(2.0)  # of the second clip, one perceptron at twice its size
+    found = handle.upper(params, handle.lower(params, video, keep), None)
+    np.testing.assert_array_equal(found[0], plain[0])
+    kernels = tree.flatten(params)
+    for path in list(kernels):  # the same with weights: a branch whose last map is zero adds nothing
+        if "attn/out" in path or "mlp/proj" in path:
+            kernels[path] = kernels[path] * (2.0 if "blocks_2/mlp" in path else 0.0)
+    wanted = VideoClassifier(TINY).apply({"params": tree.unflatten(kernels)}, video)
+    np.testing.assert_allclose(found[1], wanted[1], atol=1e-5)
+    assert np.abs(found[1] - plain[1]).max() > 1e-3
+
+
+def test_drop_path_rises_with_depth_and_keeps_the_mean():
+    keep = np.asarray(videomae.drop_path(0.4, 5, 4000, jax.random.key(0)))
+    assert keep.shape == (4000, 5, 2)
+    np.testing.assert_allclose((keep == 0).mean((0, 2)), [0, 0.1, 0.2, 0.3, 0.4], atol=0.02)
+    np.testing.assert_allclose(keep.max((0, 2)), 1 / (1 - np.array([0, 0.1, 0.2, 0.3, 0.4])), rtol=1e-6)
+    assert abs(np.corrcoef(keep[:, 4, 0], keep[:, 4, 1])[0, 1]) < 0.05
+
+
 def test_prompts_count_but_their_order_does_not(params):
     handle = videomae.handle("video", TINY, params)
     state = handle.lower(params, clips(TINY))

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_promptmtl import tree
 from jax_promptmtl.nn import deformable
 from jax_promptmtl.nn.deformable import DeformableAttention, DeformableEncoder
+from tests.weights import fast
 
 SHAPES = [(5, 4), (2, 3)]
 VALID = [(3, 3), (1, 2)]  # rows and columns that are no padding in the second example
@@ -55,7 +57,7 @@ def points():
 
 def test_samples_equal_the_loop(points):
     value, locations, weights = points
-    ours = jax.jit(lambda *a: deformable.sample(a[0], SHAPES, *a[1:]))(value, locations, weights)
+    ours = fast(lambda *a: deformable.sample(a[0], SHAPES, *a[1:]))(value, locations, weights)
     np.testing.assert_allclose(ours, sampled(value, SHAPES, locations, weights), atol=1e-5)
 
 
@@ -91,12 +93,13 @@ def scene():
     ]
     mask = np.stack([np.ones(26, bool), np.concatenate([grid.ravel() for grid in inside])])
     cells = (jnp.asarray(x), jnp.asarray(position), jnp.asarray(mask))
-    params = jax.jit(lambda key: ENCODER.init(key, *cells, SHAPES))(jax.random.key(0))["params"]
-    rng = np.random.default_rng(2)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), params), cells
+    shapes = jax.eval_shape(lambda key: ENCODER.init(key, *cells, SHAPES), jax.random.key(0))["params"]
+    rng, leaves = np.random.default_rng(2), tree.flatten(shapes)
+    leaves = {path: 0.5 * rng.standard_normal(leaf.shape) + path.endswith("scale") for path, leaf in leaves.items()}
+    return tree.unflatten({path: leaf.astype(np.float32) for path, leaf in leaves.items()}), cells
 
 
-@jax.jit
+@fast
 def encode(params, cells, prompts=None):
     return ENCODER.apply({"params": params}, *cells, SHAPES, prompts)
 
@@ -156,7 +159,7 @@ def test_attention_with_prompts_by_its_definition():
     call = (query, reference.astype(np.float32), cells, SHAPES, None, prompts)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *call))["params"]
     params = jax.tree.map(lambda leaf: 0.3 * drawn(*leaf.shape, seed=5), shapes)
-    ours = jax.jit(lambda params: model.apply({"params": params}, *call))(params)[0]
+    ours = fast(lambda params: model.apply({"params": params}, *call))(params)[0]
 
     def affine(name, z):
         return z @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
@@ -202,9 +205,7 @@ def test_padding_has_no_influence(scene):
         return jnp.concatenate([grid[1:, :h, :w].reshape(1, h * w, WIDTH) for grid, (h, w) in cuts], axis=1)
 
     whole = jnp.ones((1, 11), bool)
-    cropped = jax.jit(lambda *a: ENCODER.apply({"params": params}, *a, whole, VALID, prompts[1:]))(
-        crop(x), crop(position)
-    )
+    cropped = fast(lambda *a: ENCODER.apply({"params": params}, *a, whole, VALID, prompts[1:]))(crop(x), crop(position))
     np.testing.assert_allclose(crop(encode(*scene, prompts)), cropped, atol=1e-5)
 
 
@@ -212,7 +213,7 @@ def test_the_blocks_can_be_run_in_two_parts(scene):
     params, (x, position, mask) = scene
     prompts = jnp.asarray(drawn(2, 3, WIDTH, seed=2))
 
-    @partial(jax.jit, static_argnums=(2, 3, 4))
+    @partial(fast, static_argnums=(2, 3, 4))
     def part(x, prompts=None, start=0, stop=None, leave=None):
         return ENCODER.apply({"params": params}, x, position, mask, SHAPES, prompts, start, stop, leave)
 

@@ -151,11 +151,14 @@ class ClipFiles:
     def read(self, index: int) -> Batch:
         """Return one clip."""
         view, number = divmod(index, len(self.examples))
-        example = self.examples[number]
+        example = self.data.filled(self.examples[number])
         rng = fewshot.generator(self.seed, example.name, view) if self.views else None
         clip, crop = (0, 0) if self.views else divmod(view, self.sampling.crops)
         chosen, path = self.choose(example, rng, clip)
-        if example.files:
+        if example.pictures:
+            decoded = [images.decode(example.pictures[i], example.name) for i in chosen]
+            frames = video_file.same_size(decoded, self.data.path(example.video))
+        elif example.files:
             frames = video_file.pictures([self.data.path(example.files[i]) for i in chosen])
         else:
             frames = video_file.frames(path, chosen)
@@ -174,7 +177,7 @@ class ClipFiles:
     def choose(self, example: Example, rng: np.random.Generator | None, clip: int) -> tuple[Array, Any]:
         """Return the numbers of a clip's frames, and where they are."""
         path = self.data.path(example.video)
-        count = len(example.files) or video_file.length(path)
+        count = len(example.files or example.pictures) or video_file.length(path)
         centre = None if example.second is None else video_file.nearest(path, example.second, self.data.rate)
         if centre is None and self.data.task == "recognition":
             require_length(count, self.sampling, example.name)
@@ -206,7 +209,7 @@ class ClipFiles:
         size = self.sampling.size
         if not code:
             return np.zeros((size, size), bool)
-        picture = Image.fromarray(rle.decode(code, name).astype(np.uint8))
+        picture = Image.fromarray(rle.mask_of(code, name).astype(np.uint8))
         return np.asarray(picture.resize((size, size), Image.Resampling.NEAREST)).astype(bool)
 
 
@@ -214,9 +217,8 @@ def most_objects(data: VideoSet) -> int:
     """Return the largest number of labelled boxes or tracks of an example, at least 1."""
     if data.task == "recognition":
         return 1
-    return max(
-        [1, *(np.shape(e.labels["label"])[0] for part in data.parts.values() for e in part if e.labels["label"].ndim)]
-    )
+    labels = (data.filled(example).labels["label"] for part in data.parts.values() for example in part)
+    return max([1, *(len(label) for label in labels if label.ndim)])
 
 
 def pad(array: Array, count: int, axis: int = 0) -> Array:

@@ -40,6 +40,7 @@ class Example:
       files: the frames one by one below the root, where the annotations name them; then `video` is their folder.
       second: time of the key frame in the file; None where there is none.
       masks: of the M objects of video_instance, what the annotations hold for each frame.
+      pictures: the frames themselves, encoded, where they are neither files nor a video; see `VideoSet.fill`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Example:
     files: tuple[str, ...] = ()
     second: float | None = None
     masks: tuple[Sequence[Any], ...] = ()
+    pictures: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class VideoSet:
       channels_first: whether such a file is [channels, T], not [T, channels].
       rate: frames per second of folders of frames.
       notes: what was left out, in words.
+      fill: gives an example its labels, pictures and masks, where they lie together in records; see `filled`.
     """
 
     name: str
@@ -83,6 +86,11 @@ class VideoSet:
     channels_first: bool = False
     rate: float = 0.0
     notes: tuple[str, ...] = ()
+    fill: Callable[[Example], Example] | None = None
+
+    def filled(self, example: Example) -> Example:
+        """Return an example with its labels."""
+        return example if self.fill is None else self.fill(example)
 
     def path(self, name: str) -> pathlib.Path:
         """Return the path of a file below the root."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.data import images
 from jax_promptmtl.errors import UserError
 
 Array = np.ndarray
@@ -34,6 +35,13 @@ def decode(mask: Mapping[str, Any], name: str = "a mask") -> Array:
         ) from None
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(width, height).T
+
+
+def mask_of(code: Mapping[str, Any] | bytes, name: str = "a mask") -> Array:
+    """Return a mask bool[H, W] from run lengths, or from an encoded picture that is black outside it."""
+    if isinstance(code, bytes):
+        return np.asarray(images.decode(code, name).any(axis=-1))
+    return decode(code, name)
 
 
 def numbers(text: str | bytes) -> list[int]:

@@ -3,13 +3,13 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from jax_promptmtl.data import video_file
+from jax_promptmtl.data import images, video_file
 from jax_promptmtl.data.videos import rle
 from jax_promptmtl.data.videos.features import features_of
 from jax_promptmtl.data.videos.index import Example, VideoSet
@@ -45,7 +45,8 @@ def look_at(data: VideoSet, examples: list[Example]) -> Look:
     try:
         if data.channels:
             return Look(length=len(features_of(data, examples[0])))
-        if examples[0].files or path.is_dir():
+        examples = [data.filled(example) for example in examples]
+        if examples[0].files or examples[0].pictures or path.is_dir():
             return look_at_pictures(data, examples, path)
         timeline = video_file.read_timeline(path)
         video_file.frames(path, sorted({0, timeline.count - 1}))
@@ -59,15 +60,16 @@ def look_at(data: VideoSet, examples: list[Example]) -> Look:
 
 def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path) -> Look:
     """Open every picture of a folder, and every mask."""
-    files = [str(data.path(file)) for file in examples[0].files] or list(video_file.picture_files(path))
-    sizes = {video_file.pictures([file]).shape[1:3] for file in files}
+    given = [str(data.path(file)) for file in examples[0].files] or examples[0].pictures
+    files: Sequence[str | bytes] = given or video_file.picture_files(path)
+    sizes = {images.decode(file, "" if isinstance(file, str) else examples[0].video).shape[:2] for file in files}
     if len(sizes) > 1:
         video_file.same_size([np.zeros(size) for size in sorted(sizes)], path)
     for example in examples:
         if example.second is not None:
             video_file.nearest(path, example.second, data.rate)
         for code in (code for codes in example.masks for code in codes if code):
-            mask = rle.decode(code, example.name)
+            mask = rle.mask_of(code, example.name)
             video_file.same_size([mask, np.zeros(next(iter(sizes)))], path)
     return Look(length=len(files))
 

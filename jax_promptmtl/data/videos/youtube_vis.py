@@ -47,8 +47,6 @@ def read(*, root: str, held_out: float = 0.1, seed: int = 0, frames: str = "trai
         another number of frames or of another size, or without any.
     """
     path = locate(root, ("train.json", "train/instances.json", "annotations/train.json"), LAYOUT, HOME)
-    if not 0 < held_out < 1:
-        raise UserError(f"Option 'held_out' of youtube_vis is {held_out}; give a share of the videos, such as 0.1.")
     content = read_json(path, dict, ("videos", "annotations", "categories"))
     names = numbered(((int(row["id"]), row["name"]) for row in content["categories"]), 1, path)
     objects: dict[int, list[Record]] = {row["id"]: [] for row in content["videos"]}
@@ -65,14 +63,25 @@ def read(*, root: str, held_out: float = 0.1, seed: int = 0, frames: str = "trai
         else:
             objects[video].append(row)
     examples = [make_example(video, objects[video["id"]], frames, path) for video in content["videos"]]
-    order = generator(NAME, seed).permutation(len(examples))
-    count = min(max(round(held_out * len(examples)), 1), max(len(examples) - 1, 0))
-    halves = {"train": sorted(order[count:]), "test": sorted(order[:count])}
-    whole = require_examples({part: [examples[i] for i in half] for part, half in halves.items()}, NAME, HOME)
-    notes: tuple[str, ...] = (f"test: {count:,} of the training videos; the official one is hidden",)
+    chosen = halves(len(examples), held_out, seed)
+    whole = require_examples({part: [examples[i] for i in half] for part, half in chosen.items()}, NAME, HOME)
+    notes: tuple[str, ...] = (f"test: {len(whole['test']):,} of the training videos; the official one is hidden",)
     notes += (f"{crowds:,} crowds left out",) if crowds else ()
     home = pathlib.Path(root).expanduser()
     return VideoSet(NAME, "video_instance", home, names, whole, PUBLISHED, HOME, notes=notes)
+
+
+def halves(count: int, held_out: float, seed: int) -> dict[str, list[int]]:
+    """Return which of so many videos train and which test.
+
+    >>> {part: len(half) for part, half in halves(10, 0.2, 0).items()}
+    {'train': 8, 'test': 2}
+    """
+    if not 0 < held_out < 1:
+        raise UserError(f"Option 'held_out' of youtube_vis is {held_out}; give a share of the videos, such as 0.1.")
+    order = generator(NAME, seed).permutation(count).tolist()
+    tested = min(max(round(held_out * count), 1), max(count - 1, 0))
+    return {"train": sorted(order[tested:]), "test": sorted(order[:tested])}
 
 
 def make_example(video: Record, objects: Sequence[Record], frames: str, path: pathlib.Path) -> Example:
