@@ -170,7 +170,7 @@ def suite(
     root: pathlib.Path,
     tree: Tree,
     *,
-    strict: bool,
+    strict: bool = True,
     manifest: str,
     held_out: Tree | None = None,
     paths: Mapping[str, str] | None = None,
