@@ -81,8 +81,8 @@ class Decoded(NamedTuple):
 def refined(change: Array, reference: Array) -> Array:
     """Return boxes float[..., 4] from changes of the logits of points float[..., 2] or boxes float[..., 4].
 
-    >>> refined(jnp.zeros(4), jnp.array([0.25, 0.75])).round(3).tolist()
-    [0.25, 0.75, 0.5, 0.5]
+    >>> refined(jnp.zeros(4), jnp.array([0.25, 0.625])).round(3).tolist()
+    [0.25, 0.625, 0.5, 0.5]
     """
     known, clear = reference.shape[-1], 1e-5
     logit = jnp.log(jnp.maximum(reference, clear) / jnp.maximum(1 - reference, clear))
