@@ -80,12 +80,13 @@ def test_the_notebooks(name, tmp_path, monkeypatch):
 
 
 def test_the_site(tmp_path):
-    pytest.importorskip("material")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    pytest.importorskip("material")  # with --quiet, --strict would count no warning
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.parent.name: path.read_text("utf-8") for path in (tmp_path / "site").rglob("index.html")}
     assert {"methods", "own_data", "launch", "limits", "performance", "reliability", "api"} <= set(pages)
     assert "jax_promptmtl.predictor.Predictor.predict" in pages["api"]
+    assert "<blockquote>" not in pages["api"]  # examples are code
     for page in pages.values():
         assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://", page)

@@ -54,7 +54,8 @@ class ArraySource:
     """Examples in memory: images uint8[N, H, W, 3], labels int[N], names N strings.
 
     >>> source = ArraySource(np.zeros((2, 4, 4, 3), np.uint8), np.array([5, 7]), ("a", "b"))
-    >>> len(source), source[1]["label"]
+    >>> example = source[1]
+    >>> len(source), example["label"]
     (2, 7)
     """
 
@@ -73,7 +74,8 @@ class ArraySource:
 class FeatureSource:
     """What a frozen tower made of the examples of another source: features float[N, E], labels int[N], N names.
 
-    >>> FeatureSource(np.eye(2), np.array([5, 7]), ("a", "b"))[1]["features"].tolist()
+    >>> example = FeatureSource(np.eye(2), np.array([5, 7]), ("a", "b"))[1]
+    >>> example["features"].tolist()
     [0.0, 1.0]
     """
 
