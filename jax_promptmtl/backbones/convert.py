@@ -105,17 +105,21 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
         raise UserError(
             f"These weights (first leaf {next(iter(state), None)!r}) are not a CLIP with a ViT image tower; give one."
         )
-    rows = expand(layout, state)
-    problems = [f"-{name}" for name in sorted({name for name, _, _ in rows} - state.keys())]
-    problems += [f"+{name}" for name in sorted(state.keys() - {name for name, _, _ in rows})]
+    return arrange(expand(layout, state), state, "CLIP")
+
+
+def arrange(rows: list[Row], state: Mapping[str, np.ndarray], model: str) -> dict:
+    """Return the float32 tree that the rows make of exactly their leaves; `model` is named where others are there."""
+    names = {name for name, _, _ in rows}
+    problems = [f"-{name}" for name in sorted(names - state.keys())]
+    problems += [f"+{name}" for name in sorted(state.keys() - names)]
     if problems:
         shown = ", ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise UserError(
-            f"The weights do not fit a CLIP: {shown} (- missing, + surplus); give complete, unmodified weights."
+            f"The weights do not fit a {model}: {shown} (- missing, + surplus); give complete, unmodified weights."
         )
-    return tree.unflatten(
-        {path: transpose(state[name], axes, name).astype(np.float32, copy=False) for name, path, axes in rows}
-    )
+    leaves = {path: transpose(state[name], axes, name) for name, path, axes in rows}
+    return tree.unflatten({path: leaf.astype(np.float32, copy=False) for path, leaf in leaves.items()})
 
 
 def to_hf(params: Mapping) -> State:

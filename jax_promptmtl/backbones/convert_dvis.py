@@ -11,6 +11,7 @@ import numpy as np
 from jax_promptmtl import tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.convert import KEEP, LINEAR, Row, State, affine, norm
+from jax_promptmtl.backbones.convert_norm import fold
 from jax_promptmtl.backbones.dvis import Dvis, DvisConfig
 from jax_promptmtl.backbones.mask_decoder import MaskDecoderConfig
 from jax_promptmtl.backbones.pixel_decoder import PixelDecoderConfig
@@ -20,7 +21,6 @@ from jax_promptmtl.errors import UserError
 
 CONV = (2, 3, 1, 0)  # torch keeps [out, in, row, column]
 TIME = (2, 1, 0)  # torch keeps [out, in, tap]
-EPSILON = 1e-5  # of detectron2's frozen batch norm
 PIXELS, PREDICTOR = "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
 WRAPPERS = ("module.", "model.", "state_dict.")  # of trainers; what lies beside them is not weights
 UNUSED = ("criterion.empty_weight", "pixel_mean", "pixel_std")
@@ -122,15 +122,7 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     state = squeeze(fold(convert.split_fused(strip(state))))
     parts = {"tracker.": TRACKER, "refiner.": REFINER}
     table = SEGMENTER + [row for part in parts if any(name.startswith(part) for name in state) for row in parts[part]]
-    rows = convert.expand(table, state)
-    names = {name for name, _, _ in rows}
-    problems = [f"-{name}" for name in sorted(names - state.keys())]
-    problems += [f"+{name}" for name in sorted(state.keys() - names)]
-    if problems:
-        shown = ", ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise UserError(f"The weights do not fit a DVIS: {shown} (- missing, + surplus); give unmodified weights.")
-    leaves = {path: convert.transpose(state[name], axes, name) for name, path, axes in rows}
-    return tree.unflatten({path: leaf.astype(np.float32, copy=False) for path, leaf in leaves.items()})
+    return convert.arrange(convert.expand(table, state), state, "DVIS")
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
@@ -143,24 +135,6 @@ def strip(state: Mapping[str, np.ndarray]) -> State:
         if any(name.startswith(wrapper) for name in state):
             state = {name.removeprefix(wrapper): leaf for name, leaf in state.items() if name.startswith(wrapper)}
     return {name: leaf for name, leaf in state.items() if name not in UNUSED}
-
-
-def fold(state: State) -> State:
-    """Replace the four vectors of a frozen batch norm by its factor, `weight`, and its summand, `bias`.
-
-    >>> norm = {"weight": np.array([2.0]), "bias": np.array([1.0]), "running_mean": np.array([3.0])}
-    >>> norm |= {"running_var": np.array([4.0 - EPSILON])}
-    >>> {name: leaf.tolist() for name, leaf in fold({f"norm.{name}": leaf for name, leaf in norm.items()}).items()}
-    {'norm.weight': [1.0], 'norm.bias': [-2.0]}
-    """
-    out = {name: leaf for name, leaf in state.items() if ".running_" not in name}
-    for name, variance in state.items():
-        stem, found, _ = name.partition(".running_var")
-        if found and {f"{stem}.{part}" for part in ("weight", "bias", "running_mean")} <= state.keys():
-            factor = state[f"{stem}.weight"].astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
-            out[f"{stem}.weight"] = factor
-            out[f"{stem}.bias"] = state[f"{stem}.bias"] - state[f"{stem}.running_mean"] * factor
-    return out
 
 
 def squeeze(state: State) -> State:

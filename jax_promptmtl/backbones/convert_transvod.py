@@ -16,10 +16,10 @@ import numpy as np
 from jax_promptmtl import tree
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.convert import State
+from jax_promptmtl.backbones.convert_norm import fold
 from jax_promptmtl.backbones.transvod import TransVod, TransVodConfig
 from jax_promptmtl.errors import UserError
 
-EPSILON = 1e-5  # of the frozen norms
 RESNET = "backbone.0.body."
 UNUSED = re.compile(r".*num_batches_tracked|transformer\.(temporal_encoder_layer|decoder\.(bbox|class)_embed)\..*")
 
@@ -95,13 +95,8 @@ def rename_resnet(name: str) -> str | None:
 
 def resnet_tree(state: Mapping[str, np.ndarray]) -> dict:
     """Return the parameters of `ResNet` from torchvision's names; running statistics become part of the norms."""
-    state, leaves = {name: leaf for name, leaf in state.items() if not name.endswith("num_batches_tracked")}, {}
-    for name in [name for name in state if name.endswith(".running_var")]:
-        stem = name.removesuffix("running_var")
-        mean, variance = (np.asarray(state.pop(stem + key), np.float64) for key in ("running_mean", "running_var"))
-        factor = state[stem + "weight"] / np.sqrt(variance + EPSILON)
-        state |= {stem + "weight": factor, stem + "bias": state[stem + "bias"] - mean * factor}
-    for name, leaf in state.items():
+    leaves = {}
+    for name, leaf in fold({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}).items():
         path = rename_resnet(name)
         if path is None:
             raise UserError(

@@ -74,14 +74,7 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     if not any(name.startswith(("head.", "classifier.")) for name in state):  # a trunk alone, with its last norm or not
         rows = [row for row in rows if not row[1].startswith("pool/")]
         state = {name: leaf for name, leaf in state.items() if not name.startswith("fc_norm.")}
-    names = {name for name, _, _ in rows}
-    problems = [f"-{name}" for name in sorted(names - state.keys())]
-    problems += [f"+{name}" for name in sorted(state.keys() - names)]
-    if problems:
-        shown = ", ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise UserError(f"The weights do not fit a VideoMAE: {shown} (- missing, + surplus); give unmodified weights.")
-    leaves = {path: convert.transpose(state[name], axes, name) for name, path, axes in rows}
-    return tree.unflatten({path: leaf.astype(np.float32, copy=False) for path, leaf in leaves.items()})
+    return convert.arrange(rows, state, "VideoMAE")
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
