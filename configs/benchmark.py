@@ -121,7 +121,7 @@ def video() -> ConfigDict:
     config.keep = False  # keep the checkpoints, curves and prompts of finished runs
     config.compilation_cache = True  # keep compiled programs in the work directory
     config.presets = ConfigDict({task: DLM["get_config"](task) for task in DLM["TASKS"]})
-    for part in config.presets.values():  # about a core hour in all, on the embedded models
+    for part in config.presets.values():  # about two core hours in all, on the embedded models
         part.clips.train, part.clips.test, part.train.epochs = 512, 1024, 4
     return config
 

@@ -1,7 +1,7 @@
 """Measure this project against PyTorch on the same work: `python -m jax_promptmtl.bench`.
 
     pip install -e '.[bench]'
-    python -m jax_promptmtl.bench                              # all sections, about 25 minutes on two cores
+    python -m jax_promptmtl.bench                              # all sections, about an hour on two cores
     python -m jax_promptmtl.bench --sections=growth,memory     # adds to what was measured before
     python -m jax_promptmtl.bench --model=small --quick        # tries everything out in minutes
 
