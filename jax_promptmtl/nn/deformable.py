@@ -49,9 +49,7 @@ def sample(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Ar
     return sum(seen[1:], start=seen[0])
 
 
-@partial(
-    jax.checkpoint, static_argnums=1
-)  # the backward pass gathers again: what was gathered is 4 P times the queries
+@partial(jax.checkpoint, static_argnums=1)  # the backward pass does it again: what is between is 4 P times the queries
 def sample_map(cells: Array, shape: tuple[int, int], locations: Array, weights: Array) -> Array:
     """Return what `sample` does for one map.
 
@@ -63,6 +61,34 @@ def sample_map(cells: Array, shape: tuple[int, int], locations: Array, weights: 
     """
     size = np.array([shape[1], shape[0]])
     place = jnp.clip(locations * size - 0.5, -1, size)  # nothing is seen at these ends and beyond
+    gathered = 4 * locations.shape[3] * cells.shape[3]  # numbers per query
+    return (multiplied if cells.shape[2] <= gathered else looked_up)(cells, shape, place, weights)
+
+
+def multiplied(cells: Array, shape: tuple[int, int], place: Array, weights: Array) -> Array:
+    """Mix the cells of a small map by one matrix product: how much of every cell is in a query, times the cells."""
+    place, weights = rearrange(place, "b h q p t -> t b h p q"), rearrange(weights, "b h q p -> b h p 1 q")
+    x, y = (tent(place[axis], size) for axis, size in enumerate(shape[::-1]))
+    y = y * weights
+    points = [y[:, :, p, :, None] * x[:, :, p, None] for p in range(y.shape[2])]  # far faster than one contraction
+    share = rearrange(sum(points[1:], start=points[0]), "b h y x q -> b h (y x) q")
+    return share.mT @ cells
+
+
+def tent(place: Array, size: int) -> Array:
+    """Return how much of each of `size` cells in a row is seen from places float[..., Q], float[..., size, Q].
+
+    >>> tent(jnp.array([1.25]), 4)[:, 0].tolist()
+    [0.0, 0.75, 0.25, 0.0]
+    """
+    cell, low = jnp.arange(size)[:, None], jnp.floor(place)[..., None, :]
+    part = place[..., None, :] - low
+    return jnp.where(cell == low, 1 - part, 0) + jnp.where(cell == low + 1, part, 0)
+
+
+def looked_up(cells: Array, shape: tuple[int, int], place: Array, weights: Array) -> Array:
+    """Mix the cells of a map by reading the four around every point."""
+    size = np.array([shape[1], shape[0]])
     low = jnp.floor(place)
     part = (place - low)[..., None, :]
     corner = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])

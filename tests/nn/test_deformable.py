@@ -55,12 +55,47 @@ def points():
     return value, locations, rng.uniform(0, 1, (2, HEADS, 6, 2, POINTS)).astype(np.float32)
 
 
+@pytest.fixture(params=["multiplied", "looked_up"])
+def one_way(request, monkeypatch):
+    """Sample maps of every size in one of the two ways."""
+    way = getattr(deformable, request.param)
+    monkeypatch.setattr(deformable, "multiplied", way)
+    monkeypatch.setattr(deformable, "looked_up", way)
+
+
+@pytest.mark.usefixtures("one_way")
 def test_samples_equal_the_loop(points):
     value, locations, weights = points
-    ours = fast(lambda *a: deformable.sample(a[0], SHAPES, *a[1:]))(value, locations, weights)
+    ours = jax.jit(lambda *a: deformable.sample(a[0], SHAPES, *a[1:]))(value, locations, weights)
     np.testing.assert_allclose(ours, sampled(value, SHAPES, locations, weights), atol=1e-5)
 
 
+def test_small_maps_are_multiplied_and_large_ones_looked_up(monkeypatch):
+    ways = []
+    for way in ("multiplied", "looked_up"):
+        monkeypatch.setattr(deformable, way, lambda cells, *_, way=way: ways.append(way) or cells)
+    for side in (4, 5):  # 16 and 25 cells, of 4 channels; 5 points have 4 * 5 * 4 = 80 numbers, one has 16
+        for points in (5, 1):
+            deformable.sample_map.__wrapped__(
+                jnp.zeros((1, 1, side**2, 4)), (side, side), jnp.zeros((1, 1, 1, points, 2)), jnp.zeros((1, 1, 1, points))
+            )
+    assert ways == ["multiplied", "multiplied", "multiplied", "looked_up"]
+
+
+@pytest.mark.parametrize("cells", [0, 0.25])
+def test_both_ways_have_the_same_slopes_even_on_cells_and_borders(cells):
+    places = np.stack(np.meshgrid(np.arange(-2.0, 6.0), np.arange(-2.0, 7.0)), axis=-1).reshape(1, 1, -1, 1, 2) + cells
+    places = jnp.clip(jnp.asarray(places, jnp.float32), -1, np.array([4, 5]))
+    value, weights, toward = drawn(1, 1, 20, 4), np.ones(places.shape[:-1], np.float32), drawn(1, 1, 72, 4, seed=1)
+    both = [
+        jax.vjp(lambda *a, way=way: way(a[0], (5, 4), *a[1:]), value, places, weights)
+        for way in (deformable.multiplied, deformable.looked_up)
+    ]
+    for one, other in zip(*(back(jnp.asarray(toward)) for _, back in both), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.usefixtures("one_way")
 def test_samples_and_gradients_equal_those_of_transformers(points):
     torch = pytest.importorskip("torch")
     module = pytest.importorskip("transformers.models.deformable_detr.modeling_deformable_detr")
