@@ -13,7 +13,9 @@ a second time on this one, shares the work. Presets:
   office_home, mini_domainnet
                    the paper's Tables 1 and 2 with CLIP ViT-B/16; give --config.suites.office_home.root=... and
                    --config.backbone=ViT-B-16.pt
-  video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 12 rows, 4 primaries, 3 seeds
+  video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 12 rows, 6 primaries, 3 seeds
+  video_rates      three learning rates of every family of its rows for one primary of every kind of model, one seed, on
+                   drawings held out for tuning
 """
 
 import pathlib
@@ -42,6 +44,14 @@ RATES = {  # preset that stands for its family: learning rates to try
 }
 VIDEO_ROWS = ("frozen", "full_ft", "vpt", "hps", "mvlpt", "dlm", "single_layer")
 VIDEO_ROWS += ("mid_prompt", "self_aux", "other_clip", "own_data", "adapter")
+VIDEO_RATES = {  # row that stands for its family: learning rates to try
+    "full_ft": (1e-4, 3e-4, 1e-3),
+    "hps": (3e-4, 1e-3, 3e-3),
+    "vpt": (1e-3, 3e-3, 1e-2),
+    "mid_prompt": (1e-3, 3e-3, 1e-2),
+    "dlm": (3e-4, 1e-3, 3e-3),
+    "adapter": (3e-4, 1e-3, 3e-3),
+}
 ICONS = {"name": "icons", "evaluate_on": "test", "data_dir": ""}
 
 
@@ -115,19 +125,32 @@ def video() -> ConfigDict:
     config.job = "video_benchmark"
     config.tasks = DLM["TASKS"]  # primaries
     config.rows = VIDEO_ROWS
+    config.rates = ConfigDict()  # row: learning rates to try. Without any, every row runs with its preset's
     config.seeds = (0, 1, 2)  # of the initial parameters and the order of the clips
     config.models = ""  # folder of other frozen models than the presets'
     config.retry = True  # run again what an earlier command recorded as failed
     config.keep = False  # keep the checkpoints, curves and prompts of finished runs
     config.compilation_cache = True  # keep compiled programs in the work directory
     config.presets = ConfigDict({task: DLM["get_config"](task) for task in DLM["TASKS"]})
-    for part in config.presets.values():  # about two core hours in all, on the embedded models
-        part.clips.train, part.clips.test, part.train.epochs = 512, 1024, 4
+    for part in config.presets.values():
+        part.clips.train //= 2
+        part.train.epochs = 4
+    return config
+
+
+def video_rates() -> ConfigDict:
+    """Return the search for learning rates of the rows of the video job, never on test data."""
+    config = video()
+    config.tasks, config.seeds = ("recognition", "segmentation", "video_object"), (0,)
+    config.rows, config.rates = tuple(VIDEO_RATES), ConfigDict(VIDEO_RATES)
+    for part in config.presets.values():
+        part.clips.evaluate_on, part.clips.test, part.curves = "tune", 512, ()
     return config
 
 
 CONFIGS = {
     "video": video,
+    "video_rates": video_rates,
     "icons": icons,
     "smoke": smoke,
     "rates": rates,

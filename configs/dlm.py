@@ -3,13 +3,15 @@
     python -m jax_promptmtl.main --config=configs/dlm.py
     python -m jax_promptmtl.main --config=configs/dlm.py:segmentation
 
-The primary is recognition, spatial_action, temporal_action or segmentation; the auxiliaries are the others, or any of
-them by --config.aux. The models come with the package, or from configs/video.py by --config.models=runs/video/models.
+The primary is recognition, spatial_action, temporal_action, segmentation, video_object or video_instance; the
+auxiliaries are the others, or any of them by --config.aux. The models come with the package, or from configs/video.py
+by --config.models=runs/video/models.
 """
 
 from ml_collections import ConfigDict
 
-TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation")
+TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation", "video_object", "video_instance")
+BY_FRAME = ("video_object", "video_instance")  # heavier, and with a label for every frame
 
 
 def get_config(task: str = "recognition") -> ConfigDict:
@@ -34,8 +36,9 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.clips = ConfigDict()
     config.clips.seed = 1  # draws the clips to train on; the frozen models saw those of seed 0
     config.clips.test_seed = 0  # draws the clips to test on: the first ones are those of the frozen models' cards
-    config.clips.train = 1024
-    config.clips.test = 1024
+    config.clips.evaluate_on = "test"  # or tune, drawings of neither part, to choose options by
+    config.clips.train = 512 if task in BY_FRAME else 1024
+    config.clips.test = 512 if task in BY_FRAME else 1024
 
     config.cache = ConfigDict()  # of the lower halves
     config.cache.place = "memory"  # or disk
@@ -58,7 +61,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.epochs = 8
-    config.train.batch_size = 32
+    config.train.batch_size = 16 if task in BY_FRAME else 32
     config.train.log_every = 20
     config.train.checkpoint_every = 500
     config.train.optimizer = ConfigDict()

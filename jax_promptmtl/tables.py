@@ -292,10 +292,11 @@ def sweep_sheets(found: Iterable[Record]) -> dict[str, Sheet]:
             value = float(np.mean(records.accuracy(record))) if record["status"] == "done" else float("nan")
             row = cells.setdefault(record["suite"], {}).setdefault(record["method"], {})
             row.setdefault(record["rate"], []).append(value)
-    return {suite: _sweep_sheet(rows) for suite, rows in sorted(cells.items())}
+    return {suite: sweep_sheet(rows) for suite, rows in sorted(cells.items())}
 
 
-def _sweep_sheet(rows: dict[str, dict[float, list]]) -> Sheet:
+def sweep_sheet(rows: dict[str, dict[float, list]]) -> Sheet:
+    """Return the percent of every learning rate of {method: {rate: percents}}, and the best."""
     width = max(map(len, rows.values()))
     lines = []
     for method, found in rows.items():

@@ -3,7 +3,7 @@
 Every row of `config.rows` is one way to change the primary, trained and measured on the same clips. Lower halves run
 once per clip and are kept. Rows with prompts are measured twice where the prompts depend on the clip: with prompts of
 every clip for itself (dynamic), and with their mean over the training clips (static), which is saved and needs no
-auxiliary; where the task has shifted clips, both are measured there too, without training.
+auxiliary; where the task has other data (shifted or panned clips), both are measured there too, without training.
 """
 
 import json
@@ -135,7 +135,8 @@ def transfer(job: Job, path: pathlib.Path) -> Scores:
 
 def table(results: Mapping[str, Mapping[str, Any]], metric: str) -> str:
     """Return the results as aligned text: a row each, columns for parts and kinds of prompts."""
-    columns = [(part, kind) for part in ("test", "shifted") for kind in ("dynamic", "static")]
+    parts = {part: None for row in results.values() for found in row["scores"].values() for part in found}
+    columns = [(part, kind) for part in parts for kind in ("dynamic", "static")]
     head = f"{metric:<30}{'trainable':>12}" + "".join(f"{f'{part} {kind}':>18}" for part, kind in columns)
     lines = [head]
     for row in results.values():

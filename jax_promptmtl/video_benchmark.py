@@ -1,6 +1,7 @@
 """The video benchmark: every row of the video job for every primary task and seed; one record per run.
 
     python -m jax_promptmtl.benchmark --config=configs/benchmark.py:video
+    python -m jax_promptmtl.benchmark --config=configs/benchmark.py:video_rates --workdir=runs/video_rates
 
 Clips are the same for all seeds: a seed draws the initial parameters and the order of the clips. What the frozen models
 say of the clips is computed once per primary, and the model of hard sharing trained once per seed.
@@ -33,41 +34,49 @@ class Run:
       task: of the primary.
       method: name of the row.
       seed: of initial parameters and order.
+      rate: learning rate, where the grid searches for one.
       config: of the video job.
     """
 
     task: str
     method: str
     seed: int
+    rate: float | None
     config: Any
 
     def __str__(self) -> str:
         """Return what to call the run in a line of progress."""
-        return f"{self.method} for {self.task}, seed {self.seed}"
+        rate = f", rate {self.rate:g}" if self.rate is not None else ""
+        return f"{self.method} for {self.task}, seed {self.seed}{rate}"
 
     @property
     def name(self) -> str:
         """Return what to call its files."""
-        return f"{self.method}-{self.task}-seed{self.seed}"
+        rate = f"-rate{self.rate:g}" if self.rate is not None else ""
+        return f"{self.method}-{self.task}-seed{self.seed}{rate}"
 
 
 def plan(config: Any) -> list[Run]:
     """Return the cells of a grid, primary by primary."""
-    for name in config.rows:
+    rates = config.rates.to_dict()
+    for name in (*config.rows, *rates):
         pick(name, ROWS, "row")
     return [
-        Run(task, name, seed, configure(config, task, seed))
+        Run(task, name, seed, rate, configure(config, task, seed, name, rate))
         for task in config.tasks
         for seed in config.seeds
         for name in config.rows
         if name in legal(pick(task, config.presets, "task"))
+        for rate in rates.get(name, (None,))
     ]
 
 
-def configure(config: Any, task: str, seed: int) -> Any:
+def configure(config: Any, task: str, seed: int, row: str = "", rate: float | None = None) -> Any:
     """Return the config of one cell."""
     part = config.presets[task].copy_and_resolve_references().unlock()
     part.seed, part.models = seed, config.models or part.models
+    if rate is not None:
+        part.rates[row] = rate
     return part.lock()
 
 
@@ -98,6 +107,7 @@ def make_grid(config: Any, folder: pathlib.Path) -> Grid:
         score=lambda record: record["scores"]["dynamic"]["test"][record["metric"]],
         retry=config.retry,
         keep=config.keep,
+        may_fail=bool(config.rates),
     )
 
 
@@ -119,7 +129,7 @@ def hashes(folder: str) -> dict[str, str]:
 def about(run: Run) -> dict[str, Any]:
     """Return what a record says of what was run."""
     cell = {"kind": "video", "task": run.task, "method": run.method, "title": ROWS[run.method][0], "seed": run.seed}
-    return cell | {"config": run.config.to_dict(), "weights": hashes(run.config.models)}
+    return cell | {"rate": run.rate, "config": run.config.to_dict(), "weights": hashes(run.config.models)}
 
 
 def perform(opened: Any, run: Run, workdir: pathlib.Path) -> Record:

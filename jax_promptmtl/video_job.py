@@ -29,7 +29,7 @@ from jax_promptmtl.tasks import TASKS
 from jax_promptmtl.video_mtl import PRIMARY, Pipeline
 
 PyTree = Any
-PARTS = {"train": ("train", "base"), "test": ("test", "base"), "shifted": ("test", "shifted")}
+PARTS = {"train": "base", "test": "base", "shifted": "shifted", "panned": "panned"}  # part -> variant of the clips
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,13 @@ class Job:
 
     def clips(self, part: str) -> Clips:
         """Return the clips of a part."""
-        split, variant = PARTS[part]
-        count = self.config.clips[split]
-        make = partial(video_models.clips, self.task, count, split, variant=variant, seed=self.seed(part))
+        drawings, count = self.drawings(part), self.config.clips["train" if part == "train" else "test"]
+        make = partial(video_models.clips, self.task, count, drawings, variant=PARTS[part], seed=self.seed(part))
         return self.once(("clips", self.task, part, count), make)
+
+    def drawings(self, part: str) -> str:
+        """Return which drawings the clips of a part have."""
+        return "train" if part == "train" else self.config.clips.evaluate_on
 
     def seed(self, part: str) -> int:
         """Return what draws the clips of a part; those to test on stay the same."""
@@ -147,7 +150,7 @@ class Job:
         compiled = self.once(("lower", self.task, name, middle, sees), lambda: jax.jit(compute))
 
         def make() -> ClipSource:
-            clips = f"{self.task} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
+            clips = f"{self.task} {self.drawings(part)} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
             recipe = Recipe(name, weights_sha256(weights), spec or {}, middle, "float32", clips)
             size, cache = self.config.evaluation_batch_size, self.config.cache
             options = {"place": cache.place, "folder": cache.folder, "batch_size": size}
@@ -194,8 +197,18 @@ def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path) -> Job:
     for name in config.aux:
         pick(name, [other for other in video_models.MODELS if other != task], "auxiliary task")
     weights = video_models.load(config.models, (task, *config.aux))
-    shifted = (task, "shifted") in moving_icons.DOMAINS
-    return Job(config, workdir, shared, weights, tuple(part for part in PARTS if part != "shifted" or shifted))
+    pick(config.clips.evaluate_on, ("test", "tune"), "clips.evaluate_on")
+    return Job(config, workdir, shared, weights, parts_of(task, config.clips.evaluate_on))
+
+
+def parts_of(task: str, evaluate_on: str = "test") -> tuple[str, ...]:
+    """Return the parts of a task's clips; rates are searched for without the variants.
+
+    >>> parts_of("segmentation"), parts_of("segmentation", "tune")
+    (('train', 'test', 'shifted', 'panned'), ('train', 'test'))
+    """
+    variants = [part for part in PARTS if (task, PARTS[part]) in moving_icons.DOMAINS]
+    return tuple(variants if evaluate_on == "test" else ("train", "test"))
 
 
 def lower_half(view: View, weights: PyTree, batch: Batch) -> dict[str, Any]:
@@ -228,22 +241,25 @@ def problem_of(job: Job, row: Row) -> Problem:
     return video_mtl.build(row.pipeline, example=example, tune=row.tune, about=about, **start)
 
 
-def train(job: Job, problem: Problem, sources: Sequence[ClipSource], name: str, **options: Any) -> loop.Result:
+def train(
+    job: Job, problem: Problem, sources: Sequence[ClipSource], row: str, stage: str = "", **options: Any
+) -> loop.Result:
     """Train the problem of a row, if it has anything to train.
 
     Args:
       job: reads `config.train`, and `config.rates` for the row's learning rate.
       problem: what to train.
       sources: what a batch is made of.
-      name: of the row.
+      row: its name.
+      stage: what the training is called, if not as the row.
       options: others of `loop.train`.
     """
     if not tree.count(problem.params):
         return loop.Result(problem.params, 0, None, 0.0, 0.0)
-    settings = plan(job, name, len(sources[0]))
+    settings = plan(job, row, len(sources[0]))
     if options:
         settings["evaluate_every"] = settings["steps_per_epoch"]
-    return loop.train(problem, partial(stream, sources, job.config), settings, job.workdir, name=name, **options)
+    return loop.train(problem, partial(stream, sources, job.config), settings, job.workdir, name=stage or row, **options)
 
 
 def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
@@ -252,11 +268,14 @@ def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
     steps = max(clips // config.train.batch_size, 1)
     run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0}
     about = {"row": name, "task": config.task, "method": dict(config.method), "prompt_mode": config.prompt_mode}
-    optimizer = dict(config.train.optimizer)
-    if name in config.rates:
-        optimizer["learning_rate"] = config.rates[name]
+    optimizer = dict(config.train.optimizer) | {"learning_rate": rate_of(config, name)}
     whole = {"steps_per_epoch": steps, "steps": steps * config.train.epochs, "optimizer": optimizer}
     return dict(config.train) | run | about | whole
+
+
+def rate_of(config: Any, row: str) -> float:
+    """Return the learning rate of a row."""
+    return config.rates[row] if row in config.rates else config.train.optimizer.learning_rate
 
 
 def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:

@@ -1,9 +1,9 @@
 """The small models of the moving icons: how each is built, in which form it sees a clip, and where its weights are.
 
 recognition and spatial_action are vision transformers on 16 frames; temporal_action and segmentation read features of
-the trained recognition model, one per four frames. Every model takes clips of 16 or 64 frames of any task, so each can
-be the auxiliary of each other. video_object is a TransVOD and video_instance a DVIS on 16 frames; they can be trained,
-but none is in the package.
+the trained recognition model, one per four frames. video_object is a TransVOD and video_instance a DVIS; they see 8
+frames of a clip as primaries, 4 as auxiliaries. Every model takes clips of 16 or 64 frames of any task, so each can be
+the auxiliary of each other.
 """
 
 import json
@@ -40,7 +40,9 @@ FRAMES |= {"video_object": 16, "video_instance": 16}
 EXTRACTOR = "recognition"  # whose trunk makes the features
 ON_VIT = ("recognition", "spatial_action")
 ON_FEATURES = ("temporal_action", "segmentation")
-MODELS = (*ON_VIT, *ON_FEATURES)  # those of the package
+BY_FRAME = {"video_object": ("box", "valid"), "video_instance": ("mask",)}  # see a few frames; their labels of frames
+SEEN = {"primary": 8, "auxiliary": 4}  # frames that they see of a clip
+MODELS = (*ON_VIT, *ON_FEATURES, *BY_FRAME)
 EMBEDDED = pathlib.Path(__file__).with_name("assets") / "video"
 
 
@@ -60,7 +62,7 @@ def sizes(task: str) -> Any:
 
 
 def small_transvod(classes: int) -> transvod.TransVodConfig:
-    """Return the sizes of the TransVOD: maps of 8 x 8 cells, every frame is a key frame in turn."""
+    """Return the sizes of the TransVOD: maps of 8 x 8 cells; every frame that it sees is a key frame in turn."""
     resnet = ResNetConfig((1, 1, 1), 16, (2, 2, 2), dilated=(2,), stem=3, pool=False)
     small: dict[str, Any] = {"width": 64, "heads": 4, "encoders": 4, "decoders": 3, "inner": 128, "groups": 8}
     detector = DetectorConfig(resnet, **small, queries=10, classes=classes)
@@ -97,6 +99,7 @@ def build(
     *,
     given: bool = False,
     drop_after: int = 0,
+    seen: int = SEEN["primary"],
 ) -> VideoBackbone:
     """Return a task's model for clips of so many frames.
 
@@ -107,6 +110,7 @@ def build(
       middle: layers in the lower half; half of them when `None`.
       given: take features instead of clips, for the training of a model on them.
       drop_after: layers that see prompts; all above the middle if 0.
+      seen: frames that a model of `BY_FRAME` sees of a clip.
     """
     config, params = sizes(task), weights[task]
     some: dict[str, Any] = {"middle": middle, "drop_after": drop_after}
@@ -115,7 +119,7 @@ def build(
     if task == "spatial_action":
         return roi_head.handle(task, config, params, **some)
     if task == "video_object":
-        return transvod.handle(task, config, params, VIT.frames, (VIT.image_size, VIT.image_size), **some)
+        return transvod.handle(task, config, params, seen, (VIT.image_size, VIT.image_size), **some)
     if task == "video_instance":
         return dvis.handle(task, config, params, (VIT.image_size, VIT.image_size), **some)
     trunk = weights[EXTRACTOR]["trunk"]
@@ -153,15 +157,19 @@ def view(
     middle: int | None = None,
     given: bool = False,
     drop_after: int = 0,
+    seen: int = 0,
 ) -> View:
     """Return a task's model with the form in which it sees clips of so many frames; see `build`.
 
     An auxiliary sees no boxes, which are labels. Where features are `given`, they are what `extract` returns.
     """
-    backbone = build(task, weights, frames, middle, given=given, drop_after=drop_after)
-    whole = task in ON_FEATURES
-    spec = {"frames": frames if whole else VIT.frames, "pixels": "standardised per clip", "boxes": not auxiliary}
-    see = adapter(task, whole=whole, boxes=not auxiliary)
+    if task in BY_FRAME:
+        seen = seen or SEEN["auxiliary" if auxiliary else "primary"]
+    else:
+        seen = frames if task in ON_FEATURES else VIT.frames
+    backbone = build(task, weights, frames, middle, given=given, drop_after=drop_after, seen=seen)
+    spec = {"frames": seen, "pixels": "standardised per clip", "boxes": not auxiliary}
+    see = adapter(task, seen, boxes=not auxiliary)
     return View(backbone, (lambda batch: batch["features"]) if given else see, spec)
 
 
@@ -172,14 +180,14 @@ def layer_above(backbone: VideoBackbone) -> str | None:
 
 def extract(trunk: PyTree, batch: Mapping[str, Any]) -> dict[str, Array]:
     """Return the features of clips, which the models on features read: `features` float[B, L / tubelet, D]."""
-    return {"features": featured.features(VIT, trunk, adapter(EXTRACTOR, whole=True, boxes=False)(batch))}
+    return {"features": featured.features(VIT, trunk, adapter(EXTRACTOR, None, boxes=False)(batch))}
 
 
-def adapter(task: str, *, whole: bool, boxes: bool) -> Callable[[Mapping[str, Array]], Any]:
-    """Return the function from a batch to the inputs of a task's model."""
+def adapter(task: str, seen: int | None, *, boxes: bool) -> Callable[[Mapping[str, Array]], Any]:
+    """Return the function from a batch to the inputs of a task's model, with so many frames; all when `None`."""
 
     def adapt(batch: Mapping[str, Array]) -> Any:
-        frames = batch["frames"] if whole else uniform(batch["frames"], VIT.frames)
+        frames = batch["frames"] if seen is None else uniform(batch["frames"], seen)
         video = standardise(frames)
         if task == "video_object":
             return {"video": video, "mask": jnp.ones((len(video), *video.shape[2:4]), bool)}
@@ -204,13 +212,15 @@ class Drawn:
     count: int
     part: str
     seed: int = 0
+    seen: int = SEEN["primary"]
 
     def __len__(self) -> int:
         return self.count
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return the clips at the indices."""
-        return moving_icons.clips(self.task, indices, part=self.part, seed=self.seed)
+        made = moving_icons.clips(self.task, indices, part=self.part, seed=self.seed)
+        return label_seen(self.task, made, self.seen)
 
 
 def standardise(frames: Array) -> Array:
@@ -226,7 +236,17 @@ def standardise(frames: Array) -> Array:
 
 def clips(task: str, count: int, part: str, *, variant: str = "base", seed: int = 0) -> Clips:
     """Return moving icons of a task, in memory."""
-    return Clips(moving_icons.clips(task, range(count), part=part, variant=variant, seed=seed))
+    made = moving_icons.clips(task, range(count), part=part, variant=variant, seed=seed)
+    return Clips(label_seen(task, made, SEEN["primary"]))
+
+
+def label_seen(task: str, made: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Return clips whose labels of frames are those of the frames that the task's model sees.
+
+    >>> label_seen("video_object", {"valid": np.arange(4)[None], "label": np.arange(3)[None]}, 2)
+    {'valid': array([[1, 3]]), 'label': array([[0, 1, 2]])}
+    """
+    return {key: uniform(leaf, count) if key in BY_FRAME.get(task, ()) else leaf for key, leaf in made.items()}
 
 
 def labels(source: Clips) -> Clips:

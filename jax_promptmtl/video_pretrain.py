@@ -36,12 +36,12 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         return
     sources = {part: [read(task, weights, config, part)] for part in ("train", "test")}
-    problem, settings = problem_of(task, weights, sources["train"]), plan(config)
+    problem, settings = problem_of(task, weights, sources["train"], config.train.frames), plan(config)
     before = time.process_time()
     result = loop.train(problem, partial(stream, sources["train"], config), settings, workdir, name=task)
     cost = {"steps": result.step, "minutes": result.seconds / 60, "cpu_minutes": (time.process_time() - before) / 60}
     batches = all_batches(sources["test"], batch_size=config.train.batch_size)
-    found = video_mtl.evaluate(problem, result.params, TASKS[task], batches)
+    found = video_mtl.evaluate(problem_of(task, weights, sources["test"]), result.params, TASKS[task], batches)
     print(f"{task}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
     trained = result.params[video_mtl.PRIMARY]
     if task in video_models.ON_FEATURES:
@@ -75,7 +75,8 @@ def start(task: str, others: Any, seed: int) -> PyTree:
 
 def read(task: str, weights: Any, config: Any, part: str) -> ClipSource:
     """Return the clips of a part; where the model is trained on features, these and the labels, kept in memory."""
-    clips = video_models.Drawn(task, config.clips[part], part, config.clips.seed)
+    seen = config.train.frames if part == "train" else video_models.SEEN["primary"]
+    clips = video_models.Drawn(task, config.clips[part], part, config.clips.seed, seen)
     if task not in video_models.ON_FEATURES:
         return clips
     trunk = weights[video_models.EXTRACTOR]["trunk"]
@@ -88,10 +89,10 @@ def read(task: str, weights: Any, config: Any, part: str) -> ClipSource:
     return open_cache(lower, clips, recipe, place="memory", batch_size=config.train.batch_size)
 
 
-def problem_of(task: str, weights: Any, sources: list[ClipSource]) -> Problem:
-    """Return the problem of training all weights of a task's model."""
+def problem_of(task: str, weights: Any, sources: list[ClipSource], seen: int = 0) -> Problem:
+    """Return the problem of training all weights of a task's model, which sees so many frames; 0: see `SEEN`."""
     frames, on_features = video_models.FRAMES[task], task in video_models.ON_FEATURES
-    view = video_models.view(task, weights, frames, given=on_features)
+    view = video_models.view(task, weights, frames, given=on_features, seen=seen)
     backbone = view.backbone
     method = NoPrompts(towers={video_mtl.PRIMARY: (backbone.depth, backbone.dim)})
     pipeline = video_mtl.Pipeline(view, {}, TASKS[task], method)

@@ -9,27 +9,27 @@ from jax_promptmtl import video_models, video_tables
 from jax_promptmtl.engine import plots
 from jax_promptmtl.records import Record
 from jax_promptmtl.video_rows import ROWS, SOURCES
-from jax_promptmtl.video_tables import BASELINES, CONTROLS, OWN, Row
+from jax_promptmtl.video_tables import BASELINES, CONTROLS, OWN, Column, Row
 
 SCORES = """Percent on the test clips with the last step's parameters, mean ± standard deviation over seeds (ddof = \
 1). A seed draws the initial parameters and the order of the training clips; clips and frozen models are the same \
 for all seeds, so the deviation says nothing about other test clips. With {count} test clips per task the standard \
 error of an accuracy near 50 % is {error:.1f} points; rows share their clips, which makes differences surer than \
-that. All rows of a task are trained on the same {train} clips for as many epochs, with learning rates that were not \
-searched for (configs/dlm.py). **Best** and <u>second best</u> of each column."""
+that. All rows of a task are trained on the same clips ({train}) for as many epochs, with learning rates that were searched for \
+on other drawings (configs/dlm.py). **Best** and <u>second best</u> of each column."""
 FIRST = """The frozen primary has been trained on its own task with many more clips, and is what the paper calls \
 "full-finetuned"; "full fine-tuning" goes on from it on the clips that all rows have. The mapper's prompts are made \
 of every clip ("DLM"), or are the mean over the training clips, saved and loaded again ("static prompts"), so that \
 no auxiliary runs at inference; the paper leaves open which it reports. Shares are those of the trained parameters \
 in all models that a row uses, a trunk that two models read counted once; beside them the paper's, whose models are \
-a hundred times larger. Hard sharing needs one transformer, so segmentation has none; its share is that of one \
+a hundred times larger. Hard sharing needs one transformer, so three tasks have none; its share is that of one \
 shared model in three separate ones. Full fine-tuning of the models on features leaves the trunk that makes the \
 features frozen."""
 MVLPT = """MVLPT starts from the prompts of the next task in the order of the columns, and the last from those of \
 the first, trained on 20 clips per class. {flagged}"""
 FLAG = "Where widths differ (for {tasks}) they go through a fixed random orthogonal map with their size kept."
-SECOND = """The same parameters on test clips of another look (other icons, backgrounds and speeds), of which \
-nothing was used in training. Prompts were trained on the plain clips only; the static ones are read from their \
+SECOND = """The same parameters on test clips of another look (other icons, backgrounds and speeds; where they are \
+called panned, the camera moves too), of which nothing was used in training. Prompts were trained on the plain clips only; the static ones are read from their \
 file."""
 CONTROL = """What the gain of the mapper may come from: as many free prompts at its place, the mapper on the \
 primary's own middle states ("self-auxiliary"), on those of the auxiliaries for other clips, and an adapter of as \
@@ -39,6 +39,9 @@ FINDINGS = """A row is above or below another where all seeds agree, which {seed
 {chance:.0f} % of the cases without a difference; there is no correction for the number of comparisons."""
 FIGURE = """The metric of the test clips after every epoch, mean over seeds with the range of the seeds; solid with, \
 dashed without the second layer. The numbers are in curves.csv."""
+SWEEP = """Percent with each learning rate, on drawings of neither the training nor the test clips, one seed. The \
+rates of configs/dlm.py are the best of these; rows that are not here have the rate of their family, and tasks that \
+are not here that of the one with the most similar model."""
 SIZES = """"prompts / tokens" is the root mean square of the prompts over that of the tokens that they join, at the \
 end of training. A step is one training step without compilation; a run is all that a row needs but the middle \
 states of the frozen models, which are computed once for all rows, and the shared model of hard sharing, which the \
@@ -48,25 +51,31 @@ first of its tasks trains."""
 def compose(page: Any, found: Sequence[Record]) -> list[str]:
     """Write the page's part and its CSV files; returns what is to be told."""
     rows, remarks = video_tables.collect(found)
-    if not rows:
-        return remarks
-    tasks = video_tables.tasks_of(rows)
+    if rows:
+        add_tables(page, rows)
+    for task, sheet in video_tables.sweep_sheets(found).items():
+        page.say(f"## Learning rates of the video rows for {task}", SWEEP)
+        page.show(sheet, f"Learning rates for {task}")
+    return remarks
+
+
+def add_tables(page: Any, rows: Sequence[Row]) -> None:
+    """Add tables 1 and 2, figure 3, controls and costs."""
+    tasks, transfers = video_tables.tasks_of(rows), video_tables.transfers_of(rows)
     page.say("## Video: prompts from frozen models of other tasks (DLM-VMTL)", scores_text(rows))
     page.say(f"### Primaries (Table 1)\n\n{FIRST} {mvlpt_text(rows)}")
     first = video_tables.choose(rows, (*BASELINES, OWN))
-    page.show(video_tables.score_sheet(first, "test", tasks, shares=True), "Primary tasks (Table 1)")
-    add_findings(page, rows, "test")
-    shifted = [task for task in tasks if any(row.values(task, "shifted") for row in rows)]
-    if shifted:
+    page.show(video_tables.score_sheet(first, tasks, shares=True), "Primary tasks (Table 1)")
+    add_findings(page, rows, tasks)
+    if transfers:
         page.say(f"### Other data of the same task, without training (Table 2)\n\n{SECOND}")
-        page.show(video_tables.score_sheet(first, "shifted", shifted), "Zero-shot transfer (Table 2)")
-        add_findings(page, rows, "shifted")
-    add_controls(page, rows, tasks, shifted)
-    add_curves(page, rows, tasks)
+        page.show(video_tables.score_sheet(first, transfers), "Zero-shot transfer (Table 2)")
+        add_findings(page, rows, transfers)
+    add_controls(page, rows, tasks, transfers)
+    add_curves(page, rows, [column.task for column in tasks])
     page.say(f"### Sizes and costs\n\n{SIZES}")
     page.show(video_tables.size_sheet(rows), "Sizes and costs of the video benchmark")
-    write_results(page, rows, tasks)
-    return remarks
+    write_results(page, rows, [column.task for column in tasks])
 
 
 def scores_text(rows: Sequence[Row]) -> str:
@@ -84,27 +93,27 @@ def mvlpt_text(rows: Sequence[Row]) -> str:
     return MVLPT.format(flagged=FLAG.format(tasks=" and ".join(flagged)) if flagged else "") if tasks else ""
 
 
-def add_findings(page: Any, rows: Sequence[Row], part: str) -> None:
+def add_findings(page: Any, rows: Sequence[Row], columns: Sequence[Column]) -> None:
     """Say what the seeds agree on."""
-    lines = video_tables.findings(rows, part)
+    lines = video_tables.findings(rows, columns)
     if lines:
         seeds = max(len(runs) for row in rows for runs in row.runs.values())
         note = FINDINGS.format(seeds=seeds, chance=100 * 0.5 ** (seeds - 1))
         page.say("\n".join(f"- {line}" for line in lines), note)
 
 
-def add_controls(page: Any, rows: Sequence[Row], tasks: Sequence[str], shifted: Sequence[str]) -> None:
+def add_controls(page: Any, rows: Sequence[Row], tasks: Sequence[Column], transfers: Sequence[Column]) -> None:
     """Add the controls and the differences to everything."""
     some = video_tables.choose(rows, ("frozen", *CONTROLS, "single_layer", OWN))
     page.say(f"### Controls and the single layer\n\n{CONTROL}")
-    page.show(video_tables.score_sheet(some, "test", tasks), "Controls")
+    page.show(video_tables.score_sheet(some, tasks), "Controls")
     others = [row for row in rows if row.kind == "dynamic" and row.method != OWN]
     page.say(f"### Differences\n\n{DIFFERENCES}")
     for own in video_tables.choose(rows, (OWN,)):
-        page.show(video_tables.difference_sheet(own, others, "test", tasks), f"{own.title} against every other row")
-        if shifted:
-            caption = f"{own.title} against every other row, shifted clips"
-            page.show(video_tables.difference_sheet(own, others, "shifted", shifted), caption)
+        page.show(video_tables.difference_sheet(own, others, tasks), f"{own.title} against every other row")
+        if transfers:
+            caption = f"{own.title} against every other row, other data"
+            page.show(video_tables.difference_sheet(own, others, transfers), caption)
 
 
 def add_curves(page: Any, rows: Sequence[Row], tasks: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from jax_promptmtl.data.clip_batches import ClipSource, Prefixed
 from jax_promptmtl.errors import UserError, pick
 from jax_promptmtl.methods.middle import rank_of_size
 from jax_promptmtl.tasks import TASKS
-from jax_promptmtl.video_job import Job, Row, problem_of, train
+from jax_promptmtl.video_job import Job, Row, problem_of, rate_of, train
 from jax_promptmtl.video_mtl import Pipeline
 
 PyTree = Any
@@ -28,6 +28,8 @@ HEADS = {  # what VPT trains beside its prompts
     "spatial_action": ("roi/head/.*",),
     "temporal_action": ("model/(classify|regress)/.*",),
     "segmentation": ("model/(encoder|decoders_.*)/head/.*",),
+    "video_object": ("detector/(classify|place)_.*", "temporal/(classify|place)/.*"),
+    "video_instance": ("(decoder|tracker)/say/.*",),
 }
 PRIVATE = ("(pool|roi|model)/.*",)  # what every task of hard sharing has for itself
 SHARING = ("recognition", "spatial_action", "temporal_action")  # one transformer can serve them
@@ -35,7 +37,9 @@ SOURCES = {  # MVLPT: the next task in the order of the paper's table 1
     "recognition": "spatial_action",
     "spatial_action": "temporal_action",
     "temporal_action": "segmentation",
-    "segmentation": "recognition",
+    "segmentation": "video_object",
+    "video_object": "video_instance",
+    "video_instance": "recognition",
 }
 SHOTS = 20  # clips per class of MVLPT's source task
 
@@ -99,7 +103,7 @@ def transferred_prompts(job: Job) -> Row:
     name = SOURCES[job.task]
     source = job.of(name, SHOTS * len(moving_icons.classes(name)))
     first = shallow_prompts(source, budget(job))
-    found = train(source, problem_of(source, first), first.sources["train"], f"mvlpt_{name}").params
+    found = train(source, problem_of(source, first), first.sources["train"], "mvlpt", f"mvlpt_{name}").params
     row = shallow_prompts(job, budget(job))
     width = row.pipeline.primary.backbone.dim
     return replace(row, initial={"tokens": prompt_file.fit_width(found["method"]["tokens"], width, seed=0)})
@@ -148,7 +152,8 @@ def hard_sharing(job: Job) -> Row:
 
 def shared_model(job: Job, jobs: Mapping[str, Job]) -> PyTree:
     """Return the weights of hard sharing, trained once for its tasks and kept in the job's shared folder."""
-    about = {key: job.config[key].to_dict() for key in ("clips", "train", "rates")} | {"version": moving_icons.VERSION}
+    about: dict[str, Any] = {key: job.config[key].to_dict() for key in ("clips", "train")}
+    about |= {"rate": rate_of(job.config, "hps"), "version": moving_icons.VERSION}
     about |= {name: weights_sha256(other.view(name).backbone.params) for name, other in jobs.items()}
     path = job.shared / f"{records.identify(f'hps-seed{job.config.seed}', [job.config.seed, about])}.safetensors"
     if not path.exists():

@@ -2,21 +2,38 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from jax_promptmtl import typeset, video_models
 from jax_promptmtl.records import Record
-from jax_promptmtl.tables import NOTHING, plus_minus, ranks, size
+from jax_promptmtl.tables import NOTHING, plus_minus, ranks, size, sweep_sheet
 from jax_promptmtl.typeset import Cell, Sheet
+from jax_promptmtl.video_job import PARTS
 from jax_promptmtl.video_rows import MAPPED, ROWS
 
-METRICS = {"top1": "top-1", "map": "mAP", "f1@50": "F1@50"}
+METRICS = {"top1": "top-1", "map": "mAP", "f1@50": "F1@50", "ap50": "AP50"}
 PAPER = {"full_ft": "100 %", "vpt": "0.21 %", "hps": "33.3 %", "mvlpt": "0.21 %", "dlm": "10.8 %"}  # table 1
 BASELINES = ("frozen", "full_ft", "vpt", "hps", "mvlpt")
 CONTROLS = ("mid_prompt", "self_aux", "other_clip", "own_data", "adapter")
 OWN = "dlm"
 KINDS = {"dynamic": "", "static": ", static prompts"}
+
+
+class Column(NamedTuple):
+    """Test clips that a table has a column of."""
+
+    task: str
+    part: str = "test"
+
+    def __str__(self) -> str:
+        """Return what a table calls them.
+
+        >>> str(Column("segmentation")), str(Column("segmentation", "shifted"))
+        ('segmentation', 'segmentation shifted')
+        """
+        return self.task if self.part == "test" else f"{self.task} {self.part}"
 
 
 @dataclass(frozen=True)
@@ -32,11 +49,12 @@ class Row:
         """Return what a table calls it."""
         return ROWS[self.method][0] + KINDS[self.kind] if self.method in ROWS else self.method
 
-    def values(self, task: str, part: str) -> dict[int, float]:
+    def values(self, column: Column) -> dict[int, float]:
         """Return seed -> percent, of the seeds that were run; {} where the task has no such part."""
-        found = {run["seed"]: run["scores"].get(self.kind, {}).get(part) for run in self.runs.get(task, ())}
+        runs = self.runs.get(column.task, ())
+        found = {run["seed"]: run["scores"].get(self.kind, {}).get(column.part) for run in runs}
         metrics = {seed: score for seed, score in found.items() if score}
-        return {seed: score[run_metric(self.runs[task])] for seed, score in metrics.items()}
+        return {seed: score[run_metric(runs)] for seed, score in metrics.items()}
 
 
 def run_metric(runs: Sequence[Record]) -> str:
@@ -49,7 +67,7 @@ def collect(found: Iterable[Record]) -> tuple[list[Row], list[str]]:
     cells: dict[tuple[str, str, int], Record] = {}
     remarks = []
     for record in sorted(found, key=lambda record: (record["written"], record["id"])):
-        if record["status"] == "done":
+        if record["status"] == "done" and record.get("rate") is None:
             key = record["method"], record["task"], record["seed"]
             if key in cells:
                 remarks.append(f"{record['id']} is used, and not {cells[key]['id']}, which is older.")
@@ -77,9 +95,15 @@ def ordered(methods: Iterable[str]) -> list[str]:
     return sorted(methods, key=lambda method: (order.index(method) if method in order else len(order), method))
 
 
-def tasks_of(rows: Sequence[Row]) -> list[str]:
-    """Return the tasks that any row has."""
-    return [task for task in video_models.MODELS if any(task in row.runs for row in rows)]
+def tasks_of(rows: Sequence[Row]) -> list[Column]:
+    """Return the tasks that any row has: the columns of table 1."""
+    return [Column(task) for task in video_models.MODELS if any(task in row.runs for row in rows)]
+
+
+def transfers_of(rows: Sequence[Row]) -> list[Column]:
+    """Return the other data of these tasks that any row was measured on: the columns of table 2."""
+    known = [Column(task, part) for task, _ in tasks_of(rows) for part in PARTS if part not in ("train", "test")]
+    return [column for column in known if any(row.values(column) for row in rows)]
 
 
 def spell(values: Iterable[float]) -> str:
@@ -94,21 +118,20 @@ def spell(values: Iterable[float]) -> str:
     return plus_minus(float(np.mean(some)), float(np.std(some, ddof=1)) if len(set(some)) > 1 else None)
 
 
-def score_sheet(rows: Sequence[Row], part: str, tasks: Sequence[str], *, shares: bool = False) -> Sheet:
-    """Return the metric of each task for every row, mean ± std over seeds; with `shares`, the trained share.
+def score_sheet(rows: Sequence[Row], columns: Sequence[Column], *, shares: bool = False) -> Sheet:
+    """Return the metric of each column for every row, mean ± std over seeds; with `shares`, the trained share.
 
     Args:
       rows: lines of the table.
-      part: `test` or `shifted`.
-      tasks: columns.
+      columns: of the table.
       shares: add the trained share of the primary, of all models used, and the paper's.
     """
-    best = {task: ranks([mean(row.values(task, part)) for row in rows]) for task in tasks}
+    best = {column: ranks([mean(row.values(column)) for row in rows]) for column in columns}
     lines = []
     for number, row in enumerate(rows):
         line = [Cell(row.title), *share_cells(row)] if shares else [Cell(row.title)]
-        lines.append([*line, *(Cell(spell(row.values(task, part).values()), best[task][number]) for task in tasks)])
-    names = [f"{task} ({METRICS[metric_of(rows, task)]})" for task in tasks]
+        lines.append([*line, *(Cell(spell(row.values(column).values()), best[column][number]) for column in columns)])
+    names = [f"{column} ({METRICS[metric_of(rows, column.task)]})" for column in columns]
     return Sheet(("method", *(("trained / all models", "paper") if shares else ()), *names), lines)
 
 
@@ -162,23 +185,23 @@ def size_cells(runs: Sequence[Record]) -> list[str]:
     return [size(last["trainable"]), size(last["loaded"]), *shares, *costs]
 
 
-def difference(one: Row, two: Row, task: str, part: str) -> list[float]:
+def difference(one: Row, two: Row, column: Column) -> list[float]:
     """Return the difference of two rows in points, seed by seed, of the seeds that both have."""
-    first, second = one.values(task, part), two.values(task, part)
+    first, second = one.values(column), two.values(column)
     return [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
 
 
-def difference_sheet(own: Row, others: Sequence[Row], part: str, tasks: Sequence[str]) -> Sheet:
+def difference_sheet(own: Row, others: Sequence[Row], columns: Sequence[Column]) -> Sheet:
     """Return by how many points a row is above others: the mean, and every seed in brackets."""
     lines = []
     for other in others:
-        found = [difference(own, other, task, part) for task in tasks]
+        found = [difference(own, other, column) for column in columns]
         texts = [
             f"{np.mean(some):+.1f} ({', '.join(f'{value:+.1f}' for value in some)})" if some else NOTHING
             for some in found
         ]
         lines.append([Cell(f"{own.title} − {other.title}"), *map(Cell, texts)])  # noqa: RUF001
-    return Sheet(("points", *tasks), lines)
+    return Sheet(("points", *map(str, columns)), lines)
 
 
 def verdict(values: Sequence[float]) -> str:
@@ -192,15 +215,15 @@ def verdict(values: Sequence[float]) -> str:
     return "above" if min(values) > 0 else "below" if max(values) < 0 else "undecided"
 
 
-def findings(rows: Sequence[Row], part: str) -> list[str]:
-    """Say of the mapper, with each kind of prompts, on which tasks every seed is above or below each other row."""
+def findings(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """Say of the mapper, with each kind of prompts, in which columns every seed is above or below each other row."""
     lines = []
     others = [row for row in rows if row.kind == "dynamic" and row.method != OWN]
     for own in (row for row in rows if row.method == OWN):
         for other in others:
             said: dict[str, list[str]] = {}
-            for task in tasks_of(rows):
-                said.setdefault(verdict(difference(own, other, task, part)), []).append(task)
+            for column in columns:
+                said.setdefault(verdict(difference(own, other, column)), []).append(str(column))
             texts = [f"{word} on {', '.join(said[word])}" for word in ("above", "below", "undecided") if word in said]
             if texts:
                 lines.append(f"{own.title} against {other.title}: {'; '.join(texts)}.")
@@ -212,10 +235,21 @@ def choose(rows: Sequence[Row], methods: Iterable[str]) -> list[Row]:
     return [row for method in methods for row in rows if row.method == method]
 
 
+def sweep_sheets(found: Iterable[Record]) -> dict[str, Sheet]:
+    """Return the searches for learning rates, {task: percent of every rate}."""
+    cells: dict[str, dict[str, dict[float, list]]] = {}
+    for record in found:
+        if record.get("rate") is not None:
+            done = record["status"] == "done"
+            value = record["scores"]["dynamic"]["test"][record["metric"]] if done else float("nan")
+            row = cells.setdefault(record["task"], {}).setdefault(record["method"], {})
+            row.setdefault(record["rate"], []).append(value)
+    return {task: sweep_sheet(rows) for task, rows in cells.items()}
+
+
 def console(found: Sequence[Record]) -> str:
-    """Return the scores of all rows for a terminal."""
+    """Return the scores of all rows, and of all learning rates, for a terminal."""
     rows, remarks = collect(found)
-    if not rows:
-        return "There is no finished run yet."
-    sheet = score_sheet(rows, "test", tasks_of(rows), shares=True)
-    return "\n\n".join([typeset.console(sheet), *remarks])
+    parts = [typeset.console(score_sheet(rows, tasks_of(rows), shares=True))] if rows else []
+    parts += [f"{task}, learning rates\n{typeset.console(sheet)}" for task, sheet in sweep_sheets(found).items()]
+    return "\n\n".join([*parts, *remarks]) or "There is no finished run yet."

@@ -6,15 +6,15 @@ import runpy
 import numpy as np
 import pytest
 
-from jax_promptmtl import records, video, video_benchmark, video_rows
+from jax_promptmtl import records, video, video_benchmark, video_job, video_rows
 from jax_promptmtl.errors import UserError
 from tests.tiny import save_models
 
 CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "benchmark.py"
 
 
-def config_of(**changes):
-    config = runpy.run_path(str(CONFIG))["get_config"]("video")
+def config_of(preset="video", **changes):
+    config = runpy.run_path(str(CONFIG))["get_config"](preset)
     config.compilation_cache = False  # the tests have one of their own
     for part in config.presets.values():
         part.clips.train, part.clips.test, part.train.batch_size, part.train.epochs = 4, 4, 4, 2
@@ -25,14 +25,24 @@ def config_of(**changes):
 
 def test_the_grid_has_every_row_that_a_task_can_have():
     runs = video_benchmark.plan(config_of())
-    assert len(runs) == (4 * 12 - 1) * 3 and len({str(run) for run in runs}) == len(runs)
-    assert not [run for run in runs if (run.method, run.task) == ("hps", "segmentation")]
+    assert len(runs) == (6 * 12 - 3) * 3 and len({str(run) for run in runs}) == len(runs)
+    assert {run.task for run in runs if run.method == "hps"} == {"recognition", "spatial_action", "temporal_action"}
     assert {run.method for run in runs} == set(video_rows.ROWS)
     assert {run.config.seed for run in runs if run.seed == 2} == {2}
     with pytest.raises(UserError, match=r"'dml'.*'dlm'"):
         video_benchmark.plan(config_of(rows=("dml",)))
     with pytest.raises(UserError, match="'tracking'"):
         video_benchmark.plan(config_of(tasks=("tracking",)))
+    with pytest.raises(UserError, match="'dml'"):
+        video_benchmark.plan(config_of(rates={"dml": (1e-3,)}))
+
+
+def test_a_search_for_rates_changes_the_rate_of_one_row_and_sees_no_test_drawing():
+    runs = video_benchmark.plan(config_of("video_rates"))
+    assert len(runs) == 3 * (3 * 5 + 1) and {run.config.clips.evaluate_on for run in runs} == {"tune"}
+    for run in runs:
+        assert video_job.rate_of(run.config, run.method) == run.rate
+        assert {video_job.rate_of(run.config, row) for row in ("self_aux", "own_data")} == {1e-3}
 
 
 @pytest.mark.slow

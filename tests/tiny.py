@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jax_promptmtl import records, tree, video_models, video_rows
+from jax_promptmtl import records, tree, video_job, video_models, video_rows
 from jax_promptmtl.backbones import convert
 from jax_promptmtl.backbones.clip import ClipConfig
 from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
@@ -93,10 +93,10 @@ def save_models(folder):
 def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **changes):
     """Return the record of a made-up run of the video benchmark; its static prompts are 2 points worse."""
     metric = {"recognition": "top1", "segmentation": "f1@50"}.get(task, "map")
-    parts = ("test",) if task == "temporal_action" else ("test", "shifted")
+    parts = video_job.parts_of(task)[1:]
     kinds = {"dynamic": 0, "static": 2} if method in video_rows.MAPPED else {"dynamic": 0}
     scores = {
-        kind: {part: {metric: score - less - 10 * (part == "shifted")} for part in parts}
+        kind: {part: {metric: score - less - 10 * place} for place, part in enumerate(parts)}
         for kind, less in kinds.items()
     }
     record = {

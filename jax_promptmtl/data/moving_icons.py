@@ -24,7 +24,8 @@ times in frames; boxes are x1, y1, x2, y2 over the side of the frame:
                    valid    bool[3]              two or three
 
 A label is a place in `classes(task)`. Variant "shifted" of recognition, spatial_action and segmentation has the same
-classes but other families, backgrounds and speeds.
+classes but other families, backgrounds and speeds; so has "panned" of recognition and segmentation, where the camera
+moves too.
 """
 
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ _CONCEPTS = (
 DOMAINS: dict[tuple[str, str], Domain] = {
     ("recognition", "base"): Domain(16, MOTIONS, ("lucide", "fa6s"), "cloud", (0.42, 0.52)),
     ("recognition", "shifted"): Domain(16, MOTIONS, ("bootstrap",), "stripes", (0.36, 0.46), pace=0.75, ease=0.8),
+    ("recognition", "panned"): Domain(16, MOTIONS, ("mdi6",), "checker", (0.4, 0.5), pace=0.85, ease=0.4, pan=4),
     ("spatial_action", "base"): Domain(16, _STEADY, ("boxicons",), "grain", (0.3, 0.38), pace=0.8, pan=4),
     ("spatial_action", "shifted"): Domain(
         16, _STEADY, ("lineicons",), "checker", (0.3, 0.36), pace=0.65, ease=0.8, pan=4, body=True
@@ -72,6 +74,9 @@ DOMAINS: dict[tuple[str, str], Domain] = {
     ("temporal_action", "base"): Domain(64, _BUSY, ("remix",), "glow", (0.38, 0.48)),
     ("segmentation", "base"): Domain(64, _RECIPE, ("phosphor",), "blobs", (0.38, 0.46), pace=0.85),
     ("segmentation", "shifted"): Domain(64, _RECIPE, ("eva",), "checker", (0.36, 0.44), pace=0.65, ease=0.8),
+    ("segmentation", "panned"): Domain(
+        64, _RECIPE, ("mi_out",), "grain", (0.36, 0.46), pace=0.75, ease=0.4, pan=4
+    ),
     ("video_object", "base"): Domain(
         16, _CONCEPTS, ("typicons", "elusive", "ion"), "stripes", (0.34, 0.44), body=True, named=True
     ),
@@ -79,7 +84,7 @@ DOMAINS: dict[tuple[str, str], Domain] = {
         16, _CONCEPTS, ("codicon", "mi"), "cloud", (0.38, 0.46), pan=3, body=True, named=True
     ),
 }
-VARIANTS = ("base", "shifted")
+VARIANTS = ("base", "shifted", "panned")
 
 
 def classes(task: str) -> tuple[str, ...]:
@@ -100,7 +105,7 @@ def clips(
       task: one of `TASKS`.
       indices: B numbers, 0 or more; there is no last one.
       part: "train", "tune" or "test".
-      variant: "base", or "shifted" for recognition, spatial_action and segmentation.
+      variant: "base", or another that the task has; see the head of this file.
       seed: 0 or more; another seed gives other clips of the same kind.
 
     Returns:
