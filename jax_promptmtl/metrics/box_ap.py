@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from jax_promptmtl.metrics import curve
-from jax_promptmtl.metrics.coco_match import match
 
 Array = np.ndarray
 Frame = Mapping[str, Array]
@@ -22,12 +21,16 @@ def iou(left: Array, right: Array) -> Array:
     >>> iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [4, 4, 5, 5]])).round(3).tolist()
     [[0.333, 0.0]]
     """
-    left, right = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (left, right))
-    low = np.maximum(left[:, None, :2], right[None, :, :2])
-    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (left, right)]
-    union = areas[0][:, None] + areas[1][None] - both
+    return iou_by_frame(*(np.asarray(boxes, np.float64).reshape(1, -1, 4) for boxes in (left, right)))[0]
+
+
+def iou_by_frame(left: Array, right: Array) -> Array:
+    """Return the intersection over union float64[F, N, M] of boxes [F, N, 4] and [F, M, 4] of the same frames."""
+    low = np.maximum(left[:, :, None, :2], right[:, None, :, :2])
+    high = np.minimum(left[:, :, None, 2:], right[:, None, :, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=-1)
+    areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (left, right)]
+    union = areas[0][:, :, None] + areas[1][:, None] - both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
@@ -134,20 +137,44 @@ def coco_ap(
     Returns:
       float64[C].
     """
-    found: list[list[tuple[float, bool]]] = [[] for _ in range(num_classes)]
-    positives = np.zeros(num_classes, int)
-    for true, detected in zip(truth, detections, strict=True):
-        label, true_box = np.asarray(true["label"], int).reshape(-1), np.asarray(true["box"]).reshape(-1, 4)
-        positives += np.bincount(label, minlength=num_classes)
-        order = np.argsort(-np.asarray(detected["score"], np.float64), kind="stable")[:most]
-        boxes, labels = np.asarray(detected["box"]).reshape(-1, 4)[order], np.asarray(detected["label"], int)[order]
-        scores = np.asarray(detected["score"], np.float64)[order]
-        for c in np.unique(labels):
-            here = labels == c
-            taken = match(iou(boxes[here], true_box[label == c]), np.array([threshold]))[0]
-            found[c] += zip(scores[here].tolist(), (taken >= 0).tolist(), strict=True)
-    result = np.full(num_classes, np.nan)
-    for c in np.flatnonzero(positives):
-        scores, hits = np.array([s for s, _ in found[c]]), np.array([h for _, h in found[c]], bool)
-        result[c] = curve.coco(hits[np.argsort(-scores, kind="stable")], positives[c])
+    best = [_ranked(detected, most) for detected in detections]
+    box, label, score = (_stack([frame[key] for frame in best]) for key in ("box", "label", "score"))
+    true_box, true_label = (_stack([frame[key] for frame in truth]) for key in ("box", "label"))
+    hits = _taken(box, label, true_box, true_label, threshold)
+    result, shown = np.full(num_classes, np.nan), score > -np.inf
+    for c in range(num_classes):
+        positives = int((true_label == c).sum())
+        here = shown & (label == c)
+        if positives:
+            order = np.argsort(-score[here], kind="stable")
+            result[c] = curve.coco(hits[here][order], positives)
     return result
+
+
+def _ranked(detected: Frame, most: int) -> dict[str, Array]:
+    """Return the best detections of a frame, by falling score."""
+    order = np.argsort(-np.asarray(detected["score"], np.float64), kind="stable")[:most]
+    return {key: np.asarray(detected[key])[order] for key in ("box", "label", "score")}
+
+
+def _stack(rows: Sequence[Array]) -> Array:
+    """Put the rows of all frames side by side: [F, most rows of a frame, ...], filled up with minus infinity."""
+    arrays = [np.asarray(row, np.float64) for row in rows]
+    width = max((len(row) for row in arrays), default=0)
+    tail = next((row.shape[1:] for row in arrays if len(row)), ())
+    result = np.full((len(arrays), width, *tail), -np.inf)
+    for filled, row in zip(result, arrays, strict=True):
+        filled[: len(row)] = row.reshape(len(row), *tail)
+    return result
+
+
+def _taken(box: Array, label: Array, true_box: Array, true_label: Array, threshold: float) -> Array:
+    """Return bool[F, N]: which detections take a true box; `coco_match.match` for all frames and classes at once."""
+    hits, free = np.zeros(label.shape, bool), true_label > -np.inf
+    overlap = iou_by_frame(np.where(np.isfinite(box), box, 0), np.where(np.isfinite(true_box), true_box, 0))
+    for n in range(label.shape[1] if true_label.shape[1] else 0):
+        fits = free & (label[:, n, None] == true_label) & (overlap[:, n] >= min(threshold, 1 - 1e-10))
+        last = true_label.shape[1] - 1 - np.where(fits, overlap[:, n], -1)[:, ::-1].argmax(axis=1)
+        hits[:, n] = fits.any(axis=1)
+        free[hits[:, n], last[hits[:, n]]] = False
+    return hits

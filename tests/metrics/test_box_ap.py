@@ -125,3 +125,46 @@ def test_coco_reads_the_hundred_best_of_a_frame():
     rows = [(FAR, 1, 0.9)] * 100
     assert box_ap.coco_ap([true((UNIT, 0))], [frame(*rows, (UNIT, 0, 0.1))], num_classes=2)[0] == 0
     assert box_ap.coco_ap([true((UNIT, 0))], [frame(*rows[1:], (UNIT, 0, 0.1))], num_classes=2)[0] == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_coco_equals_the_official_code(seed, capsys):
+    """Frames without truth or detections, a class without truth, equal scores, equal overlaps."""
+    coco, evaluator = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(seed)
+    truth, found = [], []
+    for n, extra in rng.integers(0, 4, (30, 2)):
+        box = rng.integers(0, 6, (n, 4)) + np.array([0, 0, 8, 8])  # whole numbers: many overlaps are equal
+        other = rng.integers(0, 6, (extra, 4)) + np.array([0, 0, 8, 8])
+        moved = np.concatenate([box + rng.integers(-1, 2, (n, 4)), other])
+        label = rng.integers(0, 3, n)
+        truth.append({"box": box, "label": label})
+        guess = np.concatenate([label, rng.integers(0, 4, extra)])
+        found.append({"box": moved, "label": guess, "score": rng.integers(0, 5, n + extra) / 5})
+    data = coco.COCO()
+    true_rows, rows = (
+        [(f, i) for f, frame in enumerate(frames) for i in range(len(frame["label"]))] for frames in (truth, found)
+    )
+
+    def entry(frame, place, i):
+        x1, y1, x2, y2 = map(float, frame["box"][i])
+        return {"image_id": place, "category_id": int(frame["label"][i]), "bbox": [x1, y1, x2 - x1, y2 - y1]}
+
+    data.dataset = {
+        "images": [{"id": f} for f in range(len(truth))],
+        "categories": [{"id": c} for c in range(5)],
+        "annotations": [
+            entry(truth[f], f, i) | {"id": n, "iscrowd": 0, "area": 49.0} for n, (f, i) in enumerate(true_rows, 1)
+        ],
+    }
+    data.createIndex()
+    judge = evaluator.COCOeval(
+        data, data.loadRes([entry(found[f], f, i) | {"score": found[f]["score"][i]} for f, i in rows]), "bbox"
+    )
+    judge.params.iouThrs = np.array([0.5])
+    judge.evaluate()
+    judge.accumulate()
+    capsys.readouterr()
+    official = judge.eval["precision"][0, :, :, 0, -1]  # [recalls, classes], -1 without truth
+    wanted = np.where((official >= 0).any(axis=0), official.mean(axis=0), np.nan)
+    np.testing.assert_allclose(box_ap.coco_ap(truth, found, num_classes=5), wanted, atol=1e-12)

@@ -116,3 +116,52 @@ def test_brute_force(seed):
     table = np.array([row for row in table if row[0] is not None])
     assert np.allclose([ours["ap"], ours["ar1"], ours["ar10"]], table.mean((0, 1)))
     assert np.allclose([ours["ap50"], ours["ap75"]], table[:, [0, 5], 0].mean(0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_equal_the_official_code_where_frames_are_one_tall_picture(seed, capsys):
+    """The overlap of tracks is that of their frames stacked, so COCO's evaluator knows AP and AR of tracks as well."""
+    coco, evaluator = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    encode = pytest.importorskip("pycocotools.mask").encode
+    rng = np.random.default_rng(seed)
+    truth, found = [], []
+    for n, extra in rng.integers(0, 4, (12, 2)):
+        spans = rng.integers(1, 6, (n + extra, 3, 2)) + np.array([0, 6])
+        moved = spans + rng.integers(-1, 2, spans.shape)
+        label = rng.integers(0, 3, n)
+        truth.append(
+            {"mask": np.array([track(*map(tuple, s)) for s in spans[:n]]).reshape(n, 3, 1, 12), "label": label}
+        )
+        guess = np.concatenate([label, rng.integers(0, 4, extra)])
+        mask = np.array([track(*map(tuple, s)) for s in moved]).reshape(n + extra, 3, 1, 12)
+        found.append({"mask": mask, "label": guess, "score": rng.integers(0, 5, n + extra) / 5})
+
+    def entries(videos):
+        for place, one in enumerate(videos):
+            for i, mask in enumerate(one["mask"]):
+                code = encode(np.asfortranarray(mask.reshape(3, 12), np.uint8))
+                score = {"score": float(one["score"][i])} if "score" in one else {"iscrowd": 0, "area": 9.0}
+                yield {"image_id": place, "category_id": int(one["label"][i]), "segmentation": code} | score
+
+    data = coco.COCO()
+    data.dataset = {
+        "images": [{"id": place, "height": 3, "width": 12} for place in range(len(truth))],
+        "categories": [{"id": c} for c in range(5)],
+        "annotations": [entry | {"id": n} for n, entry in enumerate(entries(truth), 1)],
+    }
+    data.createIndex()
+    judge = evaluator.COCOeval(data, data.loadRes(list(entries(found))), "segm")
+    judge.params.maxDets = [1, 10, 100]
+    judge.evaluate()
+    judge.accumulate()
+    capsys.readouterr()
+    precision, recall = judge.eval["precision"][:, :, :, 0, -1], judge.eval["recall"][:, :, 0]
+    wanted = {
+        "ap": precision,
+        "ap50": precision[0],
+        "ap75": precision[5],
+        "ar1": recall[..., 0],
+        "ar10": recall[..., 1],
+    }
+    scores = metric.tracklet_ap(truth, found, num_classes=5)
+    assert scores == pytest.approx({name: table[table > -1].mean() for name, table in wanted.items()}, abs=1e-12)
