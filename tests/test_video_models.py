@@ -18,11 +18,11 @@ SHAPES = {  # of the logits for one clip of the task
     "spatial_action": (1, 3, 11),
     "temporal_action": (1, 28, 12),
     "segmentation": (2, 1, 64, 10),
-    "video_object": (1, 4, 16, 10, 12),
-    "video_instance": (2, 1, 16, 8, 13),
+    "video_object": (1, 4, 8, 10, 12),
+    "video_instance": (2, 1, 8, 8, 13),
 }
-
 CHANCE = {"recognition": 100 / 13, "spatial_action": 100 / 11, "temporal_action": 1, "segmentation": 10}  # or more
+CHANCE |= {"video_object": 1, "video_instance": 1}
 
 
 def params_of(task, seed=0):
@@ -63,6 +63,27 @@ def test_each_model_can_be_the_primary_and_every_others_auxiliary(folder, task):
             lambda other=other, clip=clip: other.backbone.lower(other.backbone.params, other.adapt(clip))
         )
         assert seen.tokens.shape[::2] == (1, own.backbone.dim) and seen.mask.shape == seen.tokens.shape[:2]
+
+
+@pytest.mark.parametrize("task", video_models.BY_FRAME)
+@pytest.mark.parametrize("count", [4, 8])
+def test_labels_are_those_of_the_frames_that_a_model_sees(folder, task, count):
+    view = video_models.view(task, video_models.load(folder, (task,)), 16, seen=count)
+    number = np.arange(16, dtype=np.uint8)
+    frames = np.zeros((1, 16, 32, 32, 3), np.uint8)
+    frames[0, :, 0, 0, 0] = number
+    seen = view.adapt({"frames": jnp.asarray(frames)})["video"][0, :, 0, 0, 0]
+    (labels,) = {
+        tuple(leaf[0].tolist())
+        for leaf in video_models.label_seen(
+            task, {key: number[None] for key in ("box", "valid", "mask")}, count
+        ).values()
+        if leaf.shape[1] == count
+    }
+    assert np.argsort(seen).tolist() == list(range(count)) and len(labels) == count
+    brightness = (seen - seen[0]) / (seen[1] - seen[0])  # a clip's pixels are standardised, so steps show the numbers
+    np.testing.assert_allclose(brightness, (np.array(labels) - labels[0]) / (labels[1] - labels[0]), atol=1e-4)
+    np.testing.assert_allclose(labels, 16 / count * (np.arange(count) + 0.5).astype(float), atol=0.5)
 
 
 def test_what_is_saved_is_loaded_and_all_models_fit_the_package(folder):

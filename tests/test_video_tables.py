@@ -102,7 +102,8 @@ def test_the_page_says_whose_prompts_had_another_width():
 def test_a_search_for_rates_is_a_table_of_its_own(found):
     scores = {3e-4: 40.0, 1e-3: 55.5, 3e-3: 50.0}
     tried = [
-        make_video_record("segmentation", "dlm", 0, score, id=f"dlm-{rate}", rate=rate) for rate, score in scores.items()
+        make_video_record("segmentation", "dlm", 0, score, id=f"dlm-{rate}", rate=rate)
+        for rate, score in scores.items()
     ]
     assert video_tables.collect([*found, *tried])[1] == []
     ((task, sheet),) = video_tables.sweep_sheets([*found, *tried]).items()
