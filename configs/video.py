@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 CLIPS = {"recognition": 1024, "spatial_action": 8192, "temporal_action": 4096, "segmentation": 4096}
 CLIPS |= {"video_object": 8192, "video_instance": 8192}
 EPOCHS = {"recognition": 5, "spatial_action": 1, "temporal_action": 15, "segmentation": 15}
-EPOCHS |= {"video_object": 8, "video_instance": 3}
+EPOCHS |= {"video_object": 8, "video_instance": 4}
 BATCH = {"video_object": 32, "video_instance": 16}
 
 

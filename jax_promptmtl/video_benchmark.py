@@ -20,7 +20,7 @@ from jax_promptmtl.errors import pick
 from jax_promptmtl.grid import Grid
 from jax_promptmtl.records import Record
 from jax_promptmtl.video_job import Job, open_job
-from jax_promptmtl.video_rows import ROWS, legal
+from jax_promptmtl.video_rows import ROWS, legal, used
 
 FREE = ("job", "rows", "models", "parallel", "evaluation_batch_size", "log_every", "checkpoint_every")
 FREE_PARTS = ("cache/",)
@@ -116,12 +116,19 @@ def identity(run: Run) -> dict[str, Any]:
     leaves = tree.flatten(run.config.to_dict())
     kept = {path: leaf for path, leaf in leaves.items() if path.split("/")[-1] not in FREE}
     kept = {path: leaf for path, leaf in kept.items() if not path.startswith(FREE_PARTS)}
-    return kept | {"row": run.method, "clips": moving_icons.VERSION, "weights": hashes(run.config.models)}
+    return kept | {"row": run.method, "clips": moving_icons.VERSION, "weights": hashes(run)}
+
+
+def hashes(run: Run) -> dict[str, str]:
+    """Return task -> sha256 of the frozen models that a run uses."""
+    names = {run.task, *used(run.task, run.method, run.config.aux)}
+    names |= {video_models.EXTRACTOR} if names & set(video_models.ON_FEATURES) else set()
+    return {task: sha for task, sha in all_hashes(run.config.models).items() if task in names}
 
 
 @lru_cache(maxsize=4)
-def hashes(folder: str) -> dict[str, str]:
-    """Return task -> sha256 of its frozen model; any of them may matter, as hard sharing and MVLPT use others."""
+def all_hashes(folder: str) -> dict[str, str]:
+    """Return task -> sha256 of its frozen model."""
     weights = video_models.load(folder, video_models.MODELS)
     return {task: weights_sha256(params) for task, params in weights.items()}
 
@@ -129,7 +136,7 @@ def hashes(folder: str) -> dict[str, str]:
 def about(run: Run) -> dict[str, Any]:
     """Return what a record says of what was run."""
     cell = {"kind": "video", "task": run.task, "method": run.method, "title": ROWS[run.method][0], "seed": run.seed}
-    return cell | {"rate": run.rate, "config": run.config.to_dict(), "weights": hashes(run.config.models)}
+    return cell | {"rate": run.rate, "config": run.config.to_dict(), "weights": hashes(run)}
 
 
 def perform(opened: Any, run: Run, workdir: pathlib.Path) -> Record:

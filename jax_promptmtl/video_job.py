@@ -122,7 +122,8 @@ class Job:
         given = name in video_models.ON_FEATURES
         view = self.view(name, middle, given=given, **options)
         source, backbone = self.features(part) if given else self.clips(part), view.backbone
-        return self.keep(part, name, backbone.middle, partial(lower_half, view), backbone.params, source, view.spec)
+        compute = partial(lower_half, view, whole=name == self.task)
+        return self.keep(part, name, backbone.middle, compute, backbone.params, source, view.spec)
 
     def others(self, part: str, aux: Mapping[str, str], sees: str) -> dict[str, ClipSource]:
         """Return the auxiliaries' middle states of the clips that they see; see `video_mtl`."""
@@ -211,9 +212,10 @@ def parts_of(task: str, evaluate_on: str = "test") -> tuple[str, ...]:
     return tuple(variants if evaluate_on == "test" else ("train", "test"))
 
 
-def lower_half(view: View, weights: PyTree, batch: Batch) -> dict[str, Any]:
-    """Return the middle state of a model as flat arrays."""
-    return strip(pack(view.backbone.lower(weights, view.adapt(batch)), ""))
+def lower_half(view: View, weights: PyTree, batch: Batch, *, whole: bool) -> dict[str, Any]:
+    """Return the middle state of a model as flat arrays; of an auxiliary not what only its upper half would need."""
+    state = view.backbone.lower(weights, view.adapt(batch))
+    return strip(pack(state if whole else state._replace(carry=()), ""))
 
 
 def strip(arrays: Mapping[str, Any]) -> dict[str, Any]:

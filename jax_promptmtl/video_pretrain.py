@@ -1,7 +1,8 @@
 """Train a small model of one video task on the moving icons; frozen, it is a primary or an auxiliary of others.
 
 spatial_action starts from the trunk of recognition; temporal_action and segmentation are trained on its features, which
-are computed once. So recognition comes first; video_object and video_instance need none.
+are computed once. So recognition comes first. video_instance starts from the ResNet of video_object, of which it keeps
+the lower stages as they are.
 """
 
 import pathlib
@@ -24,13 +25,16 @@ from jax_promptmtl.problem import Problem
 from jax_promptmtl.tasks import TASKS
 
 PyTree = Any
+BASES = {"spatial_action": "recognition", "temporal_action": "recognition", "segmentation": "recognition"}
+BASES |= {"video_instance": "video_object"}  # what must be there before
+TUNE = {"temporal_action": ("model/.*",), "segmentation": ("model/.*",)}  # what is trained, if not all
+TUNE |= {"video_instance": ("(pixels|decoder|tracker)/.*", "backbone/block_[23]_.*")}
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and write `<config.models>/<task>.safetensors` and its card; with `dry_run`, say what would be trained."""
     task = config.task
-    based = task in ("spatial_action", *video_models.ON_FEATURES)
-    others = video_models.load(config.models, (video_models.EXTRACTOR,)) if based else {}
+    others = video_models.load(config.models, (BASES[task],)) if task in BASES else {}
     weights = {**others, task: start(task, others, config.seed)}
     print(f"{task}: {tree.count(weights[task]):,} parameters, {config.clips.train:,} clips")
     if dry_run:
@@ -43,7 +47,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     batches = all_batches(sources["test"], batch_size=config.train.batch_size)
     found = video_mtl.evaluate(problem_of(task, weights, sources["test"]), result.params, TASKS[task], batches)
     print(f"{task}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
-    trained = result.params[video_mtl.PRIMARY]
+    trained = tree.merge(result.params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     if task in video_models.ON_FEATURES:
         trained = trained["model"]
     video_models.save(config.models, task, trained, card(config, weights, found, cost))
@@ -68,9 +72,11 @@ def card(config: Any, weights: PyTree, found: Mapping[str, float], cost: Mapping
 def start(task: str, others: Any, seed: int) -> PyTree:
     """Return the parameters to start from."""
     drawn = video_models.initial(task, seed)
-    if task != "spatial_action":
-        return drawn
-    return roi_head.from_classifier(others[video_models.EXTRACTOR], drawn["roi"]["head"])
+    if task == "spatial_action":
+        return roi_head.from_classifier(others[video_models.EXTRACTOR], drawn["roi"]["head"])
+    if task == "video_instance":
+        return {**drawn, "backbone": drawn["backbone"] | others[BASES[task]]["detector"]["resnet"]}
+    return drawn
 
 
 def read(task: str, weights: Any, config: Any, part: str) -> ClipSource:
@@ -97,7 +103,7 @@ def problem_of(task: str, weights: Any, sources: list[ClipSource], seen: int = 0
     method = NoPrompts(towers={video_mtl.PRIMARY: (backbone.depth, backbone.dim)})
     pipeline = video_mtl.Pipeline(view, {}, TASKS[task], method)
     example = next(all_batches(sources, batch_size=1))
-    return video_mtl.build(pipeline, example=example, tune=("model/.*",) if on_features else (".*",))
+    return video_mtl.build(pipeline, example=example, tune=TUNE.get(task, (".*",)))
 
 
 def plan(config: Any) -> dict[str, Any]:

@@ -191,6 +191,17 @@ ROWS: dict[str, tuple[str, Callable[[Job], Row]]] = {
 MAPPED = ("self_aux", "other_clip", "own_data", "single_layer", "dlm")  # whose prompts are made from clips
 
 
+def used(task: str, row: str, aux: Sequence[str]) -> tuple[str, ...]:
+    """Return the tasks whose frozen models a row uses beside the primary.
+
+    >>> used("recognition", "mvlpt", ["segmentation"]), used("recognition", "dlm", ["segmentation"])
+    (('spatial_action',), ('segmentation',))
+    """
+    if row in MAPPED:
+        return () if row == "self_aux" else tuple(aux)
+    return {"hps": SHARING, "mvlpt": (SOURCES[task],)}.get(row, ())
+
+
 def legal(task: str) -> tuple[str, ...]:
     """Return the rows that a task can have.
 

@@ -37,6 +37,17 @@ def test_the_grid_has_every_row_that_a_task_can_have():
         video_benchmark.plan(config_of(rates={"dml": (1e-3,)}))
 
 
+def test_a_run_depends_on_the_models_that_it_uses_alone():
+    runs = {str(run): run for run in video_benchmark.plan(config_of(seeds=(0,)))}
+    whose = {name.removesuffix(", seed 0"): set(video_benchmark.hashes(run)) for name, run in runs.items()}
+    everything = set(video_benchmark.all_hashes(""))
+    assert whose["dlm for recognition"] == everything == set(whose["own_data for video_object"])
+    assert whose["full_ft for recognition"] == whose["self_aux for recognition"] == {"recognition"}
+    assert whose["vpt for segmentation"] == {"segmentation", "recognition"}  # which makes its features
+    assert whose["hps for recognition"] == {"recognition", "spatial_action", "temporal_action"}
+    assert whose["mvlpt for video_object"] == {"video_object", "video_instance"}
+
+
 def test_a_search_for_rates_changes_the_rate_of_one_row_and_sees_no_test_drawing():
     runs = video_benchmark.plan(config_of("video_rates"))
     assert len(runs) == 3 * (3 * 5 + 1) and {run.config.clips.evaluate_on for run in runs} == {"tune"}
