@@ -49,7 +49,7 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
     path = report.write_report(
         job.workdir,
         title=f"{job.config.title} on {job.suite.name}",
-        command=shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]]),
+        command=typed(),
         record=record,
         config=tree.flatten(job.config.to_dict()),
         timings=job.seconds,
@@ -63,6 +63,11 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
     page = webpage.write(path, {EXAMPLES: webpage.gallery(rows, *counts)})
     seconds = report.duration(sum(job.seconds.values()))
     print(f"\n{report.table(record)}\n\n{path} has the pictures, {page.name} all in one file; {seconds} in all.")
+
+
+def typed() -> str:
+    """Return what was typed to start this run."""
+    return shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]])
 
 
 def answers(suite: Suite, counts: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -111,9 +116,8 @@ def confusion_section(job: Any, counts: Counts) -> list[str]:
         name, classes = f"figures/confusion_{number}.png", task.class_names
         figures.confusion(job.workdir / name, classes, matrix, task.name)
         parts.append(report.picture(name, f"{task.name}: what the test images of each class were taken for."))
-        for one, other in predictions.mistakes(matrix, MISTAKES):
-            share = f"{matrix[one, other]} of {matrix[one].sum()}"
-            lines.append([Cell(text) for text in (task.name, classes[one], classes[other], share)])
+        for mistake in predictions.name_mistakes(classes, matrix, MISTAKES):
+            lines.append([Cell(text) for text in (task.name, *mistake)])
     table = [markdown(Sheet(("task", "class", "taken for", "images"), lines, words=3))] if lines else []
     return ["## Mistakes", *table, *parts]
 
