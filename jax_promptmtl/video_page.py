@@ -23,12 +23,12 @@ CLASSIFIED = "recognition"  # the task whose answers are one class per clip
 COMPARED = ("frozen", OWN)  # rows whose mistakes and examples are shown
 MISTAKES, EXAMPLES, FRAMES = 6, 8, 6  # in the table, clips, frames of each
 FRAME = 64  # pixels of a frame's side
-SETTING = """The primary is a frozen {task} model, cut before layer {middle} of {depth}; prompts enter there. The \
-auxiliaries are {aux}. All rows are trained on the same {train:,} clips for {epochs} epochs ({batch} clips a step, \
+SETTING = """The primary is a frozen {task} model, cut after {middle} of its {depth} layers, and prompts enter \
+there. Auxiliaries: {aux}. All rows are trained on the same {train:,} clips for {epochs} epochs ({batch} clips a step, \
 {optimizer}, learning rate {rate:g}{others}) and measured on {test:,} test clips, with one seed ({seed})."""
-SCORES = """{metric} in percent with the last step's parameters. **Best** and <u>second best</u> of each column. \
-{static}The standard error of an accuracy near 50 % is {error:.1f} points on so many clips; rows share their clips, \
-which makes differences surer than that, and one seed says nothing about how much training varies."""
+SCORES = """The metric is {metric}, in percent, with the last step's parameters. **Best** and <u>second best</u> of \
+each column. {static}The standard error of an accuracy near 50 % is {error:.1f} points on so many clips; rows share \
+their clips, which makes differences surer than that, and one seed says nothing about how much training varies."""
 STATIC = """Prompts are made of every clip, or are their mean over the training clips ("static prompts"), so that no \
 auxiliary runs at inference. """
 SIZES = """Shares are those of the trained parameters, in the primary and in all models that a row uses. "prompts / \
@@ -137,7 +137,7 @@ def add_setting(page: Page, job: Job, measured: Results, panels: dict[str, str])
     words |= {"epochs": config.train.epochs, "batch": config.train.batch_size}
     words |= {"optimizer": config.train.optimizer.name, "rate": config.train.optimizer.learning_rate}
     words |= {"others": "".join(f"; {rate:g} for {title}" for title, rate in rates.items())}
-    words |= {"aux": " and ".join(config.aux) or "none", "middle": primary.middle, "depth": primary.depth}
+    words |= {"aux": ", ".join(config.aux) or "none", "middle": primary.middle, "depth": primary.depth}
     page.say("## What was run", SETTING.format(task=job.task, **words))
     roles = {job.task: "primary"} | dict.fromkeys(config.aux, "auxiliary")
     counts = {name: tree.count(job.view(name).backbone.params) for name in roles}
@@ -148,15 +148,19 @@ def add_setting(page: Page, job: Job, measured: Results, panels: dict[str, str])
 
 def add_curves(page: Page, job: Job, measured: Results, panels: dict[str, str]) -> None:
     """Add the loss of every row that is trained, and the metric after every epoch where it was measured."""
-    page.say("## Learning curves")
     lines = curve_lines(writer.read(job.workdir / "metrics.jsonl"), measured)
     if lines:
+        page.say("## Learning curves")
         figures.curves(page.picture("curves.png", "On the training batches, smoothed."), lines)
     curved = {row["title"]: [point[row["metric"]] for point in row["curve"]] for row in measured.values()}
     curves = {title: np.array([values]) for title, values in curved.items() if values}
     if curves:
-        metric = METRICS[next(iter(measured.values()))["metric"]]
+        rows = rows_of(job, measured)
+        longest = max(values.shape[1] for values in curves.values())
+        levels = {row.title: row.values(job.task, "test") for row in rows if row.method == COMPARED[0]}
+        curves |= {title: np.full((1, longest), level[job.config.seed]) for title, level in levels.items()}
         path = page.picture("epochs.png", "On the test clips, after every epoch.")
+        metric = METRICS[video_tables.metric_of(rows, job.task)]
         plots.convergence(path, {f"{job.task} ({metric})": curves}, solid=ROWS[OWN][0])
 
 
@@ -206,7 +210,11 @@ def add_examples(page: Page, job: Job, measured: Results, panels: dict[str, str]
     chosen, clips = predictions.choose(before, after, EXAMPLES), job.clips("test").arrays
     classes, numbers = np.array(moving_icons.classes(job.task)), (clips["label"], before, after)
     names = zip(("labels", "before", "after"), (classes[some[chosen]].tolist() for some in numbers), strict=True)
-    row = {"task": job.task, "images": [strip(clips["frames"][i]) for i in chosen], **dict(names)}
+    row = {
+        "task": f"{FRAMES} frames of each clip, in order",
+        "images": [strip(clips["frames"][i]) for i in chosen],
+        **dict(names),
+    }
     page.say("## Examples")
     path = page.picture("examples.png", "Test clips that the two rows see differently, then others.")
     panels[f"figures/{path.name}"] = webpage.gallery([row], first, second, strips=True)

@@ -220,6 +220,7 @@ def curves(path: str | pathlib.Path, records: Sequence[Mapping[str, Any]]) -> No
                 axes.grid(axis="y")
                 axes.set_title(stage if row == 0 else "")
                 axes.set_xlabel("step" if row == len(metrics) - 1 else "")
+                axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             grid[row][0].set_ylabel(metric + (" [%]" if metric == "accuracy" else ""))
         handles: dict[str, Any] = {}
         for axes in grid.ravel():
