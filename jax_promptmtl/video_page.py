@@ -1,6 +1,5 @@
 """What a video job leaves to read: report.md and report.html with its rows, learning curves, mistakes and examples."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +10,6 @@ from einops import rearrange
 from jax_promptmtl import records, results, tree, video_tables, webpage
 from jax_promptmtl.data import moving_icons, predictions
 from jax_promptmtl.engine import figures, plots, report, writer
-from jax_promptmtl.report import Page
 from jax_promptmtl.tables import NOTHING, ranks, size
 from jax_promptmtl.typeset import Cell, Sheet, markdown
 from jax_promptmtl.video_job import Job
@@ -48,16 +46,14 @@ def publish(job: Job, measured: Results) -> None:
       job: what was run.
       measured: row -> what `video.measure_row` returned, and `wall_seconds`.
     """
-    page = Page(job.workdir)
     (job.workdir / "figures").mkdir(parents=True, exist_ok=True)
     panels: dict[str, str] = {}
-    for title, add in SECTIONS.items():
-        attempt(page, title, partial(add, page, job, measured, panels))
+    made = [report.attempt(title, partial(tell, job, measured, panels)) for title, tell in SECTIONS.items()]
     timings = {row["title"]: row["wall_seconds"] for row in measured.values()}
     path = report.write_page(
         job.workdir,
         title=f"{job.task}: prompts from frozen models of other tasks",
-        parts=page.parts,
+        parts=[part for parts in made for part in parts],
         command=results.typed(),
         config=tree.flatten(job.config.to_dict()),
         timings=timings,
@@ -66,17 +62,6 @@ def publish(job: Job, measured: Results) -> None:
     seconds = report.duration(sum(timings.values()))
     name = webpage.write(path, panels).name
     print(f"\n{path} has the pictures, {name} all in one file; {seconds} in all.")
-
-
-def attempt(page: Page, title: str, add: Callable[[], None]) -> None:
-    """Add a section; where that fails the page says so, and goes on: no picture may lose what was measured."""
-    start = len(page.parts)
-    try:
-        add()
-    except Exception as error:
-        said = f"{title} cannot be shown: {type(error).__name__}: {error}"
-        print(said, file=sys.stderr)
-        page.parts[start:] = [f"## {title}", "`" + said.replace("`", "'") + "`"]
 
 
 def files(measured: Results) -> dict[str, str]:
@@ -95,13 +80,13 @@ def rows_of(job: Job, measured: Results) -> list[Row]:
     return found
 
 
-def add_scores(page: Page, job: Job, measured: Results, panels: dict[str, str]) -> None:
-    """Add the table of the rows: what each trains, and its metric on every part of the clips."""
+def tell_scores(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
+    """Return the table of the rows: what each trains, and its metric on every part of the clips."""
     rows = rows_of(job, measured)
     metric = METRICS[video_tables.metric_of(rows, job.task)]
     static = STATIC if any(row.kind == "static" for row in rows) else ""
-    page.say("## Result", markdown(score_sheet(rows, job.task)))
-    page.say(SCORES.format(metric=metric, static=static, error=50 / np.sqrt(job.config.clips.test)))
+    said = SCORES.format(metric=metric, static=static, error=50 / np.sqrt(job.config.clips.test))
+    return ["## Result", markdown(score_sheet(rows, job.task)), said]
 
 
 def parts_of(measured: Results) -> list[str]:
@@ -129,8 +114,8 @@ def score_sheet(rows: Sequence[Row], task: str) -> Sheet:
     return Sheet(("row", "trained", *parts), lines)
 
 
-def add_setting(page: Page, job: Job, measured: Results, panels: dict[str, str]) -> None:
-    """Add what was run: the config in words, the frozen models, and what each row trains and costs."""
+def tell_setting(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
+    """Return what was run: the config in words, the frozen models, and what each row trains and costs."""
     config, primary = job.config, job.view(job.task).backbone
     rates = {ROWS[name][0]: rate for name, rate in config.rates.items() if name in measured}
     words = {"train": config.clips.train, "test": config.clips.test, "seed": config.seed}
@@ -138,30 +123,42 @@ def add_setting(page: Page, job: Job, measured: Results, panels: dict[str, str])
     words |= {"optimizer": config.train.optimizer.name, "rate": config.train.optimizer.learning_rate}
     words |= {"others": "".join(f"; {rate:g} for {title}" for title, rate in rates.items())}
     words |= {"aux": ", ".join(config.aux) or "none", "middle": primary.middle, "depth": primary.depth}
-    page.say("## What was run", SETTING.format(task=job.task, **words))
     roles = {job.task: "primary"} | dict.fromkeys(config.aux, "auxiliary")
     counts = {name: tree.count(job.view(name).backbone.params) for name in roles}
     lines = [[Cell(name), Cell(roles[name]), Cell(f"{count:,}")] for name, count in counts.items()]
-    page.say(markdown(Sheet(("frozen model", "role", "parameters"), lines, words=2)))
-    page.say("### Sizes and costs", SIZES, markdown(video_tables.size_sheet(rows_of(job, measured))))
+    models = markdown(Sheet(("frozen model", "role", "parameters"), lines, words=2))
+    sizes = markdown(video_tables.size_sheet(rows_of(job, measured)))
+    return ["## What was run", SETTING.format(task=job.task, **words), models, "### Sizes and costs", SIZES, sizes]
 
 
-def add_curves(page: Page, job: Job, measured: Results, panels: dict[str, str]) -> None:
-    """Add the loss of every row that is trained, and the metric after every epoch where it was measured."""
-    lines = curve_lines(writer.read(job.workdir / "metrics.jsonl"), measured)
-    if lines:
-        page.say("## Learning curves")
-        figures.curves(page.picture("curves.png", "On the training batches, smoothed."), lines)
+def tell_curves(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
+    """Return the loss of every row that is trained, and the metric after every epoch where it was measured."""
+    parts, folder = [], job.workdir / "figures"
+    if lines := curve_lines(writer.read(job.workdir / "metrics.jsonl"), measured):
+        figures.curves(folder / "curves.png", lines)
+        parts.append(report.picture("figures/curves.png", "On the training batches, smoothed."))
+    if curves := epoch_curves(measured):
+        metric = METRICS[next(iter(measured.values()))["metric"]]
+        plots.convergence(folder / "epochs.png", {f"{job.task} ({metric})": curves}, solid=ROWS[OWN][0])
+        parts.append(report.picture("figures/epochs.png", "On the test clips, after every epoch."))
+    return ["## Learning curves", *parts] if parts else []
+
+
+def epoch_curves(measured: Results) -> dict[str, np.ndarray]:
+    """Return title -> the metric after every epoch, float[1, E], beside the level of the frozen primary.
+
+    >>> dlm = {"title": "DLM", "metric": "map", "curve": [{"map": 1.0}, {"map": 2.0}]}
+    >>> frozen = {"title": "frozen", "metric": "map", "curve": [], "scores": {"dynamic": {"test": {"map": 0.5}}}}
+    >>> {title: values.tolist() for title, values in epoch_curves({"frozen": frozen, "dlm": dlm}).items()}
+    {'DLM': [[1.0, 2.0]], 'frozen': [[0.5, 0.5]]}
+    """
     curved = {row["title"]: [point[row["metric"]] for point in row["curve"]] for row in measured.values()}
     curves = {title: np.array([values]) for title, values in curved.items() if values}
-    if curves:
-        rows = rows_of(job, measured)
-        longest = max(values.shape[1] for values in curves.values())
-        levels = {row.title: row.values(job.task, "test") for row in rows if row.method == COMPARED[0]}
-        curves |= {title: np.full((1, longest), level[job.config.seed]) for title, level in levels.items()}
-        path = page.picture("epochs.png", "On the test clips, after every epoch.")
-        metric = METRICS[video_tables.metric_of(rows, job.task)]
-        plots.convergence(path, {f"{job.task} ({metric})": curves}, solid=ROWS[OWN][0])
+    if curves and COMPARED[0] in measured:
+        frozen, longest = measured[COMPARED[0]], max(values.shape[1] for values in curves.values())
+        level = frozen["scores"]["dynamic"]["test"][frozen["metric"]]
+        curves[frozen["title"]] = np.full((1, longest), level)
+    return curves
 
 
 def curve_lines(lines: Any, measured: Results) -> list[dict[str, Any]]:
@@ -185,27 +182,28 @@ def answered(measured: Results) -> dict[str, np.ndarray]:
     return {row["title"]: records.unpack_numbers(row["answers"]) for row in rows if row["answers"]}
 
 
-def add_mistakes(page: Page, job: Job, measured: Results, panels: dict[str, str]) -> None:
-    """Add what the test clips of each class were taken for, where clips have one class."""
-    said, lines, pictures = answered(measured), [], Page(page.folder)
+def tell_mistakes(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
+    """Return what the test clips of each class were taken for, where clips have one class."""
+    said, lines, parts = answered(measured), [], []
     if not said:
-        return
+        return []
     classes, label = moving_icons.classes(job.task), job.clips("test").arrays["label"]
     for number, (title, prediction) in enumerate(said.items()):
         matrix = predictions.confusion(label, prediction, len(classes))
-        lines += [[title, *mistake] for mistake in predictions.name_mistakes(classes, matrix, MISTAKES)]
-        caption = f"{title}: what the test clips of each class were taken for."
-        path = pictures.picture(f"confusion_{number}.png", caption)
-        figures.confusion(path, classes, matrix, title)
-    sheet = Sheet(("row", "class", "taken for", "clips"), [[Cell(text) for text in line] for line in lines], words=3)
-    page.say("## Mistakes", *([markdown(sheet)] if lines else []), *pictures.parts)
+        found = predictions.name_mistakes(classes, matrix, MISTAKES)
+        lines += [[Cell(text) for text in (title, *mistake)] for mistake in found]
+        name = f"figures/confusion_{number}.png"
+        figures.confusion(job.workdir / name, classes, matrix, title)
+        parts.append(report.picture(name, f"{title}: what the test clips of each class were taken for."))
+    table = [markdown(Sheet(("row", "class", "taken for", "clips"), lines, words=3))] if lines else []
+    return ["## Mistakes", *table, *parts]
 
 
-def add_examples(page: Page, job: Job, measured: Results, panels: dict[str, str]) -> None:
-    """Add a few clips with their class and what the frozen primary and the mapper say."""
+def tell_examples(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
+    """Return a few clips with their class and what the frozen primary and the mapper say."""
     said = answered(measured)
     if len(said) < 2:
-        return
+        return []
     (first, second), (before, after) = said, said.values()
     chosen, clips = predictions.choose(before, after, EXAMPLES), job.clips("test").arrays
     classes, numbers = np.array(moving_icons.classes(job.task)), (clips["label"], before, after)
@@ -215,10 +213,9 @@ def add_examples(page: Page, job: Job, measured: Results, panels: dict[str, str]
         "images": [strip(clips["frames"][i]) for i in chosen],
         **dict(names),
     }
-    page.say("## Examples")
-    path = page.picture("examples.png", "Test clips that the two rows see differently, then others.")
-    panels[f"figures/{path.name}"] = webpage.gallery([row], first, second, strips=True)
-    figures.example_grid(path, in_twos(row), first, second, cell=(3.6, 1.25))
+    figures.example_grid(job.workdir / results.EXAMPLES, in_twos(row), first, second, cell=(3.6, 1.25))
+    panels[results.EXAMPLES] = webpage.gallery([row], first, second, strips=True)
+    return ["## Examples", report.picture(results.EXAMPLES, "Clips that the two rows see differently, then others.")]
 
 
 def strip(frames: np.ndarray) -> np.ndarray:
@@ -243,10 +240,10 @@ def in_twos(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{key: value[i : i + 2] if key != "task" else "" for key, value in row.items()} for i in starts]
 
 
-SECTIONS: Mapping[str, Callable[[Page, Job, Results, dict[str, str]], None]] = {
-    "Result": add_scores,
-    "Examples": add_examples,
-    "Learning curves": add_curves,
-    "Mistakes": add_mistakes,
-    "What was run": add_setting,
+SECTIONS: Mapping[str, Callable[[Job, Results, dict[str, str]], list[str]]] = {
+    "Result": tell_scores,
+    "Examples": tell_examples,
+    "Learning curves": tell_curves,
+    "Mistakes": tell_mistakes,
+    "What was run": tell_setting,
 }

@@ -5,7 +5,8 @@ import json
 import pathlib
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -239,6 +240,20 @@ def write_page(
     path = workdir / "report.md"
     path.write_text("\n\n".join(paragraphs) + "\n", "utf-8")
     return path
+
+
+def attempt(title: str, make: Callable[[], Sequence[str]]) -> list[str]:
+    """Return the paragraphs of a section, or why there are none: no picture may lose what was measured.
+
+    >>> attempt("Mistakes", lambda: [1 / 0])
+    ['## Mistakes', '`Mistakes cannot be shown: ZeroDivisionError: division by zero`']
+    """
+    try:
+        return list(make())
+    except Exception as error:
+        said = f"{title} cannot be shown: {type(error).__name__}: {error}"
+        print(said, file=sys.stderr)
+        return [f"## {title}", "`" + " ".join(said.replace("`", "'").split()) + "`"]
 
 
 def picture(name: str, caption: str) -> str:
