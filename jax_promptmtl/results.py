@@ -16,7 +16,7 @@ from jax_promptmtl.typeset import Cell, Sheet, markdown
 Counts = Mapping[str, np.ndarray]
 Rows = Sequence[Mapping[str, Any]]
 EXAMPLES, GAZE = "figures/examples.png", "figures/gaze.png"
-LOOKS = 4  # examples of each task
+LOOKS = 3  # examples of each task
 MISTAKES = 4  # of each task in the table
 NEAREST = 3  # words of each prompt
 WORDS = """Cosines of the learned tokens of the first layer with the embeddings of whole words. The nearest word of a \
