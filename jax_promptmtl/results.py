@@ -2,23 +2,29 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import records, tree, webpage, words
+from jax_promptmtl import gaze, records, tree, webpage, words
 from jax_promptmtl.data import predictions
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.engine import figures, report, writer
 from jax_promptmtl.typeset import Cell, Sheet, markdown
 
 Counts = Mapping[str, np.ndarray]
-EXAMPLES = "figures/examples.png"
+Rows = Sequence[Mapping[str, Any]]
+EXAMPLES, GAZE = "figures/examples.png", "figures/gaze.png"
+LOOKS = 3  # examples of each task
 MISTAKES = 4  # of each task in the table
 NEAREST = 3  # words of each prompt
 WORDS = """Cosines of the learned tokens of the first layer with the embeddings of whole words. The nearest word of a \
 random direction has {level:.2f} on average: near that, the words mean nothing."""
+LOOKING = """The attention of the class token to the patches in the last block, mean over heads: the image, {before}, \
+{after}. It glows where that is high, each picture on its own scale. Of the attention {first:.0f} % goes to patches \
+with {before} and {second:.0f} % with {after}, the rest to the class token itself and to prompts. It says where the \
+tower looks, not why it answers as it does."""
 
 
 def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mapping[str, Any] | None) -> None:
@@ -46,23 +52,32 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
             "figures/similarity_epochs.png": "The same per epoch of the global prompts.",
             "figures/partitions.png": "The best partitions of the tasks.",
         }
+    first, last = (count["prediction"] for count in counts.values())
+    rows = predictions.examples(job.suite, first, last)
+    panels = {EXAMPLES: webpage.gallery(rows, *counts)}
+    looks = report.attempt(
+        "Where the image tower looks", lambda: gaze_section(job, outcome, rows, list(counts), panels)
+    )
     path = report.write_report(
         job.workdir,
         title=f"{job.config.title} on {job.suite.name}",
-        command=shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]]),
+        command=typed(),
         record=record,
         config=tree.flatten(job.config.to_dict()),
         timings=job.seconds,
         groups=learned,
         pictures=pictures,
-        sections=[*confusion_section(job, outcome.counts), *words_section(job, outcome)],
+        sections=[*looks, *confusion_section(job, outcome.counts), *words_section(job, outcome)],
         files={name: text for name, text in FILES.items() if (job.workdir / name).exists()},
     )
-    first, last = (count["prediction"] for count in counts.values())
-    rows = predictions.examples(job.suite, first, last)
-    page = webpage.write(path, {EXAMPLES: webpage.gallery(rows, *counts)})
+    page = webpage.write(path, panels)
     seconds = report.duration(sum(job.seconds.values()))
     print(f"\n{report.table(record)}\n\n{path} has the pictures, {page.name} all in one file; {seconds} in all.")
+
+
+def typed() -> str:
+    """Return what was typed to start this run."""
+    return shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]])
 
 
 def answers(suite: Suite, counts: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -111,11 +126,56 @@ def confusion_section(job: Any, counts: Counts) -> list[str]:
         name, classes = f"figures/confusion_{number}.png", task.class_names
         figures.confusion(job.workdir / name, classes, matrix, task.name)
         parts.append(report.picture(name, f"{task.name}: what the test images of each class were taken for."))
-        for one, other in predictions.mistakes(matrix, MISTAKES):
-            share = f"{matrix[one, other]} of {matrix[one].sum()}"
-            lines.append([Cell(text) for text in (task.name, classes[one], classes[other], share)])
+        for mistake in predictions.name_mistakes(classes, matrix, MISTAKES):
+            lines.append([Cell(text) for text in (task.name, *mistake)])
     table = [markdown(Sheet(("task", "class", "taken for", "images"), lines, words=3))] if lines else []
     return ["## Mistakes", *table, *parts]
+
+
+def gaze_section(job: Any, outcome: Any, rows: Rows, names: Sequence[str], panels: dict[str, str]) -> list[str]:
+    """Draw where the class token looks in a few examples; nothing where training leaves the image tower as it is.
+
+    Args:
+      job: `tune.Job`.
+      outcome: `tune.Outcome`.
+      rows: as of `figures.example_grid`, one per task.
+      names: of the two models.
+      panels: gets what stands in the place of the picture on the page.
+    """
+    if outcome.problem is None or outcome.problem.takes_features:
+        return []
+    per_task, sizes = outcome.problem.expand(outcome.params), job.backbone.config
+    prompts = words.tokens(job.config.method, sizes, per_task["method"], "image")
+    weights = tree.merge(per_task["backbone"], outcome.problem.frozen["backbone"])
+    towers: tuple = (job.backbone.params, {}), (weights, prompts)
+    found = [glance(job, towers, task, row) for task, row in enumerate(rows)]
+    shown = [row for row, _ in found]
+    figures.example_grid(job.workdir / GAZE, shown, *names, cell=(2.9, 1.6))
+    panels[GAZE] = webpage.gallery(shown, *names, strips=True)
+    first, second = np.mean([shares for _, shares in found], axis=0)
+    said = LOOKING.format(before=names[0], after=names[1], first=first, second=second)
+    return ["## Where the image tower looks", said, report.picture(GAZE, f"The image, {names[0]}, {names[1]}.")]
+
+
+def glance(job: Any, towers: Sequence[tuple], task: int, row: Mapping[str, Any]) -> tuple[dict[str, Any], list[float]]:
+    """Return some examples of a task with the maps of two towers beside each, and how much of it all patches have.
+
+    Args:
+      job: `tune.Job`.
+      towers: weights of the backbone and prompts of its image tower, layer -> float[T, P, D], of each.
+      task: number of the task.
+      row: its examples, as of `figures.example_grid`.
+
+    Returns:
+      The row with other images, and the percent of the attention that goes to patches, one number per tower.
+    """
+    some = {key: values if key == "task" else values[:LOOKS] for key, values in row.items()}
+    image = np.stack([job.preprocess.evaluate(picture) for picture in some["images"]])
+    numbers = np.full(len(image), task)
+    maps = [np.asarray(gaze.attention(job.backbone.config, *tower, image, numbers)) for tower in towers]
+    plain = np.clip(image * np.array(job.preprocess.std) + np.array(job.preprocess.mean), 0, 1)
+    strips = [gaze.strip(picture, each) for picture, *each in zip(plain, *maps, strict=True)]
+    return some | {"images": strips}, [100 * float(seen.sum(axis=(1, 2)).mean()) for seen in maps]
 
 
 def words_section(job: Any, outcome: Any) -> list[str]:

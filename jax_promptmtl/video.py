@@ -8,12 +8,13 @@ auxiliary; where the task has other data (shifted or panned clips), both are mea
 
 import json
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jax_promptmtl import tree, video_models, video_mtl
+from jax_promptmtl import tree, video_models, video_mtl, video_page
 from jax_promptmtl.backbones.view import weights_sha256
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.clip_batches import all_batches
@@ -29,7 +30,7 @@ Scores = dict[str, dict[str, float]]  # part -> metrics
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
-    """Train and measure all rows, print a table, and write results.json and the prompts."""
+    """Train and measure all rows, print a table, and write results.json, the prompts and the report."""
     for name in config.rows:
         pick(pick(name, ROWS, "row"), legal(config.task), f"row of {config.task}")
     if dry_run:  # sizes do not depend on the clips
@@ -42,9 +43,12 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         return describe(job)
     results = {}
     for name in config.rows:
+        start = time.perf_counter()
         results[name] = measure_row(job, name)
+        results[name]["wall_seconds"] = time.perf_counter() - start
         print(table(results, TASKS[job.task].metric), flush=True)
         (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    video_page.publish(job, results)
 
 
 def describe(job: Job) -> None:
@@ -59,9 +63,9 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
     Returns:
       `title`; `trainable` parameters, those of the `primary` and of all models that are `loaded`; `metric`; `scores`,
-      {dynamic or static: {part: metrics}}; `curve`, of the rows in `config.curves` the metrics of the test clips after
-      every epoch; `prompt_rms`, the size of the prompts beside that of the tokens in the last steps of training;
-      `steps` and `step_seconds`.
+      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see `video_page.answers`;
+      `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch; `prompt_rms`, the size of
+      the prompts beside that of the tokens in the last steps of training; `steps` and `step_seconds`.
     """
     title, make = ROWS[name]
     row = make(job)
@@ -69,9 +73,10 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     trainable, loaded = row.sizes or (tree.count(problem.params), models_of(job, row))
     print(f"{title}: {trainable:,} trainable parameters", flush=True)
     score = evaluators(job, row, problem)
-    options = {"measure": lambda params: score(params, ["test"])["test"]} if name in job.config.curves else {}
+    options = {"measure": lambda params: score(params, ["test"])[0]["test"]} if name in job.config.curves else {}
     result = train(job, problem, row.sources.get("train", []), name, **options)
-    found = {"dynamic": score(result.params, job.parts[1:])}
+    dynamic, answers = score(result.params, job.parts[1:])
+    found = {"dynamic": dynamic}
     if name in MAPPED:
         found["static"] = measure_static(job, name, row, problem, result.params)
     speed, lines = (
@@ -86,6 +91,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
         "loaded": loaded,
         "metric": TASKS[job.task].metric,
         "scores": found,
+        "answers": answers.get("test"),
         "curve": [line["evaluation"] for line in lines if "evaluation" in line],
         "prompt_rms": sizes[-1] if sizes else None,
         "steps": result.step,
@@ -101,11 +107,16 @@ def models_of(job: Job, row: Row) -> int:
 
 
 def evaluators(job: Job, row: Row, problem: Problem) -> Any:
-    """Return the function from parameters and names of parts to the metrics of each, compiled once."""
-    size, measure = job.config.evaluation_batch_size, video_mtl.evaluator(problem, TASKS[job.task])
+    """Return the function from parameters and names of parts to the metrics of each and the answers, compiled once."""
+    size, task = job.config.evaluation_batch_size, TASKS[job.task]
+    predict = video_mtl.predictor(problem, task)
 
-    def score(params: PyTree, parts: Any) -> Scores:
-        return {part: measure(params, all_batches(row.sources[part], batch_size=size)) for part in parts}
+    def score(params: PyTree, parts: Any) -> tuple[Scores, dict[str, str | None]]:
+        scores, answers = {}, {}
+        for part in parts:
+            found, labels = predict(params, all_batches(row.sources[part], batch_size=size))
+            scores[part], answers[part] = task.measure(found, labels), video_page.answers(job.task, found)
+        return scores, answers
 
     return score
 
@@ -130,13 +141,12 @@ def transfer(job: Job, path: pathlib.Path) -> Scores:
     row = job.row({"name": "middle_prompts", "num_prompts": len(prompts)}, {})
     example = next(all_batches(row.sources["train"], batch_size=1))
     problem = video_mtl.build(row.pipeline, example=example, initial={"tokens": np.asarray(prompts)})
-    return evaluators(job, row, problem)(problem.params, job.parts[1:])
+    return evaluators(job, row, problem)(problem.params, job.parts[1:])[0]
 
 
 def table(results: Mapping[str, Mapping[str, Any]], metric: str) -> str:
     """Return the results as aligned text: a row each, columns for parts and kinds of prompts."""
-    parts = {part: None for row in results.values() for found in row["scores"].values() for part in found}
-    columns = [(part, kind) for part in parts for kind in ("dynamic", "static")]
+    columns = [(part, kind) for part in video_page.parts_of(results) for kind in ("dynamic", "static")]
     head = f"{metric:<30}{'trainable':>12}" + "".join(f"{f'{part} {kind}':>18}" for part, kind in columns)
     lines = [head]
     for row in results.values():

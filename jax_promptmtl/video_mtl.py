@@ -32,6 +32,7 @@ from jax_promptmtl.tasks.task import VideoTask
 Array = jax.Array
 PyTree = Any
 Batch = Mapping[str, Any]
+Arrays = dict[str, np.ndarray]
 
 PRIMARY = "primary"
 PROMPT_MODES = ("dynamic", "batch_mean")
@@ -294,9 +295,18 @@ def evaluate(problem: Problem, params: PyTree, task: VideoTask, batches: Iterabl
 
 def evaluator(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[Batch]], dict[str, float]]:
     """Compile the evaluation of a problem once; returns a function of (params, batches), see `evaluate`."""
+    answer = predictor(problem, task)
+    return lambda params, batches: task.measure(*answer(params, batches))
+
+
+def predictor(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[Batch]], tuple[Arrays, Arrays]]:
+    """Compile the predictions of a problem once; returns a function of (params, batches).
+
+    It returns what `task.measure` reads: the predictions for all clips of weight above 0, and their labels.
+    """
     predict = jax.jit(partial(predict_step, problem))
 
-    def run(params: PyTree, batches: Iterable[Batch]) -> dict[str, float]:
+    def run(params: PyTree, batches: Iterable[Batch]) -> tuple[Arrays, Arrays]:
         predictions, labels = [], []
         for batch in batches:
             real = np.asarray(batch["weight"]) > 0
@@ -305,7 +315,7 @@ def evaluator(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[B
             labels.append({key: np.asarray(batch[key])[real] for key in task.labels})
         if not labels:
             raise UserError("There is no clip to evaluate; look at the test part of the data.")
-        return task.measure(join(predictions), join(labels))
+        return join(predictions), join(labels)
 
     return run
 
@@ -315,7 +325,7 @@ def predict_step(problem: Problem, params: PyTree, frozen: PyTree, batch: Batch)
     return problem.predict(problem.prepare(problem.expand(params), frozen), frozen, dict(batch))
 
 
-def join(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def join(parts: Sequence[Mapping[str, np.ndarray]]) -> Arrays:
     """Concatenate arrays of batches key by key.
 
     >>> join([{"a": np.array([1])}, {"a": np.array([2])}])["a"].tolist()

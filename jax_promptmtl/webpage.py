@@ -53,6 +53,8 @@ figure { margin: 1rem 0 } figcaption { color: var(--faint); font-size: .85rem; m
   margin: .4rem 0 1.2rem; list-style: none; font-size: .8rem; line-height: 1.35 }
 .thumbnails li { background: var(--card); border-radius: 6px; padding: .5rem }
 .thumbnails img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; margin-bottom: .3rem }
+.strips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)) }
+.strips img { aspect-ratio: auto }
 @media (max-width: 30rem) { body { padding: .7rem } table { font-size: .8rem } th, td { padding: .2rem .35rem } }
 .thumbnails b, .thumbnails span { display: block } .good { color: var(--good) } .bad { color: var(--bad) }
 """
@@ -171,39 +173,41 @@ def encode(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def gallery(rows: Sequence[Mapping[str, Any]], before: str, after: str) -> str:
+def gallery(rows: Sequence[Mapping[str, Any]], before: str, after: str, *, strips: bool = False) -> str:
     """Return thumbnails of test images with their class and what two models say.
 
     Args:
       rows: as of `figures.example_grid`.
       before: name of the first model, such as "zero-shot".
       after: name of the second.
+      strips: the images are several times wider than high.
     """
-    parts = []
+    parts, kind = [], "thumbnails strips" if strips else "thumbnails"
+    side = THUMBNAIL * (3 if strips else 1)
     for row in rows:
         found = zip(row["images"], row["labels"], row["before"], row["after"], strict=True)
-        items = [example(image, label, {before: one, after: two}) for image, label, one, two in found]
+        items = [example(image, label, {before: one, after: two}, side) for image, label, one, two in found]
         listed = "".join(f"<li>{item}</li>" for item in items)
-        parts.append(f'<h3>{html.escape(row["task"])}</h3>\n<ul class="thumbnails">{listed}</ul>\n')
+        parts.append(f'<h3>{html.escape(row["task"])}</h3>\n<ul class="{kind}">{listed}</ul>\n')
     return "".join(parts)
 
 
-def example(image: Any, label: str, answers: Mapping[str, str]) -> str:
+def example(image: Any, label: str, answers: Mapping[str, str], side: int) -> str:
     """Return a thumbnail, its class, and whether each model is right."""
-    lines = [f'<img src="{thumbnail(image)}" alt=""><b>{html.escape(label)}</b>']
+    lines = [f'<img src="{thumbnail(image, side)}" alt=""><b>{html.escape(label)}</b>']
     for model, answer in answers.items():
         mark, kind = ("✓", "good") if answer == label else ("✗", "bad")
         lines.append(f'<span class="{kind}">{mark} {html.escape(model)}: {html.escape(answer)}</span>')
     return "".join(lines)
 
 
-def thumbnail(image: Any) -> str:
-    """Return an image, uint8[H, W, 3] or floats in 0..1, as the data URI of a small JPEG."""
+def thumbnail(image: Any, side: int = THUMBNAIL) -> str:
+    """Return an image, uint8[H, W, 3] or floats in 0..1, as the data URI of a JPEG of at most so many pixels a side."""
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
         pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
     small = Image.fromarray(pixels)
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     file = io.BytesIO()
     small.save(file, "jpeg", quality=90)
     return encode(file.getvalue(), "jpeg")

@@ -56,16 +56,22 @@ def chance(among: Vocabulary) -> float:
     return float((unit(directions) @ among.directions.T).max(axis=1).mean())
 
 
-def prompts(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any) -> np.ndarray | None:
-    """Return the prompts that the text tower gets before its first layer, float[T, P, D], if there are any.
+def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: str) -> dict[int, np.ndarray]:
+    """Return the prompts that a tower gets, layer -> float[T, P, D]; {} where a method has none.
 
     Args:
       method: the name and options of the config.
       sizes: of the backbone.
       per_task: the method's parameters, every leaf [T, ...].
+      tower: text or image.
     """
     if not jax.tree.leaves(per_task):
-        return None
+        return {}
     prompter = clip_mtl.make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
-    made = jax.jit(jax.vmap(lambda leaves: prompter.apply({"params": leaves}).get("text", {}).get(0)))(per_task)
-    return None if made is None else np.asarray(made)
+    made = jax.jit(jax.vmap(lambda leaves: prompter.apply({"params": leaves}).get(tower, {})))(per_task)
+    return {layer: np.asarray(rows) for layer, rows in made.items()}
+
+
+def prompts(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any) -> np.ndarray | None:
+    """Return those that the text tower gets before its first layer, float[T, P, D], if there are any; see `tokens`."""
+    return tokens(method, sizes, per_task, "text").get(0)

@@ -13,12 +13,12 @@ PACKAGE = pathlib.Path(jax_promptmtl.__file__).parent
 RANKS = {
     0: "errors chunks nn tree problem metrics data typeset webpage prediction",
     1: "backbones methods sharing tasks partition",
-    2: "clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
+    2: "gaze clip_mtl video_mtl video_models video_shared clip_pretrain grouping",
     3: "engine",
     4: "main __main__ pretrain tune predict export benchmark report check_data claim memory records tables features"
     " video video_job video_rows video_pretrain finetune video_benchmark video_tables video_report grid bench"
     " command predictor compare card results words"
-    " clip_predictor trained track",
+    " clip_predictor trained track video_page",
 }
 RANK = {unit: rank for rank, units in RANKS.items() for unit in units.split()}
 TOP = max(RANKS)

@@ -78,7 +78,7 @@ def test_the_job_leaves_what_it_promises(finished):
 def test_the_page_has_all_in_one_file(finished):
     page = Page((finished / "report.html").read_text("utf-8"))
     sizes = [image.size for _, image in page.images]
-    assert len(sizes) == 5 + len(TASKS) + len(TASKS) * 6  # six figures but the examples, confusions, thumbnails
+    assert len(sizes) == 5 + len(TASKS) + len(TASKS) * (6 + 3)  # six figures but two, confusions, thumbnails, looks
     assert sizes.count((10, 9)) == len(TASKS) * 6 and min(size[0] for size in sizes) == 10
     for words in ("Mistakes", "taken for", "Words nearest", "Task groups", "red fox", "ink"):
         assert words in page.text

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl import video, video_job, video_models, video_pretrain, video_rows
+from jax_promptmtl import records, video, video_job, video_models, video_pretrain, video_rows
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.clip_batches import all_batches
 from jax_promptmtl.errors import UserError
@@ -99,6 +99,13 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
             assert all(
                 0 <= value <= 100 for parts in kinds.values() for found in parts.values() for value in found.values()
             )
+        page = (workdir / "report.md").read_text()
+        assert "cannot be shown" not in page and (workdir / "report.html").exists()
+        if task == "recognition":  # the answers are those that were measured
+            label = video_models.clips(task, config.clips.test, "test", seed=config.clips.test_seed).arrays["label"]
+            for row in rows:
+                right = records.unpack_numbers(results[row]["answers"]) == label
+                assert 100 * right.mean() == results[row]["scores"]["dynamic"]["test"]["top1"]
         assert abs(results["adapter"]["trainable"] / results["dlm"]["trainable"] - 1) < 0.01
         assert "DLM" in capsys.readouterr().out
         backbone = video_models.view(task, video_models.load(models, (task,)), 16, middle=cut or None).backbone

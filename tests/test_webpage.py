@@ -10,6 +10,8 @@ from tests.pages import Page
 
 EVIL = '<img src="http://evil.example/x.png" onerror="alert(1)"> <script>alert(2)</script> & "]('
 
+NAMES = ("labels", "before", "after")
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -66,3 +68,9 @@ def test_thumbnails_are_small_and_say_who_is_right(folder):
     assert [image.size for _, image in page.images] == [(9, 8), (80, 160)]
     for words in ("✗ before: dog", "✓ after: bell", "✓ before: cat", "✗ after: dog"):
         assert words in page.text
+
+
+def test_strips_stay_wide(folder):
+    wide = {"task": "clips", "images": [np.zeros((64, 960, 3), np.uint8)]} | {key: ["spin"] for key in NAMES}
+    page = page_of(folder, "# Title\n\n![all](<x.png>)", {"x.png": webpage.gallery([wide], "one", "two", strips=True)})
+    assert [image.size for _, image in page.images] == [(480, 32)]

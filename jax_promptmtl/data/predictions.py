@@ -1,5 +1,6 @@
 """What predictions on the test images of a suite say: per task, per class, per image and per drawing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,7 @@ def examples(suite: Suite, before: np.ndarray, after: np.ndarray, most: int = 8)
     """
     rows = []
     for task, old, new in zip(suite.tasks, cut(suite, before), cut(suite, after), strict=True):
-        changed, same = np.flatnonzero(old != new), np.flatnonzero(old == new)
-        share = min(len(changed), most * 3 // 4)
-        chosen = [*spread(changed, share), *spread(same, most - share)]
+        chosen = choose(old, new, most)
         items = [task.test[int(i)] for i in chosen]
         rows.append(
             {
@@ -40,6 +39,17 @@ def examples(suite: Suite, before: np.ndarray, after: np.ndarray, most: int = 8)
             }
         )
     return rows
+
+
+def choose(before: np.ndarray, after: np.ndarray, most: int) -> list[int]:
+    """Return the numbers of up to `most` examples, those whose prediction changed first, evenly over the test set.
+
+    >>> choose(np.array([0, 0, 0, 0, 0]), np.array([0, 1, 0, 0, 2]), 4)
+    [1, 4, 0, 3]
+    """
+    changed, same = np.flatnonzero(before != after), np.flatnonzero(before == after)
+    share = min(len(changed), most * 3 // 4)
+    return [*map(int, spread(changed, share)), *map(int, spread(same, most - share))]
 
 
 def spread(numbers: np.ndarray, count: int) -> np.ndarray:
@@ -73,10 +83,19 @@ def confusions(suite: Suite, label: np.ndarray, prediction: np.ndarray) -> list[
     """
     matrices = []
     for task, truth, guess in zip(suite.tasks, cut(suite, label), cut(suite, prediction), strict=True):
-        matrix = np.zeros((len(task.class_names),) * 2, int)
-        np.add.at(matrix, (truth, guess), 1)
-        matrices.append(matrix)
+        matrices.append(confusion(truth, guess, len(task.class_names)))
     return matrices
+
+
+def confusion(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Return int[C, C]: how many examples of a class (row) were taken for which (column).
+
+    >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    matrix = np.zeros((classes, classes), int)
+    np.add.at(matrix, (label, prediction), 1)
+    return matrix
 
 
 def mistakes(matrix: np.ndarray, most: int) -> list[tuple[int, int]]:
@@ -89,6 +108,16 @@ def mistakes(matrix: np.ndarray, most: int) -> list[tuple[int, int]]:
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [(int(place) // len(matrix), int(place) % len(matrix)) for place in order]
     return [pair for pair in pairs if wrong[pair]]
+
+
+def name_mistakes(classes: Sequence[str], matrix: np.ndarray, most: int) -> list[tuple[str, str, str]]:
+    """Return the most frequent mistakes in words: the class, what it was taken for, and how often.
+
+    >>> name_mistakes(["cat", "dog"], np.array([[5, 1], [0, 9]]), 3)
+    [('cat', 'dog', '1 of 6')]
+    """
+    found = mistakes(matrix, most)
+    return [(classes[one], classes[two], f"{matrix[one, two]} of {matrix[one].sum()}") for one, two in found]
 
 
 def spell(suite: Suite, values: np.ndarray) -> np.ndarray:

@@ -209,7 +209,8 @@ def curves(path: str | pathlib.Path, records: Sequence[Mapping[str, Any]]) -> No
         raw line, evaluation as points.
     """
     stages = list(dict.fromkeys(record["stage"] for record in records))
-    metrics = [m for m in ("loss", "accuracy") if any(m in record or m in _evaluated(record) for record in records)]
+    keys = {key.split("/")[0] for record in records for key in [*record, *_evaluated(record)]}
+    metrics = [metric for metric in ("loss", "accuracy") if metric in keys]
     with _figure(path, max(3.6 * len(stages), 5.2), 2.5 * len(metrics) + 0.5) as figure:
         grid = figure.subplots(len(metrics), len(stages), squeeze=False, sharex="col", sharey="row")
         for row, metric in enumerate(metrics):
@@ -219,6 +220,7 @@ def curves(path: str | pathlib.Path, records: Sequence[Mapping[str, Any]]) -> No
                 axes.grid(axis="y")
                 axes.set_title(stage if row == 0 else "")
                 axes.set_xlabel("step" if row == len(metrics) - 1 else "")
+                axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             grid[row][0].set_ylabel(metric + (" [%]" if metric == "accuracy" else ""))
         handles: dict[str, Any] = {}
         for axes in grid.ravel():
@@ -261,7 +263,14 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def example_grid(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], before: str, after: str) -> None:
+def example_grid(
+    path: str | pathlib.Path,
+    rows: Sequence[Mapping[str, Any]],
+    before: str,
+    after: str,
+    *,
+    cell: tuple[float, float] = (1.42, 1.98),
+) -> None:
     """Draw test images, one row per task, with their class and what two models say.
 
     Args:
@@ -270,9 +279,10 @@ def example_grid(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], be
         and `after`, one per image.
       before: name of the first model, such as "zero-shot".
       after: name of the second.
+      cell: width and height of an image with its words, in inches.
     """
     columns = max(len(row["images"]) for row in rows)
-    with _figure(path, 1.42 * columns + 0.3, 1.98 * len(rows) + 0.45) as figure:
+    with _figure(path, cell[0] * columns + 0.3, cell[1] * len(rows) + 0.45) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for axes in grid.ravel():
             axes.axis("off")
@@ -281,8 +291,8 @@ def example_grid(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], be
             for axes, (image, label, first, second) in zip(cells, examples, strict=False):
                 axes.imshow(image, interpolation="lanczos")
                 axes.set_title(_shorten(label), fontsize=8.5, loc="center", pad=4)
-                _verdict(axes, first, first == label, -0.10)
-                _verdict(axes, second, second == label, -0.25)
+                _verdict(axes, first, first == label, -9)
+                _verdict(axes, second, second == label, -22)
             cells[0].axis("on")
             cells[0].set(xticks=[], yticks=[])
             cells[0].spines[:].set_visible(False)
@@ -291,12 +301,13 @@ def example_grid(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], be
 
 
 def _verdict(axes: Any, name: str, right: bool, height: float) -> None:
-    """Write a prediction below an image, with a mark and a colour for right or wrong."""
+    """Write a prediction so many points above an image's lower edge, with a mark and a colour for right or wrong."""
     colour = RIGHT if right else WRONG
     mark = TextArea("✓" if right else "✗", textprops={"color": colour, "fontsize": 8, "fontweight": "bold"})
     text = TextArea(_shorten(name), textprops={"color": colour, "fontsize": 8})
     box = HPacker(children=[mark, text], pad=0, sep=3, align="baseline")
-    axes.add_artist(AnnotationBbox(box, (0.5, height), xycoords="axes fraction", frameon=False, pad=0))
+    place: dict[str, Any] = {"xybox": (0, height), "xycoords": "axes fraction", "boxcoords": "offset points"}
+    axes.add_artist(AnnotationBbox(box, (0.5, 0), **place, frameon=False, pad=0))
 
 
 def _shorten(name: str, width: int = 15) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from jax_promptmtl.engine.figures import FAINT, INK, PALETTE, _figure
 
@@ -212,6 +213,7 @@ def convergence(path: str | pathlib.Path, panels: Mapping[str, Mapping[str, np.n
                 axes.plot(epochs, values.mean(axis=0), style, color=colour, label=row, linewidth=1.8)
                 axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
             axes.set(title=task, xlabel="epoch", ylabel="percent")
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             axes.grid(True)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)

@@ -5,7 +5,8 @@ import json
 import pathlib
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -160,7 +161,7 @@ def write_report(
     sections: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
-    """Write report.md and results.json into the work directory.
+    """Write report.md and results.json of a `results` record into the work directory.
 
     Args:
       workdir: of the job; pictures and files are named relative to it.
@@ -186,13 +187,10 @@ def write_report(
         raise UserError(
             f"The report names {', '.join(missing)}, which {workdir} does not hold; run the whole job again."
         )
-    about = versions()
-    files = {"results.json": "the numbers of this page, with counts"} | dict(files)
     (workdir / "results.json").write_text(
-        json.dumps({**record, "command": command, "timings": dict(timings), "versions": about}, indent=1) + "\n"
+        json.dumps({**record, "command": command, "timings": dict(timings), "versions": versions()}, indent=1) + "\n"
     )
     parts = [
-        f"# {title}",
         "## Result",
         "Accuracy in percent on every test image; the average is over tasks, the gain in percentage points.",
         markdown(record),
@@ -200,19 +198,62 @@ def write_report(
         *(["## Pictures"] if pictures else []),
         *(picture(name, caption) for name, caption in pictures.items()),
         *sections,
+    ]
+    files = {"results.json": "the numbers of this page, with counts"} | dict(files)
+    return write_page(workdir, title=title, parts=parts, command=command, config=config, timings=timings, files=files)
+
+
+def write_page(
+    workdir: pathlib.Path,
+    *,
+    title: str,
+    parts: Sequence[str],
+    command: str,
+    config: Mapping[str, Any],
+    timings: Mapping[str, float],
+    files: Mapping[str, str],
+) -> pathlib.Path:
+    """Write report.md: what was found, then how to repeat it, settings, versions and files; see `write_report`.
+
+    Args:
+      workdir: of the job.
+      title: heading.
+      parts: what was found, paragraphs of Markdown.
+      command, config, timings, files: see `write_report`.
+
+    Returns:
+      The path of report.md.
+    """
+    paragraphs = [
+        f"# {title}",
+        *parts,
         "## How to repeat it",
         f"```\n{command}\n```",
         "| stage | time |\n|:--|--:|\n" + _rows({**timings, "all": sum(timings.values())}, duration),
         "## Settings",
         "| key | value |\n|:--|:--|\n" + _rows(config, lambda value: f"`{value}`"),
         "## Versions",
-        "| package | version |\n|:--|:--|\n" + _rows(about, str),
+        "| package | version |\n|:--|:--|\n" + _rows(versions(), str),
         "## Files",
         "\n".join(f"- [{name}](<{name}>): {what}" for name, what in files.items()),
     ]
     path = workdir / "report.md"
-    path.write_text("\n\n".join(parts) + "\n", "utf-8")
+    path.write_text("\n\n".join(paragraphs) + "\n", "utf-8")
     return path
+
+
+def attempt(title: str, make: Callable[[], Sequence[str]]) -> list[str]:
+    """Return the paragraphs of a section, or why there are none: no picture may lose what was measured.
+
+    >>> attempt("Mistakes", lambda: [1 / 0])
+    ['## Mistakes', '`Mistakes cannot be shown: ZeroDivisionError: division by zero`']
+    """
+    try:
+        return list(make())
+    except Exception as error:
+        said = f"{title} cannot be shown: {type(error).__name__}: {error}"
+        print(said, file=sys.stderr)
+        return [f"## {title}", "`" + " ".join(said.replace("`", "'").split()) + "`"]
 
 
 def picture(name: str, caption: str) -> str:

@@ -163,6 +163,9 @@ def test_curves(tmp_path):
     figures.curves(tmp_path / "curves.png", records)
     pixels = picture(tmp_path / "curves.png")
     assert pixels.shape[0] > 800 and share(pixels, figures.PALETTE[0]) > 1e-4
+    beside = [{"stage": "s", "step": s, f"loss/{row}": s} for s in range(9) for row in ("a", "b")]  # no loss of all
+    figures.curves(tmp_path / "rows.png", beside)
+    assert min(share(picture(tmp_path / "rows.png"), colour) for colour in figures.PALETTE[:2]) > 1e-4
     figures.curves(tmp_path / "loss.png", [{"stage": "train", "step": 0, "loss": 1.0}])  # a run of one step
     assert Image.open(tmp_path / "loss.png").size[1] < pixels.shape[0]
 
