@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 CLIPS = {"recognition": 1024, "spatial_action": 8192, "temporal_action": 4096, "segmentation": 4096}
 CLIPS |= {"video_object": 8192, "video_instance": 8192}
 EPOCHS = {"recognition": 5, "spatial_action": 1, "temporal_action": 15, "segmentation": 15}
-EPOCHS |= {"video_object": 8, "video_instance": 4}
+EPOCHS |= {"video_object": 8, "video_instance": 3}
 BATCH = {"video_object": 32, "video_instance": 16}
 
 
@@ -36,6 +36,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.epochs = EPOCHS[task]
+    config.train.tracker_epochs = 2  # of video_instance, after those of its segmenter
     config.train.frames = 4  # that video_object and video_instance see of a training clip; the others see all
     config.train.batch_size = BATCH.get(task, 64)
     config.train.log_every = 20

@@ -73,8 +73,8 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     trainable, loaded = row.sizes or (tree.count(problem.params), models_of(job, row))
     print(f"{title}: {trainable:,} trainable parameters", flush=True)
     score = evaluators(job, row, problem)
-    options = {"measure": lambda params: score(params, ["test"])[0]["test"]} if name in job.config.curves else {}
-    result = train(job, problem, row.sources.get("train", []), name, **options)
+    each_epoch = (lambda params: score(params, ["test"])[0]["test"]) if name in job.config.curves else None
+    result = train(job, problem, row.sources.get("train", []), name, measure=each_epoch)
     dynamic, answers = score(result.params, job.parts[1:])
     found = {"dynamic": dynamic}
     if name in MAPPED:

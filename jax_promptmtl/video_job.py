@@ -244,7 +244,13 @@ def problem_of(job: Job, row: Row) -> Problem:
 
 
 def train(
-    job: Job, problem: Problem, sources: Sequence[ClipSource], row: str, stage: str = "", **options: Any
+    job: Job,
+    problem: Problem,
+    sources: Sequence[ClipSource],
+    row: str,
+    *,
+    stage: str = "",
+    measure: Callable[[PyTree], dict[str, float]] | None = None,
 ) -> loop.Result:
     """Train the problem of a row, if it has anything to train.
 
@@ -254,14 +260,15 @@ def train(
       sources: what a batch is made of.
       row: its name.
       stage: what the training is called, if not as the row.
-      options: others of `loop.train`.
+      measure: of the parameters, after every epoch; not if `None`.
     """
     if not tree.count(problem.params):
         return loop.Result(problem.params, 0, None, 0.0, 0.0)
     settings = plan(job, row, len(sources[0]))
-    if options:
+    if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
-    return loop.train(problem, partial(stream, sources, job.config), settings, job.workdir, name=stage or row, **options)
+    batches = partial(stream, sources, job.config)
+    return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
 
 
 def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
@@ -277,7 +284,9 @@ def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
 
 def rate_of(config: Any, row: str) -> float:
     """Return the learning rate of a row."""
-    return config.rates[row] if row in config.rates else config.train.optimizer.learning_rate
+    if row in config.rates:
+        return config.rates[row]
+    return config.train.optimizer.learning_rate
 
 
 def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:

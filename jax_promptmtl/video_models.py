@@ -100,6 +100,7 @@ def build(
     given: bool = False,
     drop_after: int = 0,
     seen: int = SEEN["primary"],
+    stage: str = "online",
 ) -> VideoBackbone:
     """Return a task's model for clips of so many frames.
 
@@ -111,6 +112,7 @@ def build(
       given: take features instead of clips, for the training of a model on them.
       drop_after: layers that see prompts; all above the middle if 0.
       seen: frames that a model of `BY_FRAME` sees of a clip.
+      stage: of the DVIS; minvis leaves its tracker out.
     """
     config, params = sizes(task), weights[task]
     some: dict[str, Any] = {"middle": middle, "drop_after": drop_after}
@@ -121,7 +123,7 @@ def build(
     if task == "video_object":
         return transvod.handle(task, config, params, seen, (VIT.image_size, VIT.image_size), **some)
     if task == "video_instance":
-        return dvis.handle(task, config, params, (VIT.image_size, VIT.image_size), **some)
+        return dvis.handle(task, replace(config, stage=stage), params, (VIT.image_size, VIT.image_size), **some)
     trunk = weights[EXTRACTOR]["trunk"]
     if task == "segmentation":
         model = asformer.handle(task, config, params, **some)
@@ -158,6 +160,7 @@ def view(
     given: bool = False,
     drop_after: int = 0,
     seen: int = 0,
+    stage: str = "online",
 ) -> View:
     """Return a task's model with the form in which it sees clips of so many frames; see `build`.
 
@@ -167,7 +170,7 @@ def view(
         seen = seen or SEEN["auxiliary" if auxiliary else "primary"]
     else:
         seen = frames if task in ON_FEATURES else VIT.frames
-    backbone = build(task, weights, frames, middle, given=given, drop_after=drop_after, seen=seen)
+    backbone = build(task, weights, frames, middle, given=given, drop_after=drop_after, seen=seen, stage=stage)
     spec = {"frames": seen, "pixels": "standardised per clip", "boxes": not auxiliary}
     see = adapter(task, seen, boxes=not auxiliary)
     return View(backbone, (lambda batch: batch["features"]) if given else see, spec)
@@ -254,7 +257,7 @@ def labels(source: Clips) -> Clips:
     return Clips({key: value for key, value in source.arrays.items() if key != "frames"})
 
 
-def uniform(frames: Array, count: int) -> Array:
+def uniform(frames: Any, count: int) -> Any:
     """Return so many frames at even distances, repeated where a clip has fewer.
 
     Args:

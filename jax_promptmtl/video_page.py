@@ -14,7 +14,7 @@ from jax_promptmtl.tables import NOTHING, ranks, size
 from jax_promptmtl.typeset import Cell, Sheet, markdown
 from jax_promptmtl.video_job import Job
 from jax_promptmtl.video_rows import ROWS
-from jax_promptmtl.video_tables import METRICS, OWN, Row
+from jax_promptmtl.video_tables import METRICS, OWN, Column, Row
 
 Results = Mapping[str, Mapping[str, Any]]  # of `video.measure_row`
 CLASSIFIED = "recognition"  # the task whose answers are one class per clip
@@ -102,7 +102,7 @@ def parts_of(measured: Results) -> list[str]:
 def score_sheet(rows: Sequence[Row], task: str) -> Sheet:
     """Return trained parameters and the metric on every part, a line for each row and kind of prompts."""
     parts = parts_of({row.method: row.runs[task][-1] for row in rows})
-    columns = [[video_tables.mean(row.values(task, part)) for row in rows] for part in parts]
+    columns = [[video_tables.mean(row.values(Column(task, part))) for row in rows] for part in parts]
     cells = [
         [Cell(NOTHING if np.isnan(value) else f"{value:.1f}", rank) for value, rank in zip(c, ranks(c), strict=True)]
         for c in columns

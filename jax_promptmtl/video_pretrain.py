@@ -2,12 +2,13 @@
 
 spatial_action starts from the trunk of recognition; temporal_action and segmentation are trained on its features, which
 are computed once. So recognition comes first. video_instance starts from the ResNet of video_object, of which it keeps
-the lower stages as they are.
+the lower stages as they are, and is trained as DVIS's makers do it: the segmenter of single frames, then the tracker.
 """
 
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,43 @@ from jax_promptmtl.data.middle_cache import Recipe, open_cache
 from jax_promptmtl.engine import loop
 from jax_promptmtl.methods.none import NoPrompts
 from jax_promptmtl.problem import Problem
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.tasks import TASKS, instance
 
 PyTree = Any
-BASES = {"spatial_action": "recognition", "temporal_action": "recognition", "segmentation": "recognition"}
+BASES: dict[str, str] = {
+    "spatial_action": "recognition",
+    "temporal_action": "recognition",
+    "segmentation": "recognition",
+}
 BASES |= {"video_instance": "video_object"}  # what must be there before
-TUNE = {"temporal_action": ("model/.*",), "segmentation": ("model/.*",)}  # what is trained, if not all
-TUNE |= {"video_instance": ("(pixels|decoder|tracker)/.*", "backbone/block_[23]_.*")}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a model.
+
+    Attributes:
+      name: of the training.
+      tune: patterns of the weights that are trained.
+      kind: of a DVIS, minvis or online.
+      loss: of the outputs, that of the task when `None`.
+    """
+
+    name: str
+    tune: tuple[str, ...] = (".*",)
+    kind: str = "online"
+    loss: Callable[..., Any] | None = None
+
+
+def stages(task: str) -> tuple[Stage, ...]:
+    """Return the trainings of a task's model, one after the other."""
+    if task != "video_instance":
+        return (Stage(task, ("model/.*",) if task in video_models.ON_FEATURES else (".*",)),)
+    segmenter = ("(pixels|decoder)/.*", "backbone/block_[23]_.*")
+    return (
+        Stage("segmenter", segmenter, "minvis", partial(instance.loss, stage="minvis")),
+        Stage("tracker", ("tracker/.*",), "online", partial(instance.loss, stage="online")),
+    )
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -40,17 +71,21 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         return
     sources = {part: [read(task, weights, config, part)] for part in ("train", "test")}
-    problem, settings = problem_of(task, weights, sources["train"], config.train.frames), plan(config)
-    before = time.process_time()
-    result = loop.train(problem, partial(stream, sources["train"], config), settings, workdir, name=task)
-    cost = {"steps": result.step, "minutes": result.seconds / 60, "cpu_minutes": (time.process_time() - before) / 60}
-    batches = all_batches(sources["test"], batch_size=config.train.batch_size)
-    found = video_mtl.evaluate(problem_of(task, weights, sources["test"]), result.params, TASKS[task], batches)
+    cost = {"steps": 0, "minutes": 0.0, "cpu_minutes": 0.0}
+    for stage in stages(task):
+        problem, before = problem_of(task, weights, sources["train"], stage, config.train.frames), time.process_time()
+        batches = partial(stream, sources["train"], config)
+        result = loop.train(problem, batches, plan(config, stage), workdir, name=stage.name)
+        cost["steps"] += result.step
+        cost["minutes"] += result.seconds / 60
+        cost["cpu_minutes"] += (time.process_time() - before) / 60
+        trained = tree.merge(result.params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
+        weights = weights | {task: trained["model"] if task in video_models.ON_FEATURES else trained}
+    tests = all_batches(sources["test"], batch_size=config.train.batch_size)
+    problem = problem_of(task, weights, sources["test"], stages(task)[-1])
+    found = video_mtl.evaluate(problem, problem.params, TASKS[task], tests)
     print(f"{task}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
-    trained = tree.merge(result.params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
-    if task in video_models.ON_FEATURES:
-        trained = trained["model"]
-    video_models.save(config.models, task, trained, card(config, weights, found, cost))
+    video_models.save(config.models, task, weights[task], card(config, weights, found, cost))
 
 
 def card(config: Any, weights: PyTree, found: Mapping[str, float], cost: Mapping[str, float]) -> dict[str, Any]:
@@ -95,22 +130,24 @@ def read(task: str, weights: Any, config: Any, part: str) -> ClipSource:
     return open_cache(lower, clips, recipe, place="memory", batch_size=config.train.batch_size)
 
 
-def problem_of(task: str, weights: Any, sources: list[ClipSource], seen: int = 0) -> Problem:
-    """Return the problem of training all weights of a task's model, which sees so many frames; 0: see `SEEN`."""
-    frames, on_features = video_models.FRAMES[task], task in video_models.ON_FEATURES
-    view = video_models.view(task, weights, frames, given=on_features, seen=seen)
+def problem_of(task: str, weights: Any, sources: list[ClipSource], stage: Stage, seen: int = 0) -> Problem:
+    """Return the problem of a training of a task's model, which sees so many frames; 0: see `video_models.SEEN`."""
+    frames, given = video_models.FRAMES[task], task in video_models.ON_FEATURES
+    view = video_models.view(task, weights, frames, given=given, seen=seen, stage=stage.kind)
     backbone = view.backbone
     method = NoPrompts(towers={video_mtl.PRIMARY: (backbone.depth, backbone.dim)})
-    pipeline = video_mtl.Pipeline(view, {}, TASKS[task], method)
+    goal = TASKS[task] if stage.loss is None else replace(TASKS[task], loss=stage.loss)
+    pipeline = video_mtl.Pipeline(view, {}, goal, method)
     example = next(all_batches(sources, batch_size=1))
-    return video_mtl.build(pipeline, example=example, tune=TUNE.get(task, (".*",)))
+    return video_mtl.build(pipeline, example=example, tune=stage.tune)
 
 
-def plan(config: Any) -> dict[str, Any]:
-    """Return the loop's settings."""
+def plan(config: Any, stage: Stage) -> dict[str, Any]:
+    """Return the loop's settings of a training."""
     steps = max(config.clips.train // config.train.batch_size, 1)
+    epochs = config.train.tracker_epochs if stage.name == "tracker" else config.train.epochs
     run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0, "task": config.task}
-    return dict(config.train) | run | {"steps_per_epoch": steps, "steps": steps * config.train.epochs}
+    return dict(config.train) | run | {"steps_per_epoch": steps, "steps": steps * epochs}
 
 
 def stream(sources: list[ClipSource], config: Any, start_step: int) -> Any:

@@ -15,8 +15,8 @@ SCORES = """Percent on the test clips with the last step's parameters, mean ± s
 1). A seed draws the initial parameters and the order of the training clips; clips and frozen models are the same \
 for all seeds, so the deviation says nothing about other test clips. With {count} test clips per task the standard \
 error of an accuracy near 50 % is {error:.1f} points; rows share their clips, which makes differences surer than \
-that. All rows of a task are trained on the same clips ({train}) for as many epochs, with learning rates that were searched for \
-on other drawings (configs/dlm.py). **Best** and <u>second best</u> of each column."""
+that. All rows of a task are trained on the same clips ({train}) for as many epochs, with the learning rates of \
+configs/dlm.py. **Best** and <u>second best</u> of each column."""
 FIRST = """The frozen primary has been trained on its own task with many more clips, and is what the paper calls \
 "full-finetuned"; "full fine-tuning" goes on from it on the clips that all rows have. The mapper's prompts are made \
 of every clip ("DLM"), or are the mean over the training clips, saved and loaded again ("static prompts"), so that \
@@ -29,8 +29,8 @@ MVLPT = """MVLPT starts from the prompts of the next task in the order of the co
 the first, trained on 20 clips per class. {flagged}"""
 FLAG = "Where widths differ (for {tasks}) they go through a fixed random orthogonal map with their size kept."
 SECOND = """The same parameters on test clips of another look (other icons, backgrounds and speeds; where they are \
-called panned, the camera moves too), of which nothing was used in training. Prompts were trained on the plain clips only; the static ones are read from their \
-file."""
+called panned, the camera moves too), of which nothing was used in training. Prompts were trained on the plain clips \
+only; the static ones are read from their file."""
 CONTROL = """What the gain of the mapper may come from: as many free prompts at its place, the mapper on the \
 primary's own middle states ("self-auxiliary"), on those of the auxiliaries for other clips, and an adapter of as \
 many parameters. Knowledge of this clip from other tasks is what only the mapper has."""

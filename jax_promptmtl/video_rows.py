@@ -103,7 +103,7 @@ def transferred_prompts(job: Job) -> Row:
     name = SOURCES[job.task]
     source = job.of(name, SHOTS * len(moving_icons.classes(name)))
     first = shallow_prompts(source, budget(job))
-    found = train(source, problem_of(source, first), first.sources["train"], "mvlpt", f"mvlpt_{name}").params
+    found = train(source, problem_of(source, first), first.sources["train"], "mvlpt", stage=f"mvlpt_{name}").params
     row = shallow_prompts(job, budget(job))
     width = row.pipeline.primary.backbone.dim
     return replace(row, initial={"tokens": prompt_file.fit_width(found["method"]["tokens"], width, seed=0)})

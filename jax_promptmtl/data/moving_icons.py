@@ -74,9 +74,7 @@ DOMAINS: dict[tuple[str, str], Domain] = {
     ("temporal_action", "base"): Domain(64, _BUSY, ("remix",), "glow", (0.38, 0.48)),
     ("segmentation", "base"): Domain(64, _RECIPE, ("phosphor",), "blobs", (0.38, 0.46), pace=0.85),
     ("segmentation", "shifted"): Domain(64, _RECIPE, ("eva",), "checker", (0.36, 0.44), pace=0.65, ease=0.8),
-    ("segmentation", "panned"): Domain(
-        64, _RECIPE, ("mi_out",), "grain", (0.36, 0.46), pace=0.75, ease=0.4, pan=4
-    ),
+    ("segmentation", "panned"): Domain(64, _RECIPE, ("mi_out",), "grain", (0.36, 0.46), pace=0.75, ease=0.4, pan=4),
     ("video_object", "base"): Domain(
         16, _CONCEPTS, ("typicons", "elusive", "ion"), "stripes", (0.34, 0.44), body=True, named=True
     ),
