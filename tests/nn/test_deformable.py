@@ -77,7 +77,10 @@ def test_small_maps_are_multiplied_and_large_ones_looked_up(monkeypatch):
     for side in (4, 5):  # 16 and 25 cells, of 4 channels; 5 points have 4 * 5 * 4 = 80 numbers, one has 16
         for points in (5, 1):
             deformable.sample_map.__wrapped__(
-                jnp.zeros((1, 1, side**2, 4)), (side, side), jnp.zeros((1, 1, 1, points, 2)), jnp.zeros((1, 1, 1, points))
+                jnp.zeros((1, 1, side**2, 4)),
+                (side, side),
+                jnp.zeros((1, 1, 1, points, 2)),
+                jnp.zeros((1, 1, 1, points)),
             )
     assert ways == ["multiplied", "multiplied", "multiplied", "looked_up"]
 
