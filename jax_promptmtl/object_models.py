@@ -6,9 +6,10 @@ Both learn in stages, of which `model.stage` names one. The next stage starts fr
 import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,9 +169,15 @@ def measure(problem: Problem, params: PyTree, batches: Iterable[Batch], classes:
 # --- weights to start from ---
 
 
-def draw(model: Any, inputs: tuple, seed: int) -> PyTree:
+def draw(model: nn.Module, inputs: tuple, seed: int) -> PyTree:
     """Draw the parameters of a model."""
-    return jax.jit(model.init)(jax.random.key(seed), *inputs)["params"]
+    return initialiser(model)(jax.random.key(seed), *inputs)["params"]
+
+
+@cache
+def initialiser(model: nn.Module) -> Any:
+    """Return the compiled function that draws a model's parameters: training and tests draw the same ones."""
+    return jax.jit(model.init)
 
 
 def read(weights: str, convert: Any) -> PyTree:
