@@ -42,12 +42,8 @@ def test_full_size_models_have_the_published_numbers_of_weights(name, whole, tra
 
 def test_recipes_have_what_upstreams_have():
     single, several = preset("imagenet_vid_single"), preset("imagenet_vid")
-    assert (single.train.batch_size, single.train.epochs, several.train.batch_size, several.train.epochs) == (
-        32,
-        8,
-        8,
-        7,
-    )
+    lengths = [(config.train.batch_size, config.train.epochs) for config in (single, several)]
+    assert lengths == [(32, 8), (8, 7)]
     for config in (single, several):
         optimizer = config.train.optimizer
         assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip) == (2e-4, 1e-4, 0.1)
@@ -58,12 +54,8 @@ def test_recipes_have_what_upstreams_have():
     assert [config.sampling.backwards for config in stages.values()] == [False, False, True, False]
     assert [config.tune[0] for config in stages.values()][1:] == ["tracker/.*", "refiner/.*", "tracker/.*"]
     optimizer = stages[""].train.optimizer
-    assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip, optimizer.drops) == (
-        1e-4,
-        0.05,
-        0.01,
-        (0.7,),
-    )
+    assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip) == (1e-4, 0.05, 0.01)
+    assert tuple(optimizer.drops) == (0.7,)
     assert stages[""].points == 12544 and stages[""].sampling.tested == 36 and stages[""].guided == 0.5
 
 
@@ -81,9 +73,7 @@ def test_a_stage_starts_from_the_one_before_and_keeps_what_is_new():
     assert object_models.adopt(drawn, {}, "") is drawn
     later = leaves(detector__a=(2,), detector__classify_0__kernel=(3, 4), tracker__c=(1,))
     assert object_models.adopt(drawn, later, "file").keys() == {"detector", "temporal"}
-    with pytest.raises(
-        UserError, match=r"'file' do not fit config.model: a has|'file' do not fit .*detector/a has shape"
-    ):
+    with pytest.raises(UserError, match=r"'file' do not fit config\.model: detector/a has shape"):
         object_models.adopt(drawn, leaves(detector__a=(3,), detector__classify_0__kernel=(3, 4)), "file")
     with pytest.raises(UserError, match="-detector/classify_0/kernel"):
         object_models.adopt(drawn, leaves(detector__a=(2,)), "file")
