@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from safetensors.numpy import load_file
 
 from jax_promptmtl import check_data, finetune
 from jax_promptmtl.data import videos
@@ -104,6 +105,20 @@ def test_two_steps_and_a_test_from_official_files(name, tmp_path, capsys):
     assert card["test"] == found and card["parameters"] > 1000
     assert card["classes"] == list(videos.read(config.data).class_names)
     assert f"{max(steps)} steps" in capsys.readouterr().out
+
+
+@SLOW
+def test_a_stage_keeps_what_the_one_before_has_learnt(tmp_path):
+    tree, weights = video_trees.imagenet_vid(tmp_path / "data"), ""
+    found = []
+    for name in ("imagenet_vid_single", "imagenet_vid"):
+        (tmp_path / name).mkdir()
+        finetune.run(small(name, tree, weights=weights), tmp_path / name, dry_run=False)
+        weights = str(tmp_path / name / "models" / "imagenet_vid.safetensors")
+        found.append(load_file(weights))
+    assert found[1].keys() - found[0].keys() == {key for key in found[1] if key.startswith("temporal/")}
+    for key, leaf in found[0].items():
+        np.testing.assert_array_equal(found[1][key], leaf, err_msg=key)
 
 
 def test_a_model_of_features_fits_its_data(tmp_path):
