@@ -4,9 +4,18 @@
     python -m jax_promptmtl.main --config=configs/video_full.py:ucf101 --config.data.root=UCF101 \
         --config.weights=vit_b_k710_dl_from_giant.pth
 
-Presets: ssv2, ucf101, hmdb51, ava, ava_kinetics, thumos14, 50salads, breakfast, gtea; imagenet_vid and youtube_vis name
-data for check_data alone; ucf101_tfds and youtube_vis_tfds read what TFDS prepared. With --dry_run the job prints
-parameters and memory. The best weights to start from are VideoMAEv2's, distilled for Kinetics-710.
+Presets: ssv2, ucf101, hmdb51, ava, ava_kinetics, thumos14, 50salads, breakfast, gtea, imagenet_vid, youtube_vis;
+ucf101_tfds and youtube_vis_tfds read what TFDS prepared. With --dry_run the job prints parameters and memory. The best
+weights to start a VideoMAE from are VideoMAEv2's, distilled for Kinetics-710.
+
+TransVOD and DVIS learn in stages, each from the weights of the one before, and the parts below stay as they are:
+
+    python -m jax_promptmtl.main --config=configs/video_full.py:imagenet_vid_single --config.data.root=ILSVRC \
+        --config.weights=r50_deformable_detr_single_scale_dc5-checkpoint.pth
+    python -m jax_promptmtl.main --config=configs/video_full.py:imagenet_vid --config.data.root=ILSVRC \
+        --config.weights=runs/video_full_imagenet_vid_single/models/imagenet_vid.safetensors
+
+and so youtube_vis_minvis, youtube_vis (online) and youtube_vis_offline.
 
 The recipes have layer-wise decay of the learning rate, drop path, RandAugment, erasing, mixup, cutmix, smoothed labels,
 repeated augmentation and several views of a test video as VideoMAEv2's have them (ssv2; ava without what needs one
@@ -38,6 +47,33 @@ SPLITS: dict[str, dict[str, Any]] = {  # options of the data sets beside `root` 
     "youtube_vis": {"held_out": 0.1, "seed": 0, "frames": "train/JPEGImages"},
     "youtube_vis_tfds": {"config": "only_frames_with_labels", "held_out": 0.1, "seed": 0},
 }
+STAGES = {  # of models that learn in stages: preset -> data set, stage; those of youtube_vis hold for TFDS's too
+    "imagenet_vid_single": ("imagenet_vid", "single"),
+    "imagenet_vid": ("imagenet_vid", "multi"),
+    "youtube_vis_minvis": ("youtube_vis", "minvis"),
+    "youtube_vis": ("youtube_vis", "online"),
+    "youtube_vis_offline": ("youtube_vis", "offline"),
+    "youtube_vis_tfds_minvis": ("youtube_vis_tfds", "minvis"),
+    "youtube_vis_tfds": ("youtube_vis_tfds", "online"),
+    "youtube_vis_tfds_offline": ("youtube_vis_tfds", "offline"),
+}
+RESNET = {"depths": (3, 4, 6, 3), "width": 64, "strides": (1, 2, 2, 2), "stem": 7, "pool": True}
+TRANSVOD = {
+    "resnet": RESNET | {"dilated": (3,)},  # DC5
+    "detector": {"width": 256, "heads": 8, "points": 4, "encoders": 6, "decoders": 6, "inner": 1024}
+    | {"queries": 300, "groups": 32},
+    "selected": (80, 50, 30),  # queries per reference frame that the layers of the temporal part see
+    "temporal_points": "released",  # as upstream's weights were trained; or fixed
+}
+DVIS = {
+    "width": 256,
+    "heads": 8,
+    "mask_width": 256,
+    "resnet": RESNET | {"dilated": ()},
+    "pixels": {"points": 4, "inner": 1024, "layers": 6, "groups": 32},
+    "decoder": {"inner": 2048, "layers": 9, "queries": 100},
+    "tracker": {"inner": 2048, "layers": 6, "matching": "released"},  # as upstream's weights were trained; or fixed
+}
 RECIPES: dict[str, dict[str, Any]] = {
     # learning rate, batch size, epochs, share of warm-up, weight decay; a batch of ssv2 shows every video twice
     "ssv2": {"rate": 2e-3 * 32 / 256, "batch": 64, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
@@ -49,7 +85,45 @@ RECIPES: dict[str, dict[str, Any]] = {
     "50salads": {"rate": 5e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
     "breakfast": {"rate": 1e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
     "gtea": {"rate": 5e-4, "batch": 1, "epochs": 120, "warmup": 0.0, "decay": 1e-5},
+    # the stages of TransVOD (8 GPUs with 4 frames, or 1 clip, each) and of DVIS: with a tenth of the videos held out
+    # 20,080 and 40,160 steps, where upstream has 20,000 and 40,000
+    "single": {"rate": 2e-4, "batch": 32, "epochs": 8, "warmup": 0.0, "decay": 1e-4},
+    "multi": {"rate": 2e-4, "batch": 8, "epochs": 7, "warmup": 0.0, "decay": 1e-4},
+    "minvis": {"rate": 1e-4, "batch": 8, "epochs": 80, "warmup": 0.0, "decay": 0.05},
+    "online": {"rate": 1e-4, "batch": 8, "epochs": 160, "warmup": 0.0, "decay": 0.05},
+    "offline": {"rate": 1e-4, "batch": 8, "epochs": 160, "warmup": 0.0, "decay": 0.05},
 }
+RESNET_SLOWER = ((".*/(resnet|backbone)/.*", 0.1),)
+POINTS_SLOWER = ((".*/(offsets|start)/.*", 0.1),)  # where deformable attention looks
+STAGED: dict[str, dict[str, Any]] = {
+    # frames of a clip, shares of the steps after which the rate drops to a tenth, largest norm of the gradient, factors
+    # of the rate, and the weights that are trained: norms of the ResNet never, and not what an earlier stage trained
+    "single": {
+        "frames": 1,
+        "drops": (6 / 8, 7 / 8),
+        "clip": 0.1,
+        "factors": RESNET_SLOWER + POINTS_SLOWER,
+        "tune": ("detector/(?!resnet/).*", "detector/resnet/block_[123]_.*/kernel"),
+    },
+    "multi": {
+        "frames": 15,
+        "drops": (4 / 7, 6 / 7),
+        "clip": 0.1,
+        "factors": RESNET_SLOWER + POINTS_SLOWER,
+        "tune": ("temporal/.*",),
+    },
+    "minvis": {
+        "frames": 1,
+        "drops": (0.7,),
+        "clip": 0.01,
+        "factors": RESNET_SLOWER,
+        "tune": ("(pixels|decoder)/.*", "backbone/.*/kernel"),
+    },
+    "online": {"frames": 5, "drops": (0.7,), "clip": 0.01, "factors": RESNET_SLOWER, "tune": ("tracker/.*",)},
+    "offline": {"frames": 21, "drops": (0.7,), "clip": 0.01, "factors": RESNET_SLOWER, "tune": ("refiner/.*",)},
+}
+CANVASES = {"imagenet_vid": (600, 1000), "youtube_vis": (384, 640)}  # rows and columns, padding included
+SIDES = {"imagenet_vid": 600, "youtube_vis": 360}  # short side of frames
 STRIDES = {"ucf101": 4, "hmdb51": 2, "ava": 4, "ava_kinetics": 4}
 STRONG: dict[str, dict[str, Any]] = {  # what keeps a vision transformer from learning its training clips by heart
     # decay of the learning rate from layer to layer, drop path, views of a video in a batch, test clips and their crops
@@ -66,7 +140,19 @@ HARD = {"mixup": 0.0, "cutmix": 0.0, "chance": 1.0, "switch": 0.5, "smoothing": 
 
 def get_config(preset: str = "ucf101") -> ConfigDict:
     """Return the config of a preset."""
-    task = preset.removesuffix("_tfds")
+    if preset in STAGES:
+        return staged(*STAGES[preset])
+    return plain(preset)
+
+
+def plain(preset: str, recipe_of: str = "") -> ConfigDict:
+    """Return the config of a preset without stages, or what those of stages have in common with it.
+
+    Args:
+      preset: name of a data set.
+      recipe_of: whose rate, batch, epochs, warm-up and decay to take, if not the data set's own.
+    """
+    task = recipe_of or preset.removesuffix("_tfds")
     recipe, strong = RECIPES.get(task, RECIPES["ssv2"]), STRONG.get(task, PLAIN)
     recognition = task in ("ssv2", "ucf101", "hmdb51")
     config = ConfigDict()
@@ -88,6 +174,9 @@ def get_config(preset: str = "ucf101") -> ConfigDict:
     config.sampling.erase = 0.25 if recognition else 0.0  # probability that a rectangle of a training clip is noise
     config.sampling.clips = strong["clips"]  # of a test video; scores of all views are averaged
     config.sampling.crops = strong["crops"]  # of a test clip
+    config.sampling.canvas = ()  # rows and columns of whole frames with padding; () for squares
+    config.sampling.backwards = False  # let half of the training clips run backwards
+    config.sampling.tested = 0  # frames of a test clip; 0: as many as of a training clip
     config.mixing = ConfigDict(dict(SOFT if recognition else HARD))  # alphas, chances, and smoothing of labels
     config.drop_path = strong["path"]  # of the last block
     config.repeats = strong["repeats"]  # views of a video side by side in a batch
@@ -97,6 +186,9 @@ def get_config(preset: str = "ucf101") -> ConfigDict:
     config.multiple = 576 if preset == "thumos14" else 128  # of which the padded length of features is one
     config.feature = ConfigDict({"rate": 30.0, "stride": 4, "window": 16})  # of thumos14: frames per second, in frames
     config.feature.most = 2304 if preset == "thumos14" else 0  # features of a training clip; 0: whole videos
+
+    config.points = 0  # of video_instance: at which a mask is compared; 0: at every cell
+    config.guided = 0.5  # share of the steps in which the frozen part below chooses who answers for what, likewise
 
     config.model = ConfigDict(dict(VIT_B))
     if preset == "thumos14":
@@ -119,4 +211,27 @@ def get_config(preset: str = "ucf101") -> ConfigDict:
     config.train.optimizer.b2 = 0.999
     config.train.optimizer.clip = 1.0
     config.train.optimizer.layer_decay = strong["layers"]  # 1: none
+    config.train.optimizer.factors = ()  # of the rate: pairs of a pattern of weights and a number
+    config.train.optimizer.drops = ()  # with the schedule `drops`: shares of the steps
+    return config
+
+
+def staged(name: str, stage: str) -> ConfigDict:
+    """Return the config of a stage of TransVOD or DVIS."""
+    task, recipe, config = name.removesuffix("_tfds"), STAGED[stage], plain(name, stage)
+    config.model = ConfigDict({"stage": stage} | (TRANSVOD if task == "imagenet_vid" else DVIS))
+    config.tune = recipe["tune"]
+    config.sampling.frames = recipe["frames"]
+    config.sampling.whole = True
+    config.sampling.size, config.sampling.canvas = SIDES[task], CANVASES[task]
+    if task == "youtube_vis":
+        config.sampling.stride, config.sampling.short = 1, "pad"
+        config.sampling.tested = 36  # labelled frames of the longest video
+        config.sampling.backwards = stage == "offline"
+        config.evaluation_batch_size = 1
+    config.points = 12544 if task == "youtube_vis" else 0
+    config.train.optimizer.schedule = "drops"
+    config.train.optimizer.drops = recipe["drops"]
+    config.train.optimizer.clip = recipe["clip"]
+    config.train.optimizer.factors = recipe["factors"]
     return config

@@ -1,7 +1,8 @@
 """The fine-tuning job: a video model of one data set, trained whole; frozen, it is what prompts are learnt for.
 
 The model follows from the data set's task: VideoMAE for recognition, with AVA's head for spatial detection;
-ActionFormer and ASFormer on files of features. A VideoMAE starts from published weights where `weights` names some.
+ActionFormer and ASFormer on files of features; TransVOD and DVIS for objects and instances, in stages. Models of frames
+start from published weights where `weights` names some; TransVOD and DVIS from those of the stage before, too.
 """
 
 import json
@@ -15,17 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl import tree, video_models, video_mtl
+from jax_promptmtl import object_models, tree, video_models, video_mtl
 from jax_promptmtl.backbones import actionformer, asformer, convert_videomae, roi_head, videomae
 from jax_promptmtl.backbones.view import View
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.clip_batches import ClipSource, all_batches, training_batches
-from jax_promptmtl.data.videos.augment import MEAN, STD
 from jax_promptmtl.data.videos.clips import Sampling, Sources, sources
 from jax_promptmtl.data.videos.index import VideoSet
+from jax_promptmtl.data.videos.key_frames import by_frame
 from jax_promptmtl.engine import loop
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.errors import UserError
 from jax_promptmtl.methods.none import NoPrompts
+from jax_promptmtl.object_models import normalised
 from jax_promptmtl.problem import Problem
 from jax_promptmtl.tasks import TASKS, recognition, segmentation, spatial
 from jax_promptmtl.tasks.mixing import Mixing, mix
@@ -39,7 +41,7 @@ Batch = Mapping[str, Any]
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
-    pick(data.task, MODELS, f"task with a model here (that of {data.name!r})")
+    data = by_frame(data) if data.task == "video_object" else data
     parts = parts_of(data, config)
     problem = problem_of(data, config, parts["train"])
     settings = plan(config, len(data.parts["train"]))
@@ -76,6 +78,8 @@ def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: Py
     """Return what a model scores, in clips of the tests' length."""
     problem = problem_of(data, config, tests)
     clips = all_batches(tests, batch_size=config.evaluation_batch_size)
+    if data.task == "video_instance":
+        return object_models.measure(problem, params, clips, len(data.class_names))
     return video_mtl.evaluate(problem, params, task_of(data, config), clips)
 
 
@@ -160,16 +164,13 @@ def features(batch: Batch) -> dict[str, Array]:
     return {"features": batch["features"], "mask": batch["mask"]}
 
 
-def normalised(frames: Array) -> Array:
-    """Return frames of 0 to 255, [..., 3], as VideoMAE sees them."""
-    return (frames.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
-
-
 MODELS: Mapping[str, Callable[[int, Any, Batch], View]] = {
     "recognition": classifier,
     "segmentation": labeller,
     "spatial_action": box_classifier,
     "temporal_action": detector,
+    "video_instance": object_models.segmenter,
+    "video_object": object_models.detector,
 }
 
 
@@ -185,6 +186,10 @@ def task_of(data: VideoSet, config: Any) -> VideoTask:
         return replace(task, measure=partial(recognition.measure_views, views=views), **soft)
     if data.task == "spatial_action":
         return replace(task, measure=partial(spatial.measure, scored=data.scored))
+    if data.task == "video_object":
+        return object_models.detection(task, config)
+    if data.task == "video_instance":
+        return object_models.instances(task, config)
     if data.task == "segmentation":
         measure = partial(measure_frames, every=config.every, background=data.background)
         return replace(task, labels=("label", "full"), measure=measure)
@@ -224,7 +229,7 @@ def varied(data: VideoSet, config: Any) -> Callable[[Batch, Array], Batch] | Non
     mixing, rate, classes = mixing_of(config), config.drop_path, len(data.class_names)
     if mixing.on and data.task != "recognition":
         raise UserError(f"Labels are mixed and smoothed for recognition only, not for {data.name!r}; set mixing to 0.")
-    if rate and data.channels:
+    if rate and data.task not in ("recognition", "spatial_action"):
         raise UserError(f"The model of {data.name!r} has no drop path; set drop_path to 0.")
     if not (mixing.on or rate):
         return None
@@ -245,11 +250,17 @@ def plan(config: Any, clips: int) -> dict[str, Any]:
     run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0}
     about = {"data": config.data.to_dict(), "sampling": config.sampling.to_dict(), "model": config.model.to_dict()}
     about |= {"mixing": config.mixing.to_dict(), "drop_path": config.drop_path}
-    about |= {"views": config.views, "repeats": config.repeats}
+    about |= {"views": config.views, "repeats": config.repeats, "points": config.points, "guided": config.guided}
     return dict(config.train) | run | about | {"steps_per_epoch": steps, "steps": steps * config.train.epochs}
 
 
 def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step: int) -> Any:
     """Return the training batches from a step on."""
     views = {"views": 1 if data.channels else config.views, "repeats": config.repeats}
-    return training_batches(parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step, **views)
+    found = training_batches(
+        parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step, **views
+    )
+    if data.task != "video_instance":
+        return found
+    steps = plan(config, len(data.parts["train"]))["steps"]
+    return object_models.guide(found, start_step, config.guided * steps)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,14 +43,17 @@ def schedule(config: Any, *, steps_per_epoch: int, total_steps: int) -> optax.Sc
 
     Args:
       config: reads `learning_rate` and `schedule`: `constant`; `cosine`, per step, after a linear rise over the
-        fraction `warmup` of all steps, to 0; or `dassl_cosine`, per epoch.
+        fraction `warmup` of all steps, to 0; `dassl_cosine`, per epoch; or `drops`, a tenth of the rate after each
+        of the fractions `drops` of all steps.
       steps_per_epoch: steps of one pass over the data; only `dassl_cosine` reads it.
       total_steps: steps of the whole run.
     """
     peak = config["learning_rate"]
-    kind = pick(config["schedule"], ("constant", "cosine", "dassl_cosine"), "schedule")
+    kind = pick(config["schedule"], ("constant", "cosine", "dassl_cosine", "drops"), "schedule")
     if kind == "constant":
         return optax.constant_schedule(peak)
+    if kind == "drops":
+        return optax.piecewise_constant_schedule(peak, {round(share * total_steps): 0.1 for share in config["drops"]})
     if kind == "dassl_cosine":
         table = jnp.asarray(dassl_table(peak, -(-total_steps // steps_per_epoch)), jnp.float32)
         return lambda step: table[jnp.minimum(step // steps_per_epoch, len(table) - 1)]
@@ -127,6 +131,33 @@ def scale_by_layer(decay: float, mask: PyTree) -> optax.GradientTransformation:
     return optax.stateless(scale)
 
 
+def scale_by_pattern(factors: Sequence[tuple[str, float]], mask: PyTree) -> optax.GradientTransformation:
+    """Multiply the update of a weight, weight decay included, by the factors of all patterns that match its path.
+
+    Args:
+      factors: pairs of a regular expression for the whole path and a factor.
+      mask: a tree of bools of the whole model, of which only the paths are read.
+
+    Raises:
+      UserError: a pattern that matches no weight, frozen or not.
+    """
+    name = partial(jax.tree_util.keystr, simple=True, separator="/")
+    paths = [name(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
+    for pattern, _ in factors:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise UserError(
+                f"The pattern {pattern!r} in optimizer.factors matches no weight; paths look like {paths[0]!r}."
+            )
+
+    def scale(updates: PyTree, params: PyTree) -> PyTree:
+        def one(path: tuple, leaf: Any) -> Any:
+            return leaf * math.prod(factor for pattern, factor in factors if re.fullmatch(pattern, name(path)))
+
+        return jax.tree_util.tree_map_with_path(one, updates)
+
+    return optax.stateless(scale)
+
+
 def sgd(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
     """Return torch's SGD: weight decay joins the gradient, the rate multiplies after momentum, no dampening."""
     return optax.chain(
@@ -165,13 +196,15 @@ def make(config: Any, *, mask: PyTree, steps_per_epoch: int, total_steps: int) -
     Args:
       config: reads `name` (`sgd`, `adamw` or `muon`), `learning_rate`, `schedule` (with `warmup` if `cosine`),
         `weight_decay`, `momentum`, `clip` (largest global gradient norm, `None` for no clipping), and for adamw and
-        muon `b2`, for muon `matrix_rms`; and where it is there `layer_decay`, see `scale_by_layer`.
+        muon `b2`, for muon `matrix_rms`; and where they are there `layer_decay`, see `scale_by_layer`, and `factors`,
+        see `scale_by_pattern`.
       mask: the problem's tree of bools, true where trainable; frozen leaves have no optimiser state.
       steps_per_epoch: steps of one pass over the data.
       total_steps: steps of the whole run.
 
     Raises:
-      UserError: an unknown name or schedule, a run without a step, or a layer-wise decay that cannot be.
+      UserError: an unknown name or schedule, a run without a step, a layer-wise decay that cannot be, or a factor of
+        no weight.
     """
     if total_steps < 1 or steps_per_epoch < 1:
         raise UserError(f"A run of {total_steps} steps, {steps_per_epoch} per epoch, trains nothing; give at least 1.")
@@ -182,4 +215,6 @@ def make(config: Any, *, mask: PyTree, steps_per_epoch: int, total_steps: int) -
         tx = optax.chain(optax.clip_by_global_norm(config["clip"]), tx)
     if "layer_decay" in config and config["layer_decay"] != 1:
         tx = optax.chain(tx, scale_by_layer(config["layer_decay"], mask))
+    if "factors" in config and len(config["factors"]):
+        tx = optax.chain(tx, scale_by_pattern(config["factors"], mask))
     return optax.masked(tx, mask)

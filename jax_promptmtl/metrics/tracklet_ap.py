@@ -13,6 +13,7 @@ from jax_promptmtl.metrics.coco_match import match
 
 Array = np.ndarray
 Video = Mapping[str, Array]
+Compared = list[dict[str, Array]]  # of every class: overlaps of its detections with its truth, areas and scores
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MOST = 100  # tracks of a class in a video, by score
 AREAS = {"": (0, 1e10), "_small": (0, 128**2), "_medium": (128**2, 256**2), "_large": (256**2, 1e10)}  # pixels
@@ -62,8 +63,18 @@ def tracklet_ap(
     >>> tracklet_ap([one], [one | {"score": np.array([0.5])}], num_classes=1)["ap75"]
     1.0
     """
-    pairs = [_pair(t, d, c) for c in range(num_classes) for t, d in zip(truth, detections, strict=True)]
-    by_class = [pairs[i : i + len(truth)] for i in range(0, len(pairs), max(len(truth), 1))]
+    pairs = [compare(t, d, num_classes=num_classes) for t, d in zip(truth, detections, strict=True)]
+    return score(pairs, num_classes=num_classes, areas=areas)
+
+
+def compare(true: Video, detected: Video, *, num_classes: int) -> Compared:
+    """Return all that the score needs to know of one video, which is small: no masks; see `tracklet_ap`."""
+    return [_pair(true, detected, c) for c in range(num_classes)]
+
+
+def score(pairs: Sequence[Compared], *, num_classes: int, areas: bool = False) -> dict[str, float]:
+    """Return `tracklet_ap` of videos that were compared one by one."""
+    by_class = [[video[c] for video in pairs] for c in range(num_classes)]
     result: dict[str, float] = {}
     for suffix, area in AREAS.items() if areas else [("", AREAS[""])]:
         table = np.array([_class_scores(videos, area) for videos in by_class]).reshape(-1, 3, len(THRESHOLDS))

@@ -214,12 +214,22 @@ def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarr
     >>> measure(one | {"score": np.array([[0.5]])}, one | {"valid": np.array([[True]])})["map"]
     100.0
     """
-    truth, found = [], []
-    for mask, label, valid in zip(labels["mask"], labels["label"], labels["valid"], strict=True):
-        here = np.asarray(valid, bool) & np.asarray(mask, bool).any(axis=(0, 2, 3))
-        truth.append({"mask": mask[:, here].swapaxes(0, 1), "label": label[here]})
-    for mask, label, score in zip(predictions["mask"], predictions["label"], predictions["score"], strict=True):
-        found.append({"mask": mask.swapaxes(0, 1), "label": label, "score": score})
+    truth, found = truth_of(labels), found_of(predictions)
     classes = 1 + max((int(video["label"].max()) for video in truth if len(video["label"])), default=0)
     result = tracklet_ap(truth, found, num_classes=classes)  # of a class without truth there is no score
     return {"map" if name == "ap" else name: 100 * value for name, value in result.items()}
+
+
+def truth_of(labels: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the instances of every video of a batch that it shows, as `tracklet_ap` reads them."""
+    truth = []
+    for mask, label, valid in zip(labels["mask"], labels["label"], labels["valid"], strict=True):
+        here = np.asarray(valid, bool) & np.asarray(mask, bool).any(axis=(0, 2, 3))
+        truth.append({"mask": mask[:, here].swapaxes(0, 1), "label": label[here]})
+    return truth
+
+
+def found_of(predictions: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the predictions for every video of a batch, likewise."""
+    rows = zip(predictions["mask"], predictions["label"], predictions["score"], strict=True)
+    return [{"mask": mask.swapaxes(0, 1), "label": label, "score": score} for mask, label, score in rows]

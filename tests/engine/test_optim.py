@@ -149,6 +149,37 @@ def test_layers_below_learn_more_slowly_as_with_torch_parameter_groups():
         np.testing.assert_allclose(value, wanted[path], rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+def test_factors_are_rates_of_their_own_as_in_torch_parameter_groups():
+    """Constant gradients, whose AdamW update is one rate after another, beside the decay of the same rate."""
+    factors = ((".*resnet/.*", 0.1), (".*/offsets/.*", 0.5))
+    tops = {"a/kernel": 1.0, "resnet/b/kernel": 0.1, "a/offsets/kernel": 0.5, "resnet/offsets/kernel": 0.05}
+    params = tree.unflatten({f"primary/{path}": jnp.full((2, 2), 3.0) for path in tops})
+    gradient = jax.tree.map(jnp.ones_like, params)
+    settings = config(name="adamw", learning_rate=0.1, weight_decay=0.05, schedule="constant", factors=factors)
+    found = tree.flatten(
+        run(optim.make(settings, **plan(jax.tree.map(lambda _: True, params))), params, [gradient] * 3)[0]
+    )
+    for path, factor in tops.items():
+        rate, value = 0.1 * factor, 3.0
+        for _ in range(3):
+            value = value - rate * (1 + 0.05 * value)
+        np.testing.assert_allclose(found[f"primary/{path}"], value, rtol=1e-5, err_msg=path)
+    with pytest.raises(UserError, match=r"'.\*trunk.\*' in optimizer.factors matches no weight; .* 'w'"):
+        optim.make(config(factors=((".*trunk.*", 0.1),)), **plan({"w": True}))
+
+
+def test_the_rate_drops_to_a_tenth_after_each_share_of_the_steps():
+    rate = optim.schedule(
+        config(schedule="drops", learning_rate=2.0, drops=(4 / 7, 6 / 7)), steps_per_epoch=10, total_steps=70
+    )
+    np.testing.assert_allclose(
+        [rate(step) for step in (0, 39, 40, 59, 60, 69)], [2, 2, 0.2, 0.2, 0.02, 0.02], rtol=1e-6
+    )
+    assert float(
+        optim.schedule(config(schedule="drops", drops=()), steps_per_epoch=10, total_steps=70)(69)
+    ) == np.float32(0.0035)
+
+
 @pytest.mark.parametrize(("decay", "message"), [(0.65, "has no blocks"), (0.0, "above 0"), (1.5, "above 0")])
 def test_a_decay_that_cannot_be_is_an_error(decay, message):
     with pytest.raises(UserError, match=message):

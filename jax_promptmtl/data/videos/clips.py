@@ -6,7 +6,8 @@ training part are drawn at random.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from jax_promptmtl.data import fewshot, images, video_file
 from jax_promptmtl.data.videos import augment, rle
 from jax_promptmtl.data.videos.features import features_of
 from jax_promptmtl.data.videos.index import Example, VideoSet
+from jax_promptmtl.data.videos.key_frames import with_others
 from jax_promptmtl.errors import UserError, pick
 
 Array = np.ndarray
 Batch = dict[str, Array]
-SHORT = ("refuse", "repeat")
+SHORT = ("refuse", "repeat", "pad")
 THREADS = 8
 RATIO = (3 / 4, 4 / 3)
+PADDED = ("video_object", "video_instance")  # tasks whose frames may have padding
 Sources = dict[str, "list[ClipFiles] | list[FeatureFiles]"]
 
 
@@ -33,15 +36,20 @@ class Sampling:
     Attributes:
       frames: L of a clip.
       stride: frames from one to the next; 0 spreads them evenly over the whole video, as TSN does.
-      size: side of the square that they become, pixels.
+      size: side of the square that they become, pixels; on a canvas their short side.
       whole: squeeze the whole frame into the square, as boxes and masks need; else cut a square out.
-      short: what to do with a video that is too short: `refuse` it, or `repeat` its frames as upstreams do.
+      canvas: rows and columns of the frames, padding at the bottom and at the right included: whole frames keep their
+        shape, and are smaller than `size` says where they would not fit. () for squares.
+      short: what to do with a video that is too short: `refuse` it, `repeat` its frames as upstreams do, or `pad` the
+        clip, where the batch says which frames are `present`.
       scale: least and largest share of a frame that a training view shows; not read where the frame is whole.
       flip: whether training views may be mirrored; not where left and right are labels.
       operations: of RandAugment on training views, n; 0 for none.
       magnitude: of the operations, of 10, m.
       spread: standard deviation of the magnitude.
+      backwards: whether training clips may run backwards.
       erase: probability that a rectangle of a training view is noise.
+      tested: frames of a test clip; as many as of a training clip if 0.
       clips: of a test video, spread over its time; the scores of all its views are averaged.
       crops: of a test clip, squares from one end of the longer side to the other.
     """
@@ -50,13 +58,16 @@ class Sampling:
     stride: int = 0
     size: int = 224
     whole: bool = False
+    canvas: tuple[int, ...] = ()
     short: str = "refuse"
     scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = False
+    backwards: bool = False
     operations: int = 0
     magnitude: float = 7.0
     spread: float = 0.5
     erase: float = 0.0
+    tested: int = 0
     clips: int = 1
     crops: int = 1
 
@@ -67,6 +78,27 @@ class Sampling:
                 f"Tests have {self.clips} clips of {self.crops} crops; give at least 1 of each, and 1 crop where "
                 "sampling.whole shows the whole frame."
             )
+        if self.canvas and (len(self.canvas) != 2 or not self.whole):
+            raise UserError(
+                f"sampling.canvas is {self.canvas}; give rows and columns, with sampling.whole, or () for squares."
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return rows and columns of the frames."""
+        return (self.canvas[0], self.canvas[1]) if self.canvas else (self.size, self.size)
+
+    def fitted(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of a whole frame on the canvas.
+
+        >>> Sampling(size=600, whole=True, canvas=(600, 1000)).fitted(720, 1280)
+        (563, 1000)
+        """
+        if not self.canvas:
+            return self.shape
+        rows, columns = self.canvas
+        scale = min(self.size / min(height, width), rows / height, columns / width)
+        return max(int(scale * height + 0.5), 1), max(int(scale * width + 0.5), 1)
 
 
 def numbers(
@@ -135,6 +167,11 @@ class ClipFiles:
         self.data, self.sampling, self.views, self.seed = data, sampling, views, seed
         self.examples = data.parts[pick(part, data.parts, "part")]
         self.slots = most_objects(data)
+        if sampling.short == "pad" and (data.task != "video_instance" or not sampling.stride):
+            raise UserError(
+                f"sampling.short is 'pad', but clips of {data.name!r} have no padding, or sampling.stride is 0; give "
+                "'repeat' or 'refuse', or a stride of 1 or more for video_instance."
+            )
         self.tested = 0 if views else sampling.clips * sampling.crops
         if self.tested > 1 and data.task != "recognition":
             raise UserError(f"Several views of a test video have one label, but {data.name!r} has more; test with one.")
@@ -143,7 +180,11 @@ class ClipFiles:
         return len(self.examples) * (self.views or self.tested)
 
     def take(self, indices: Array) -> Batch:
-        """Return the clips at the indices: `frames` uint8[B, L, S, S, 3] and the labels of the task."""
+        """Return the clips at the indices: `frames` uint8[B, L, S, S, 3] and the labels of the task.
+
+        Of video_object and video_instance frames are uint8[B, L, H, W, 3], with `shown` bool[B, H, W], false in the
+        padding of frames, and `present` bool[B, L], false where a frame itself is padding.
+        """
         with ThreadPoolExecutor(min(THREADS, len(indices))) as pool:  # decoders let other threads run
             rows = list(pool.map(lambda index: self.read(int(index)), indices))
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
@@ -164,7 +205,19 @@ class ClipFiles:
             frames = video_file.frames(path, chosen)
         mirrored = rng is not None and self.sampling.flip and rng.random() < 0.5
         labels = self.label(example, chosen, mirrored)
+        if self.data.task in PADDED:
+            labels |= self.padding(example, chosen, *frames.shape[1:3])
         return {"frames": self.show(frames, rng, mirrored, crop)} | labels
+
+    def padding(self, example: Example, chosen: Array, height: int, width: int) -> Batch:
+        """Return `shown` bool[H, W] and `present` bool[L] of frames of a size."""
+        shown = spread(np.ones(self.sampling.fitted(height, width), bool), self.sampling)
+        return {"shown": shown, "present": np.arange(len(chosen)) < self.real(example, len(chosen))}
+
+    def real(self, example: Example, frames: int) -> int:
+        """Return how many frames of a clip are no padding."""
+        steps = -(-len(example.files or example.pictures) // max(self.sampling.stride, 1))
+        return min(steps, frames) if self.sampling.short == "pad" else frames
 
     def show(self, frames: Array, rng: np.random.Generator | None, mirrored: bool, crop: int) -> Array:
         """Return frames as a view shows them."""
@@ -178,10 +231,14 @@ class ClipFiles:
         """Return the numbers of a clip's frames, and where they are."""
         path = self.data.path(example.video)
         count = len(example.files or example.pictures) or video_file.length(path)
+        if example.key is not None:
+            return with_others(example.key, count, self.sampling.frames, rng), path
         centre = None if example.second is None else video_file.nearest(path, example.second, self.data.rate)
         if centre is None and self.data.task == "recognition":
             require_length(count, self.sampling, example.name)
-        return numbers(count, self.sampling, centre, rng, clip), path
+        chosen = numbers(count, self.sampling, centre, rng, clip)
+        turned = self.sampling.backwards and rng is not None and len(chosen) <= count and rng.random() < 0.5
+        return chosen[::-1] if turned else chosen, path
 
     def label(self, example: Example, chosen: Array, mirrored: bool) -> Batch:
         """Return the labels of a clip, padded to the largest number of objects."""
@@ -191,26 +248,28 @@ class ClipFiles:
         padded = {"label": pad(label, self.slots)}
         real = np.arange(self.slots) < len(label)
         if self.data.task == "video_instance":
-            masks = [[self.mask(codes[i], example.name) for codes in example.masks] for i in chosen]
-            shape = (len(chosen), len(label), self.sampling.size, self.sampling.size)
-            mask = pad(np.array(masks, bool).reshape(shape), self.slots, axis=1)
-            return padded | {"mask": mask[..., ::-1].copy() if mirrored else mask, "valid": real}
+            return padded | {"mask": self.masks(example, chosen, mirrored), "valid": real}
         box = example.labels["box"]
         if mirrored:
             box = np.stack([1 - box[..., 2], box[..., 1], 1 - box[..., 0], box[..., 3]], axis=-1)
         if self.data.task == "spatial_action":
             return padded | {"box": pad(box, self.slots), "valid": real}
+        chosen = chosen if example.key is None else chosen[:1]  # others are looked at, but nothing is wanted of them
         valid = example.labels["valid"][chosen]
         box = np.where(valid[..., None], box[chosen], 0).astype(np.float32)
         return padded | {"box": pad(box, self.slots, axis=1), "valid": pad(valid, self.slots, axis=1)}
 
-    def mask(self, code: Any, name: str) -> Array:
-        """Return a mask bool[S, S]; all false where an object is hidden."""
-        size = self.sampling.size
-        if not code:
-            return np.zeros((size, size), bool)
-        picture = Image.fromarray(rle.mask_of(code, name).astype(np.uint8))
-        return np.asarray(picture.resize((size, size), Image.Resampling.NEAREST)).astype(bool)
+    def masks(self, example: Example, chosen: Array, mirrored: bool) -> Array:
+        """Return masks bool[L, M, H, W]; all false where an object is hidden, and in padding."""
+        found = np.zeros((len(chosen), self.slots, *self.sampling.shape), bool)
+        real = chosen[: self.real(example, len(chosen))]
+        for (frame, i), (slot, codes) in product(enumerate(real), enumerate(example.masks)):
+            if codes[i]:
+                picture = Image.fromarray(rle.mask_of(codes[i], example.name).astype(np.uint8))
+                rows, columns = self.sampling.fitted(picture.height, picture.width)
+                mask = np.asarray(picture.resize((columns, rows), Image.Resampling.NEAREST)).astype(bool)
+                found[frame, slot, :rows, :columns] = mask[:, ::-1] if mirrored else mask
+        return found
 
 
 def most_objects(data: VideoSet) -> int:
@@ -235,7 +294,7 @@ def pad(array: Array, count: int, axis: int = 0) -> Array:
 def resize(
     frames: Array, sampling: Sampling, rng: np.random.Generator | None, mirrored: bool, place: float = 0.5
 ) -> Array:
-    """Return frames uint8[L, S, S, 3]: the same part of each, one at random or the square at a place of [0, 1]."""
+    """Return frames uint8[L, H, W, 3]: the same part of each, one at random or the square at a place of [0, 1]."""
     height, width = frames.shape[1:3]
     top, left, h, w = 0, 0, height, width
     if not sampling.whole and rng is not None:
@@ -243,9 +302,15 @@ def resize(
     elif not sampling.whole:
         h = w = min(height, width)
         top, left = int(place * (height - h)), int(place * (width - w))
-    side, box = (sampling.size, sampling.size), (left, top, left + w, top + h)
-    small = [np.asarray(Image.fromarray(f).resize(side, Image.Resampling.BILINEAR, box)) for f in frames]
-    return np.stack(small)[:, :, ::-1].copy() if mirrored else np.stack(small)
+    side, box = sampling.fitted(height, width)[::-1], (left, top, left + w, top + h)
+    small = np.stack([np.asarray(Image.fromarray(f).resize(side, Image.Resampling.BILINEAR, box)) for f in frames])
+    return spread(small[:, :, ::-1] if mirrored else small, sampling, axis=1)
+
+
+def spread(array: Array, sampling: Sampling, axis: int = 0) -> Array:
+    """Fill rows and columns of a frame, or of several, up to the canvas with zeros."""
+    rows, columns = sampling.shape
+    return np.ascontiguousarray(pad(pad(array, rows, axis), columns, axis + 1))
 
 
 class FeatureFiles:
@@ -317,10 +382,14 @@ class FeatureFiles:
 def sources(data: VideoSet, sampling: Sampling, *, views: int, seed: int, **options: Any) -> Sources:
     """Return part -> its one source: of files of features with their `options`, or of clips.
 
-    Only training clips have random views.
+    Only training clips have random views; test clips have `sampling.tested` frames if that is not 0.
     """
     if data.channels:
         return {part: [FeatureFiles(data, part, **options)] for part in data.parts}
+    whole = replace(sampling, frames=sampling.tested or sampling.frames)
     return {
-        part: [ClipFiles(data, part, sampling, views=views if part == "train" else 0, seed=seed)] for part in data.parts
+        part: [ClipFiles(data, part, sampling, views=views, seed=seed)]
+        if part == "train"
+        else [ClipFiles(data, part, whole, seed=seed)]
+        for part in data.parts
     }

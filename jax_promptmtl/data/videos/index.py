@@ -41,6 +41,7 @@ class Example:
       second: time of the key frame in the file; None where there is none.
       masks: of the M objects of video_instance, what the annotations hold for each frame.
       pictures: the frames themselves, encoded, where they are neither files nor a video; see `VideoSet.fill`.
+      key: number of the frame whose objects are wanted, for video_object frame by frame; None for those of all frames.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Example:
     second: float | None = None
     masks: tuple[Sequence[Any], ...] = ()
     pictures: tuple[bytes, ...] = ()
+    key: int | None = None
 
 
 @dataclass(frozen=True)
