@@ -19,11 +19,11 @@ from jax_promptmtl.data import moving_icons
 from jax_promptmtl.errors import pick
 from jax_promptmtl.grid import Grid
 from jax_promptmtl.records import Record
-from jax_promptmtl.video_job import Job, open_job
+from jax_promptmtl.video_job import Job, open_job, rate_of
 from jax_promptmtl.video_rows import ROWS, legal, used
 
-FREE = ("job", "rows", "models", "parallel", "evaluation_batch_size", "log_every", "checkpoint_every")
-FREE_PARTS = ("cache/",)
+FREE = ("job", "rows", "learning_rate", "models", "parallel", "evaluation_batch_size", "log_every", "checkpoint_every")
+FREE_PARTS = ("cache/", "rates/")  # of the rates only its own matters to a row
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def identity(run: Run) -> dict[str, Any]:
     leaves = tree.flatten(run.config.to_dict())
     kept = {path: leaf for path, leaf in leaves.items() if path.split("/")[-1] not in FREE}
     kept = {path: leaf for path, leaf in kept.items() if not path.startswith(FREE_PARTS)}
-    return kept | {"row": run.method, "clips": moving_icons.VERSION, "weights": hashes(run)}
+    own = {"row": run.method, "learning_rate": rate_of(run.config, run.method)}
+    return kept | own | {"clips": moving_icons.VERSION, "weights": hashes(run)}
 
 
 def hashes(run: Run) -> dict[str, str]:

@@ -46,6 +46,14 @@ def test_a_run_depends_on_the_models_that_it_uses_alone():
     assert whose["vpt for segmentation"] == {"segmentation", "recognition"}  # which makes its features
     assert whose["hps for recognition"] == {"recognition", "spatial_action", "temporal_action"}
     assert whose["mvlpt for video_object"] == {"video_object", "video_instance"}
+    config = config_of(seeds=(0,))
+    with config.unlocked():
+        config.presets.recognition.rates.full_ft = 0.5
+    same = {str(run): run for run in video_benchmark.plan(config)}
+    changed = {
+        name for name, run in runs.items() if video_benchmark.identity(run) != video_benchmark.identity(same[name])
+    }
+    assert changed == {"full_ft for recognition, seed 0"}
 
 
 def test_a_search_for_rates_changes_the_rate_of_one_row_and_sees_no_test_drawing():
