@@ -84,7 +84,7 @@ def collect(found: Iterable[Record]) -> tuple[list[Row], list[str]]:
         remarks += [f"{method} lacks {', '.join(lacking)}."] if lacking else []
         kinds = KINDS if method in MAPPED else ("dynamic",)
         rows += [Row(method, kind, runs) for kind in kinds]
-    weights = {pair for record in cells.values() for pair in record["weights"].items()}
+    weights = {pair for record in cells.values() for pair in record.get("weights", {}).items()}
     if len(weights) > len({task for task, _ in weights}):
         remarks.append("The runs used different frozen models; the tables mix them.")
     return rows, remarks
