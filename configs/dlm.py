@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 
 TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation", "video_object", "video_instance")
 BY_FRAME = ("video_object", "video_instance")  # heavier, and with a label for every frame
+ON_VIT = ("recognition", "spatial_action")
+RATES = {"full_ft": 1e-4, "hps": 1e-3}
+FOUND = {"full_ft": 1e-3, "vpt": 1e-2, "mvlpt": 1e-2}  # by configs/benchmark.py:video_rates, with recognition
 
 
 def get_config(task: str = "recognition") -> ConfigDict:
@@ -57,7 +60,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.method.single_layer = False
     config.method.final_scale = "none"  # or layer_norm, scalar
 
-    config.rates = ConfigDict({"full_ft": 1e-4, "hps": 1e-4})  # learning rates of rows that need another one
+    config.rates = ConfigDict(RATES | (FOUND if task in ON_VIT else {}))  # learning rates of rows that need another one
 
     config.train = ConfigDict()
     config.train.epochs = 8

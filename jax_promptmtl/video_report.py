@@ -39,9 +39,8 @@ FINDINGS = """A row is above or below another where all seeds agree, which {seed
 {chance:.0f} % of the cases without a difference; there is no correction for the number of comparisons."""
 FIGURE = """The metric of the test clips after every epoch, mean over seeds with the range of the seeds; solid with, \
 dashed without the second layer. The numbers are in curves.csv."""
-SWEEP = """Percent with each learning rate, on drawings of neither the training nor the test clips, one seed. The \
-rates of configs/dlm.py are the best of these; rows that are not here have the rate of their family, and tasks that \
-are not here that of the one with the most similar model."""
+SWEEP = """Percent with each learning rate, on drawings of neither the training nor the test clips, one seed; \
+configs/dlm.py says what was made of it."""
 SIZES = """"prompts / tokens" is the root mean square of the prompts over that of the tokens that they join, at the \
 end of training. A step is one training step without compilation; a run is all that a row needs but the middle \
 states of the frozen models, which are computed once for all rows, and the shared model of hard sharing, which the \

@@ -114,6 +114,24 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_instances_start_from_the_detectors_resnet_and_their_tracker_is_trained_last(tmp_path):
+    models = tmp_path / "models"
+    save_models(models)
+    config = config_of("video", "video_instance", models=str(models))
+    config.clips.train, config.clips.test, config.train.batch_size, config.train.tracker_epochs = 4, 2, 2, 1
+    video_pretrain.run(config, tmp_path, dry_run=False)
+    found = video_models.load(models, ("video_object", "video_instance"))
+    resnet, own = found["video_object"]["detector"]["resnet"], found["video_instance"]["backbone"]
+    for kept in ("stem", "block_0_0", "block_1_0"):
+        jax.tree.map(np.testing.assert_array_equal, own[kept], resnet[kept])
+    assert np.abs(own["block_2_0"]["conv_2"]["kernel"] - resnet["block_2_0"]["conv_2"]["kernel"]).max() > 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines if line["step"] == 2] == ["segmenter", "tracker"]
+    card = json.loads((models / "video_instance.json").read_text())
+    assert card["training"]["steps"] == 4 and card["test"].keys() == {"map", "ar1", "ar10", "ap50", "ap75"}
+
+
+@pytest.mark.slow
 def test_the_mapper_can_start_as_a_copy_and_its_prompts_can_leave_early(tmp_path):
     save_models(tmp_path / "models")
     changes = {"models": str(tmp_path / "models"), "init_from_aux_layer": True, "drop_after": 1}

@@ -5,8 +5,10 @@ at a few points around a reference point of every map, whose offsets and weights
 
 Prompts are no places of a map, so they cannot be appended to one. Our rule for them, not DLM-VMTL's, has no parameters:
 the softmax over a head's points gets one more entry per prompt, with the scaled product of the query's value and the
-prompt's as its logit, and the prompt's value as what is seen. As queries, prompts run the same layer from the centre of
-every map, without a position, and see all prompts by the same rule. Without prompts nothing changes.
+prompt's, less the log of the number of prompts, as its logit, and the prompt's value as what is seen. So prompts that
+fit nothing weigh together like one point; without that log fifty of them would drown the four points of a frozen head.
+As queries, prompts run the same layer from the centre of every map, without a position, and see all prompts by the same
+rule. Without prompts nothing changes.
 """
 
 from collections.abc import Sequence
@@ -162,7 +164,8 @@ class DeformableAttention(nn.Module):
         if prompts is not None and prompts.shape[1]:
             shown = split(project(prompts))
             own = jnp.concatenate([value, shown], axis=2)
-            logits = jnp.concatenate([logits, own @ shown.mT * shown.shape[-1] ** -0.5], axis=-1)
+            fit = own @ shown.mT * shown.shape[-1] ** -0.5
+            logits = jnp.concatenate([logits, fit - np.log(prompts.shape[1])], axis=-1)
         weights = jax.nn.softmax(logits, axis=-1)
         points = rearrange(weights[..., :count], "b h q (k p) -> b h q k p", k=self.levels)
         seen = sample(value, shapes, self.locate(query, reference, shapes, kinds), points)

@@ -216,11 +216,17 @@ def test_attention_with_prompts_by_its_definition():
                 entries.append(logits[q].reshape(per_head)[h, k, p])
                 seen.append(looked_up(grid, x, y))
             first += height * width
-        entries += [own[q, h] @ shown[n, h] / 2.0 for n in range(3)]  # 2 is the root of 4 channels
+        entries += [own[q, h] @ shown[n, h] / 2.0 - math.log(3) for n in range(3)]  # 2 is the root of 4 channels
         seen += [shown[n, h] for n in range(3)]
         weights = np.exp(np.array(entries) - max(entries))
         rows[q, h] = weights / weights.sum() @ np.array(seen)
     np.testing.assert_allclose(ours, affine("out", rows.reshape(29, WIDTH)), atol=1e-4)
+
+
+def test_prompts_that_are_all_alike_weigh_like_one(scene):
+    prompt = jnp.asarray(drawn(2, 1, WIDTH, seed=2))
+    np.testing.assert_allclose(encode(*scene, jnp.repeat(prompt, 50, axis=1)), encode(*scene, prompt), atol=1e-5)
+    assert np.abs(encode(*scene, prompt) - encode(*scene)).max() > 1e-3
 
 
 def test_no_prompts_change_nothing_and_the_order_of_some_neither(scene):
