@@ -3,7 +3,7 @@
     python -m jax_promptmtl.main --config=configs/mmap.py
     python -m jax_promptmtl.main --config=configs/clip.py:maple --config.suite.shots=6 --workdir=runs/six
 
-Other verbs, each with --help: predict, export, compare, benchmark, report, bench.
+Other verbs, each with --help: check_data, predict, export, compare, benchmark, report, bench.
 
 Exit codes: 0 done; 1 a bug; 2 bad options, data or weights, said in one sentence; 75 interrupted after a checkpoint was
 saved: run the same command again.
@@ -17,7 +17,18 @@ from collections.abc import Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, command, finetune, pretrain, track, tune, video, video_benchmark, video_pretrain
+from jax_promptmtl import (
+    benchmark,
+    command,
+    finetune,
+    options,
+    pretrain,
+    track,
+    tune,
+    video,
+    video_benchmark,
+    video_pretrain,
+)
 from jax_promptmtl.engine import processes, report
 from jax_promptmtl.errors import UserError, pick
 
@@ -50,17 +61,22 @@ def parse(argv: Sequence[str]) -> ConfigDict:
     try:
         stray = flags.FLAGS(list(argv))[1:]
         config = CONFIG.value and CONFIG.value.copy_and_resolve_references()  # reads the file only now
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (flags.Error, AttributeError, KeyError, NameError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise UserError(explain(argv, error)) from error
     if stray:
         raise UserError(f"Stray argument {stray[0]!r}; options look like --config.seed=1 or --workdir=runs/first.")
     if config is None:
-        raise UserError("No config; give one, such as --config=configs/mmap.py.")
+        raise UserError(options.NOT_GIVEN)
     return config
 
 
 def explain(argv: Sequence[str], error: BaseException) -> str:
-    """Return one sentence for what absl and ml_collections say in several ways: the last error that explains itself."""
+    """Return one sentence for what absl and ml_collections say in several ways.
+
+    Where the mistake cannot be found in the command line it is the last error that explains itself.
+    """
+    if blamed := options.blame(argv[1:], [name for name in flags.FLAGS if "." not in name]):
+        return blamed
     message = say(error)
     while (error := error.__cause__ or error.__context__) and " " in say(error):  # type: ignore[assignment]
         message = say(error)
