@@ -3,22 +3,35 @@
     python -m jax_promptmtl.main --config=configs/mmap.py
     python -m jax_promptmtl.main --config=configs/clip.py:maple --config.suite.shots=6 --workdir=runs/six
 
-Other verbs, each with --help: predict, export, compare, benchmark, report, bench.
+Other verbs, each with --help: check_data, predict, export, compare, benchmark, report, bench.
 
 Exit codes: 0 done; 1 a bug; 2 bad options, data or weights, said in one sentence; 75 interrupted after a checkpoint was
 saved: run the same command again.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import benchmark, command, finetune, pretrain, track, tune, video, video_benchmark, video_pretrain
+from jax_promptmtl import (
+    benchmark,
+    command,
+    finetune,
+    options,
+    pretrain,
+    track,
+    tune,
+    video,
+    video_benchmark,
+    video_pretrain,
+)
 from jax_promptmtl.engine import processes, report
+from jax_promptmtl.engine.preemption import lock
 from jax_promptmtl.errors import UserError, pick
 
 JOBS = {
@@ -31,6 +44,7 @@ JOBS = {
     "video_pretrain": video_pretrain.run,
 }
 SHARED = {"tune"}  # jobs that several processes can share
+GRIDS = {"benchmark", "video_benchmark"}  # jobs that several commands can share, through claims
 MANNERS = {"-h", "--help", "--version"}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
@@ -50,17 +64,22 @@ def parse(argv: Sequence[str]) -> ConfigDict:
     try:
         stray = flags.FLAGS(list(argv))[1:]
         config = CONFIG.value and CONFIG.value.copy_and_resolve_references()  # reads the file only now
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except (flags.Error, AttributeError, KeyError, NameError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise UserError(explain(argv, error)) from error
     if stray:
         raise UserError(f"Stray argument {stray[0]!r}; options look like --config.seed=1 or --workdir=runs/first.")
     if config is None:
-        raise UserError("No config; give one, such as --config=configs/mmap.py.")
+        raise UserError(options.NOT_GIVEN)
     return config
 
 
 def explain(argv: Sequence[str], error: BaseException) -> str:
-    """Return one sentence for what absl and ml_collections say in several ways: the last error that explains itself."""
+    """Return one sentence for what absl and ml_collections say in several ways.
+
+    Where the mistake cannot be found in the command line it is the last error that explains itself.
+    """
+    if blamed := options.blame(argv[1:], [name for name in flags.FLAGS if "." not in name]):
+        return blamed
     message = say(error)
     while (error := error.__cause__ or error.__context__) and " " in say(error):  # type: ignore[assignment]
         message = say(error)
@@ -89,9 +108,10 @@ def start(argv: Sequence[str]) -> None:
     workdir = pathlib.Path(WORKDIR.value or "runs/" + "_".join(filter(None, (pathlib.Path(name).stem, preset))))
     processes.require_same("The config or version", {"config": config.to_dict(), "versions": report.versions()})
     writes = processes.first() and not DRY_RUN.value
-    if writes:
-        write_config(config, workdir)
-    with track.mirrored(WANDB.value if writes else "", workdir, config.to_dict()):
+    with contextlib.ExitStack() as stack:
+        if writes:
+            stack.enter_context(kept(config, workdir, alone=job not in GRIDS))
+        stack.enter_context(track.mirrored(WANDB.value if writes else "", workdir, config.to_dict()))
         JOBS[job](config, workdir, dry_run=DRY_RUN.value)
 
 
@@ -103,15 +123,35 @@ def join(job: str) -> None:
         raise UserError(f"The job {job!r} runs in one process; leave --multihost=on out, and start it once.")
 
 
-def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
-    """Create the work directory and keep the resolved config in it."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"Cannot write to the work directory {str(workdir)!r}: {error.strerror}; give another --workdir."
-        ) from error
+@contextlib.contextmanager
+def kept(config: ConfigDict, workdir: pathlib.Path, *, alone: bool) -> Iterator[None]:
+    """Create the work directory and keep the resolved config in it; a run that is refused leaves the earlier one's.
+
+    Args:
+      config: what is written down.
+      workdir: a folder, which need not exist.
+      alone: whether no other command may use it at the same time.
+
+    Raises:
+      UserError: it cannot be written to, or another command uses it.
+    """
+    path = workdir / "config.json"
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if alone:
+                stack.enter_context(lock(workdir / "run.lock"))
+            before = path.read_text() if path.exists() else None
+            path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            why = f"Cannot write to the work directory {str(workdir)!r}: {error.strerror}"
+            raise UserError(f"{why}; give another --workdir.") from error
+        try:
+            yield
+        except UserError:
+            if before is not None:
+                path.write_text(before)
+            raise
 
 
 def explain_options(verb: str, doc: str | None) -> command.Parser:

@@ -111,8 +111,10 @@ class Outcome:
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Run the job of a config into a work directory; with `dry_run`, only say what it would train."""
     start = time.perf_counter()
+    pick(config.stage, ("train", "evaluate"), "stage")
     job = prepare(config, workdir)
     job.seconds["loading"] = time.perf_counter() - start
+    refuse(job)
     if dry_run:
         describe(job)
         return
@@ -189,7 +191,7 @@ def plan(job: Job, part: Mapping[str, Any]) -> dict[str, Any]:
 def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **observers: Any) -> loop.Result:
     """Train a problem as its section says, or evaluate-only: restore what an earlier run trained to the end."""
     settings = plan(job, part)
-    if pick(job.config.stage, ("train", "evaluate"), "stage") == "evaluate":
+    if job.config.stage == "evaluate":
         require_finished(job.workdir, name, settings["steps"])
     suite = job.inputs(problem, "train")
     stream = partial(training_batches, job, suite, settings)
@@ -222,12 +224,33 @@ def data_order(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
     return order | processes.part()
 
 
+def refuse(job: Job) -> None:
+    """Refuse, before anything is computed, what cannot work: a method, or the evaluation of what was not trained."""
+    parts = {"train": job.config}
+    if learns_groups(job):
+        parts = {"global": job.config.grouping, **parts}
+    elif job.config.grouping.source == "given":
+        check_groups(job.config.grouping.groups, job.tasks)
+    for name, part in parts.items():
+        if problem_trains(job.problem(part, whole(job))) and job.config.stage == "evaluate":
+            require_finished(job.workdir, name, plan(job, part)["steps"])
+
+
 def require_finished(workdir: pathlib.Path, name: str, steps: int) -> None:
     """Refuse to evaluate what was never trained to its end."""
-    if not any(path.name.isdigit() and int(path.name) == steps for path in (workdir / "checkpoints" / name).glob("*")):
+    reached = [int(path.name) for path in (workdir / "checkpoints" / name).glob("*") if path.name.isdigit()]
+    if steps not in reached:
+        other = f", only one that reached {max(reached):,}" if reached else ""
         raise UserError(
-            f"{workdir} holds no finished training {name!r} of {steps} steps; run with --config.stage=train."
+            f"{workdir} holds no finished training {name!r} of {steps} steps{other}; run with --config.stage=train, or "
+            "with the options of the training."
         )
+
+
+def learns_groups(job: Job) -> bool:
+    """Return whether the task groups come from a training of their own."""
+    source = pick(job.config.grouping.source, ("learn", "random", "one", "given"), "grouping source")
+    return source in ("learn", "random") and len(job.tasks) > 1
 
 
 def find_groups(job: Job) -> tuple[Groups, dict[str, Any] | None]:
@@ -235,7 +258,7 @@ def find_groups(job: Job) -> tuple[Groups, dict[str, Any] | None]:
     source = job.config.grouping.source
     if source == "given":
         return check_groups(job.config.grouping.groups, job.tasks), None
-    if pick(source, ("learn", "random", "one", "given"), "grouping source") == "one" or len(job.tasks) == 1:
+    if not learns_groups(job):
         return whole(job), None
     with job.timed("task grouping"):
         similarity, found, content = learn_groups(job)

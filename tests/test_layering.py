@@ -18,7 +18,7 @@ RANKS = {
     4: "main __main__ pretrain tune predict export benchmark report check_data claim memory records tables features"
     " video video_job video_rows video_pretrain finetune video_benchmark video_tables video_report grid bench"
     " command predictor compare card results words"
-    " clip_predictor trained track video_page object_models",
+    " clip_predictor trained track video_page object_models options",
 }
 RANK = {unit: rank for rank, units in RANKS.items() for unit in units.split()}
 TOP = max(RANKS)

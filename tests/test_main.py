@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from ml_collections import ConfigDict
 
-from jax_promptmtl import command
+from jax_promptmtl import command, main
+from jax_promptmtl.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -80,3 +82,29 @@ def test_other_errors_of_the_system_are_bugs():
 
     with pytest.raises(OSError, match="Bad file"):
         command.guard(job)
+
+
+def test_a_run_that_is_refused_leaves_the_earlier_config(tmp_path):
+    before, other = ConfigDict({"seed": 0}), ConfigDict({"seed": 5})
+    with main.kept(before, tmp_path, alone=True):
+        pass
+    with pytest.raises(UserError, match="foreign"), main.kept(other, tmp_path, alone=True):
+        raise UserError("The checkpoint is foreign.")
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+    with main.kept(other, tmp_path, alone=True):
+        assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 5}
+
+
+def test_a_second_run_on_the_workdir_is_refused_at_once(tmp_path):
+    with main.kept(ConfigDict({"seed": 0}), tmp_path, alone=True):
+        with pytest.raises(UserError, match="is in use by process"), main.kept(ConfigDict(), tmp_path, alone=True):
+            pytest.fail("let in")
+        assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+    with main.kept(ConfigDict(), tmp_path, alone=False), main.kept(ConfigDict(), tmp_path, alone=False):
+        pass  # a benchmark's processes share one
+
+
+def test_a_workdir_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write to the work directory"):
+        main.kept(ConfigDict(), tmp_path / "file", alone=True).__enter__()

@@ -116,6 +116,24 @@ def test_two_fresh_runs_are_equal_to_the_bit(files, finished, tmp_path):
     assert results(tmp_path)["accuracy"] == results(finished)["accuracy"]
 
 
+def test_what_cannot_work_is_refused_before_anything_is_computed(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "measure_before", lambda job: pytest.fail("zero-shot was measured"))
+    config.stage = "evaluate"
+    with pytest.raises(UserError, match=r"no finished training 'global' of 6 steps; .*stage=train"):
+        tune.run(config, tmp_path, dry_run=False)
+    (tmp_path / "checkpoints" / "global" / "00000004").mkdir(parents=True)
+    with pytest.raises(UserError, match="of 6 steps, only one that reached 4; "):
+        tune.run(config, tmp_path, dry_run=False)
+    config.stage, config.method.columns = "train", 48
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="columns 48 must divide"):
+            tune.run(config, tmp_path, dry_run=dry_run)
+    config.stage = "eval"
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="Unknown stage 'eval'"):
+            tune.run(config, tmp_path, dry_run=dry_run)
+
+
 def test_evaluation_never_trains(config, finished, tmp_path):
     config.stage = "evaluate"
     with pytest.raises(UserError, match="no finished training"):

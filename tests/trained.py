@@ -24,6 +24,6 @@ def make_config(folder):
 
 def train(folder):
     """Train; returns the work directory."""
-    main.write_config(make_config(folder), folder / "work")
-    tune.run(make_config(folder), folder / "work", dry_run=False)
+    with main.kept(make_config(folder), folder / "work", alone=True):
+        tune.run(make_config(folder), folder / "work", dry_run=False)
     return folder / "work"

@@ -3,7 +3,7 @@
 After openai/CLIP `clip/model.py`. Sizes come from the weights (`convert.load`); nothing here knows 512 or 768.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,10 @@ Array = jax.Array
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Sizes of a CLIP: widths in channels, images in pixels, text in tokens. `activation` is quick_gelu or gelu."""
+    """Sizes of a CLIP: widths in channels, images in pixels, text in tokens. `activation` is quick_gelu or gelu.
+
+    `image_inner` and `text_inner` are the widths inside the MLPs; 0 is four times the width of the tower.
+    """
 
     embed_dim: int
     image_size: int
@@ -36,11 +39,19 @@ class ClipConfig:
     text_layers: int
     text_heads: int
     activation: str
+    image_inner: int = 0
+    text_inner: int = 0
 
     @property
     def towers(self) -> dict[str, tuple[int, int]]:
         """Return {tower: (layers, width)}, all that a prompt method needs to know of a backbone."""
         return {"text": (self.text_layers, self.text_width), "image": (self.image_layers, self.image_width)}
+
+
+def inner_width(tower: Mapping[str, Any], width: int) -> int:
+    """Return the width inside a tower's MLPs as `ClipConfig` has it: 0 is four times the width."""
+    found = tower["transformer"]["blocks_0"]["mlp"]["fc"]["kernel"].shape[-1]
+    return 0 if found == 4 * width else int(found)
 
 
 class PatchEmbedding(nn.Module):
@@ -94,7 +105,8 @@ class ImageTower(nn.Module):
             x = jnp.concatenate([x[:, :1], jnp.take_along_axis(x, 1 + keep[..., None], axis=1)], axis=1)
         x = ln_pre(x)
         prompts = {k: ln_pre(tokens) if k == 0 else tokens for k, tokens in (prompts or {}).items()}
-        transformer = Transformer(c.image_layers, c.image_heads, c.activation, remat=self.remat, name="transformer")
+        options: dict[str, Any] = {"inner": c.image_inner, "remat": self.remat, "name": "transformer"}
+        transformer = Transformer(c.image_layers, c.image_heads, c.activation, **options)
         x = transformer(x, prompts, at=1, rows=rows, read=jnp.zeros((x.shape[0], 1), int))
         return Linear(c.embed_dim, use_bias=False, name="projection")(LayerNorm(name="ln_post")(x[:, 0]))
 
@@ -112,7 +124,8 @@ class TextTower(nn.Module):
         c = self.config
         self.token = nn.Embed(c.vocab_size, c.text_width, embedding_init=nn.initializers.normal(0.02))
         self.position = self.param("position", nn.initializers.normal(0.01), (c.context_length, c.text_width))
-        self.transformer = Transformer(c.text_layers, c.text_heads, c.activation, causal=True, remat=self.remat)
+        options: dict[str, Any] = {"inner": c.text_inner, "causal": True, "remat": self.remat}
+        self.transformer = Transformer(c.text_layers, c.text_heads, c.activation, **options)
         self.ln_final = LayerNorm()
         self.projection = Linear(c.embed_dim, use_bias=False)
 

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from jax_promptmtl import tree
 from jax_promptmtl.backbones import torch_zip
-from jax_promptmtl.backbones.clip import CLIP, ClipConfig
+from jax_promptmtl.backbones.clip import CLIP, ClipConfig, inner_width
 from jax_promptmtl.backbones.tokenizer import read_json
 from jax_promptmtl.data.images import CLIP_MEAN, CLIP_STD
 from jax_promptmtl.errors import UserError, pick
@@ -222,6 +222,8 @@ def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None
         text_layers=len(text["transformer"]),
         text_heads=text_heads,
         activation=pick(activation, ("quick_gelu", "gelu"), "activation"),
+        image_inner=inner_width(image, image_width),
+        text_inner=inner_width(text, text_width),
     )
     if difference := tree.describe_difference(shapes(config), params):
         raise UserError(f"The weights do not fit a CLIP: {difference[:300]}; give complete, unmodified weights.")
@@ -377,13 +379,13 @@ def hf_config(config: ClipConfig) -> dict:
     """Return the content of config.json; every size is written, so that no reader needs a default."""
     end = config.vocab_size - 1
 
-    def tower(width: int, layers: int, heads: int) -> dict:
-        sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    def tower(width: int, layers: int, heads: int, inside: int) -> dict:
+        sizes = {"hidden_size": width, "intermediate_size": inside or 4 * width, "num_hidden_layers": layers}
         shared = {"hidden_act": config.activation, "layer_norm_eps": 1e-5, "projection_dim": config.embed_dim}
         return sizes | {"num_attention_heads": heads} | shared
 
-    image = tower(config.image_width, config.image_layers, config.image_heads)
-    text = tower(config.text_width, config.text_layers, config.text_heads)
+    image = tower(config.image_width, config.image_layers, config.image_heads, config.image_inner)
+    text = tower(config.text_width, config.text_layers, config.text_heads, config.text_inner)
     ids = {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": 0}
     return {
         "architectures": ["CLIPModel"],

@@ -1,5 +1,6 @@
 """MmAP: prompts of both towers from one source prompt per layer, by Kronecker products (paper, eq. 6-12)."""
 
+import math
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -83,4 +84,8 @@ class KroneckerPrompts(Method):
             raise UserError(f"The source prompt's rows {self.rows} must divide the prompt length {self.length}.")
         for tower, (_, width) in self.towers.items():
             if width % self.columns:
-                raise UserError(f"The source prompt's columns {self.columns} must divide the {tower} width {width}.")
+                common = math.gcd(*(width for _, width in self.towers.values()))
+                raise UserError(
+                    f"The source prompt's columns {self.columns} must divide the {tower} width {width}; give the key "
+                    f"columns of config.method, and of config.grouping.method, {common} or a divisor of it."
+                )

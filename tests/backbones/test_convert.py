@@ -35,14 +35,14 @@ def hf_model(image, text, embed_dim, activation="quick_gelu"):
     return perturb(CLIPModel(CLIPConfig(**towers, projection_dim=embed_dim)))
 
 
-def tiny_hf(activation="quick_gelu", image_heads=2, text_heads=1):
+def tiny_hf(activation="quick_gelu", image_heads=2, text_heads=1, inner=4):
     """Return a random `CLIPModel` of the sizes TINY."""
     c = TINY
     image = dict(hidden_size=c["image_width"], num_attention_heads=image_heads, image_size=c["image_size"])
     text = dict(hidden_size=c["text_width"], num_attention_heads=text_heads, vocab_size=c["vocab"])
     ids = dict(bos_token_id=c["vocab"] - 2, eos_token_id=c["vocab"] - 1, max_position_embeddings=c["context"])
-    image |= dict(intermediate_size=4 * c["image_width"], num_hidden_layers=c["layers"], patch_size=c["patch"])
-    text |= dict(intermediate_size=4 * c["text_width"], num_hidden_layers=c["layers"]) | ids
+    image |= dict(intermediate_size=inner * c["image_width"], num_hidden_layers=c["layers"], patch_size=c["patch"])
+    text |= dict(intermediate_size=inner * c["text_width"], num_hidden_layers=c["layers"]) | ids
     return hf_model(image, text, c["embed_dim"], activation)
 
 
@@ -130,9 +130,9 @@ def test_logits_equal_transformers_at_vit_b(patch):
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-@pytest.mark.parametrize("heads", [(2, 1), (4, 2)])
-def test_hugging_face_folder_there_and_back(tmp_path, activation, heads):
-    model = tiny_hf(activation, *heads)
+@pytest.mark.parametrize("heads, inner", [((2, 1), 4), ((4, 2), 4), ((2, 1), 3)])
+def test_hugging_face_folder_there_and_back(tmp_path, activation, heads, inner):
+    model = tiny_hf(activation, *heads, inner)
     image, tokens = inputs(TINY["image_size"], TINY["context"], TINY["vocab"])
     expected = hf_logits(model, image, tokens)
     model.save_pretrained(tmp_path / "theirs")
