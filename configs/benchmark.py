@@ -14,6 +14,8 @@ a second time on this one, shares the work. Presets:
                    the paper's Tables 1 and 2 with CLIP ViT-B/16; give --config.suites.office_home.root=... and
                    --config.backbone=ViT-B-16.pt
   video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 12 rows, 6 primaries, 3 seeds
+  video_four       the same of the first four primaries with three auxiliaries each, and one learning rate for nearly all
+                   rows
   video_rates      three learning rates of every family of its rows for one primary of every kind of model, one seed, on
                    drawings held out for tuning
 """
@@ -138,6 +140,16 @@ def video() -> ConfigDict:
     return config
 
 
+def video_four() -> ConfigDict:
+    """Return the grid of the tasks whose models are a vision transformer or read the features of one."""
+    config = video()
+    config.tasks = four = DLM["TASKS"][:4]
+    for task in four:
+        config.presets[task].aux = tuple(other for other in four if other != task)
+        config.presets[task].rates = ConfigDict({"full_ft": 1e-4, "hps": 1e-4})
+    return config
+
+
 def video_rates() -> ConfigDict:
     """Return the search for learning rates of the rows of the video job, never on test data."""
     config = video()
@@ -150,6 +162,7 @@ def video_rates() -> ConfigDict:
 
 CONFIGS = {
     "video": video,
+    "video_four": video_four,
     "video_rates": video_rates,
     "icons": icons,
     "smoke": smoke,

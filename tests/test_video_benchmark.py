@@ -28,6 +28,8 @@ def test_the_grid_has_every_row_that_a_task_can_have():
     assert len(runs) == (6 * 12 - 3) * 3 and len({str(run) for run in runs}) == len(runs)
     assert {run.task for run in runs if run.method == "hps"} == {"recognition", "spatial_action", "temporal_action"}
     assert {run.method for run in runs} == set(video_rows.ROWS)
+    four = video_benchmark.plan(config_of("video_four"))
+    assert len(four) == (4 * 12 - 1) * 3 and {len(run.config.aux) for run in four} == {3}
     assert {run.config.seed for run in runs if run.seed == 2} == {2}
     with pytest.raises(UserError, match=r"'dml'.*'dlm'"):
         video_benchmark.plan(config_of(rows=("dml",)))
