@@ -14,8 +14,7 @@ a second time on this one, shares the work. Presets:
                    the paper's Tables 1 and 2 with CLIP ViT-B/16; give --config.suites.office_home.root=... and
                    --config.backbone=ViT-B-16.pt
   video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 12 rows, 6 primaries, 3 seeds
-  video_four       the same of the first four primaries with three auxiliaries each, and one learning rate for nearly all
-                   rows
+  video_four       the same of the first four primaries, with three auxiliaries each and one learning rate for most rows
   video_rates      three learning rates of every family of its rows for one primary of every kind of model, one seed, on
                    drawings held out for tuning
 """
