@@ -88,6 +88,8 @@ def check_suite(options: Mapping[str, Any], found: Findings, *, fast: bool) -> N
     left_out = most([f"{name} cannot be read" for name in suite.left_out])
     (found.problems if options.get("strict", True) else found.remarks).extend(left_out)
     seen: Pictures = {}
+    if suite.unused:
+        found.remarks.append(f"not used: {folder.late(suite.unused)}")
     for task in suite.tasks:
         parts = {"train": task.train, "test": task.test}
         found.text.append(

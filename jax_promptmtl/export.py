@@ -86,7 +86,7 @@ def save_prompts(model: predictor.Predictor, folder: pathlib.Path, files: Mappin
     about = model.meta["about"] | {"class_names": {task: list(found) for task, found in model.classes.items()}}
     meta = {"schema": predictor.SCHEMA, "step": model.meta["step"], "config": model.meta["config"], "about": about}
     meta |= {"files": dict(files), "crc32": checkpoint.checksums(params=tree.unflatten(trained))}
-    safetensors.numpy.save_file(trained, folder / predictor.PROMPTS)
+    (folder / predictor.PROMPTS).write_bytes(safetensors.numpy.save(trained))  # save_file lets none but the owner read
     (folder / predictor.CONFIG).write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
     found, _ = predictor.read_export(folder)
     if found.keys() != trained.keys():

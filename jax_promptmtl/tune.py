@@ -16,7 +16,7 @@ from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.data.suites.folder import late, some
 from jax_promptmtl.engine import figures, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
@@ -158,6 +158,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Job:
     job.say(f"suite {suite.name}: " + "; ".join(describe_task(task) for task in suite.tasks))
     if suite.left_out:
         job.say(f"left out {len(suite.left_out):,} images that cannot be read: {some(suite.left_out)}")
+    if suite.unused:
+        job.say(f"not used: {late(suite.unused)}")
     job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
     return job
 

@@ -140,6 +140,15 @@ def test_own_images_that_are_unreadable_or_twice_are_problems(folder):
     assert "'oil/cat/0.png'" in problems[2] and "'oil'" in problems[2]
 
 
+def test_images_that_came_after_the_split_are_a_remark(folder):
+    root = pathlib.Path(folder["suite"]["root"])
+    check_data.check(folder)  # draws the split
+    Image.new("RGB", (9, 9)).save(root / "ink/cat/new.png")
+    found = check_data.check(folder, fast=True)
+    (remark,) = found.remarks
+    assert not found.problems and "1 image " in remark and "'ink/cat/new.png'" in remark and "delete" in remark
+
+
 def test_images_of_which_no_suite_can_be_made_are_opened_all_the_same(folder):
     root = pathlib.Path(folder["suite"]["root"])
     for i in range(3):

@@ -39,6 +39,8 @@ def test_prompts_come_back(home, exported):
     model, again = jax_promptmtl.load(home / "work"), jax_promptmtl.load(exported)
     assert again.classes == model.classes and again.trained.keys() == model.trained.keys()
     assert all(np.array_equal(again.trained[path], model.trained[path]) for path in model.trained)
+    modes = {(exported / name).stat().st_mode for name in ("prompts.safetensors", "config.json")}
+    assert len(modes) == 1  # who may read the one may read the other
     images = sorted((home / "images" / "wax").rglob("*.png"))[:2]
     np.testing.assert_array_equal(again.predict(images, "wax").logits, model.predict(images, "wax").logits)
 

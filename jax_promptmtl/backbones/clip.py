@@ -105,8 +105,8 @@ class ImageTower(nn.Module):
             x = jnp.concatenate([x[:, :1], jnp.take_along_axis(x, 1 + keep[..., None], axis=1)], axis=1)
         x = ln_pre(x)
         prompts = {k: ln_pre(tokens) if k == 0 else tokens for k, tokens in (prompts or {}).items()}
-        options: dict[str, Any] = {"inner": c.image_inner, "remat": self.remat, "name": "transformer"}
-        transformer = Transformer(c.image_layers, c.image_heads, c.activation, **options)
+        sizes = (c.image_layers, c.image_heads, c.activation)
+        transformer = Transformer(*sizes, inner=c.image_inner, remat=self.remat, name="transformer")
         x = transformer(x, prompts, at=1, rows=rows, read=jnp.zeros((x.shape[0], 1), int))
         return Linear(c.embed_dim, use_bias=False, name="projection")(LayerNorm(name="ln_post")(x[:, 0]))
 
@@ -124,8 +124,8 @@ class TextTower(nn.Module):
         c = self.config
         self.token = nn.Embed(c.vocab_size, c.text_width, embedding_init=nn.initializers.normal(0.02))
         self.position = self.param("position", nn.initializers.normal(0.01), (c.context_length, c.text_width))
-        options: dict[str, Any] = {"inner": c.text_inner, "causal": True, "remat": self.remat}
-        self.transformer = Transformer(c.text_layers, c.text_heads, c.activation, **options)
+        sizes = (c.text_layers, c.text_heads, c.activation)
+        self.transformer = Transformer(*sizes, causal=True, inner=c.text_inner, remat=self.remat)
         self.ln_final = LayerNorm()
         self.projection = Linear(c.embed_dim, use_bias=False)
 

@@ -151,9 +151,15 @@ def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:
     return tasks, sha256
 
 
-def left_out(path: str | os.PathLike) -> tuple[str, ...]:
-    """Return the names that could not be read when the split of a manifest was drawn, and are in none of its halves."""
-    return tuple(json.loads(pathlib.Path(path).read_text(encoding="utf-8")).get("left_out", ()))
+def noted(path: str | os.PathLike, key: str) -> tuple[str, ...] | None:
+    """Return names that a manifest has beside its split, None where it has no such list.
+
+    Args:
+      path: the manifest.
+      key: "left_out", what could not be read when the split was drawn; "spare", what the draw saw and did not take.
+    """
+    names = json.loads(pathlib.Path(path).read_text(encoding="utf-8")).get(key)
+    return None if names is None else tuple(names)
 
 
 def pin(path: str | os.PathLike, draw: Callable[[], Split], **about: Any) -> tuple[Split, str]:

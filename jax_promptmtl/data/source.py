@@ -40,13 +40,15 @@ class Task:
 class Suite:
     """The tasks that are learnt together; `split_hash` identifies which examples train and which test.
 
-    `left_out` names the images that were to be read but could not be.
+    `left_out` names the images that were to be read but could not be, `unused` those that came after the split was
+    drawn and do neither train nor test.
     """
 
     name: str
     tasks: tuple[Task, ...]
     split_hash: str
     left_out: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

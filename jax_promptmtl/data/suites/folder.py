@@ -3,7 +3,7 @@
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -91,6 +91,16 @@ def some(names: Iterable[str]) -> str:
     names = list(names)
     more = f" and {len(names) - NAMED:,} others" if len(names) > NAMED else ""
     return ", ".join(repr(name) for name in names[:NAMED]) + more
+
+
+def late(names: Sequence[str]) -> str:
+    """Return in words which images came after the split was drawn.
+
+    >>> late(["a", "b"])
+    "2 images came after the split was drawn ('a', 'b'); delete the split's file to draw it anew with them"
+    """
+    what = "1 image" if len(names) == 1 else f"{len(names):,} images"
+    return f"{what} came after the split was drawn ({some(names)}); delete the split's file to draw it anew with them"
 
 
 def squash(name: str) -> str:
@@ -202,7 +212,10 @@ def suite(
     if not strict and not path.exists():
         draw["left_out"] = [name for part in (tree, held_out or {}) for name in broken(root, part, paths)]
         pool, tests = without(tree, draw["left_out"]), held_out and without(held_out, draw["left_out"])
-    split, sha256 = fewshot.pin(path, lambda: fewshot.split(pool, held_out=tests, **how), **draw)
+    drawn = fewshot.split(pool, held_out=tests, **how)
+    if not path.exists() and held_out is None:
+        draw["spare"] = beyond(pool, drawn)
+    split, sha256 = fewshot.pin(path, lambda: drawn, **draw)
     _check(split, [tree, held_out or {}], path)
     tasks = []
     for task, classes in tree.items():
@@ -210,7 +223,17 @@ def suite(
         chosen = {c: split[task][c] for c in classes if c in split[task]}
         train, test = (_source(root, chosen, half, paths) for half in ("train", "test"))
         tasks.append(Task(task, tuple(c.replace("_", " ") for c in chosen), train, test))
-    return Suite(name, tuple(tasks), sha256, fewshot.left_out(path))
+    known, spare = fewshot.noted(path, "left_out") or (), fewshot.noted(path, "spare")
+    if held_out is not None or (spare is None and how["reserve"] > how["shots"]):  # cannot be told from what was spared
+        return Suite(name, tuple(tasks), sha256, known)
+    return Suite(name, tuple(tasks), sha256, known, tuple(beyond(tree, split, {*known, *(spare or ())})))
+
+
+def beyond(tree: Tree, split: fewshot.Split, others: Iterable[str] = ()) -> list[str]:
+    """Return the names of a tree that are neither in a split nor among others."""
+    halves = (half for classes in split.values() for pair in classes.values() for half in pair.values())
+    known = {*others, *(name for half in halves for name in half)}
+    return [name for classes in tree.values() for names in classes.values() for name in names if name not in known]
 
 
 def broken(root: pathlib.Path, tree: Tree, paths: Mapping[str, str] | None = None) -> list[str]:
@@ -248,8 +271,8 @@ def _check(split: fewshot.Split, trees: list[Tree], path: pathlib.Path) -> None:
             missing = sorted({*halves["train"], *halves["test"]} - there)
             if missing:
                 raise UserError(
-                    f"Image {missing[0]!r} and {len(missing) - 1} others of the split {str(path)!r} are not there; "
-                    "restore them, or delete the split to draw it anew."
+                    f"Images {some(missing)} of the split {str(path)!r} are not there; restore them, or delete the "
+                    "split to draw it anew."
                 )
 
 

@@ -60,6 +60,24 @@ def test_the_split_is_kept_pinned_and_nested(root):
         assert set(small.train.names) < set(large.train.names)
 
 
+def test_images_that_came_after_the_split_are_named(root):
+    assert build(root).unused == () and build(root, shots=2, reserve=5).unused == ()
+    Image.new("RGB", (12, 10)).save(root / "art" / "cup" / "0000.png")
+    (root / "photo" / "fox").mkdir()
+    Image.new("RGB", (12, 10)).save(root / "photo" / "fox" / "1.png")
+    for options in ({}, {"shots": 2, "reserve": 5}):
+        assert build(root, **options).unused == ("art/cup/0000.png", "photo/fox/1.png")
+    (root / "split_shots3_seed0_reserve0.json").unlink()
+    assert build(root).unused == ()
+
+
+def test_images_left_out_are_not_new_ones(root):
+    (root / "art" / "cup" / "bad.png").write_bytes(b"no picture")
+    for _ in range(2):
+        suite = build(root, strict=False)
+        assert suite.left_out == ("art/cup/bad.png",) and suite.unused == ()
+
+
 def test_a_choice_of_tasks_keeps_the_split(root):
     both, one = build(root), build(root, tasks=("photo",))
     assert [t.name for t in one.tasks] == ["photo"] and one.split_hash == both.split_hash
@@ -120,7 +138,7 @@ def test_unknown_class_in_the_manifest(root):
 def test_image_of_the_manifest_is_gone(root):
     build(root)
     (root / "art" / "cup" / "5.png").unlink()
-    with pytest.raises(UserError, match=r"Image 'art/cup/5.png' and 0 others of the split"):
+    with pytest.raises(UserError, match=r"Images 'art/cup/5.png' of the split .* are not there"):
         build(root)
 
 
