@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 
-from jax_promptmtl import records, results, tree, video_tables, webpage
+from jax_promptmtl import records, results, tree, video_models, video_tables, webpage
 from jax_promptmtl.data import moving_icons, predictions
 from jax_promptmtl.engine import figures, plots, report, writer
 from jax_promptmtl.tables import NOTHING, ranks, size
@@ -224,9 +224,9 @@ def strip(frames: np.ndarray) -> np.ndarray:
     >>> strip(np.zeros((16, 32, 32, 3), np.uint8)).shape
     (64, 396, 3)
     """
-    places = ((np.arange(FRAMES) + 0.5) * len(frames) / FRAMES).astype(int)
+    some = video_models.uniform(frames[None], FRAMES)[0]
     factor = max(FRAME // frames.shape[1], 1)
-    large = frames[places].repeat(factor, axis=1).repeat(factor, axis=2)
+    large = some.repeat(factor, axis=1).repeat(factor, axis=2)
     return rearrange(np.pad(large, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255), "l h w c -> h (l w) c")
 
 

@@ -26,12 +26,12 @@ from jax_promptmtl.problem import Problem
 from jax_promptmtl.tasks import TASKS, instance
 
 PyTree = Any
-BASES: dict[str, str] = {
+BASES = {  # what must be there before
     "spatial_action": "recognition",
     "temporal_action": "recognition",
     "segmentation": "recognition",
+    "video_instance": "video_object",
 }
-BASES |= {"video_instance": "video_object"}  # what must be there before
 
 
 @dataclass(frozen=True)
