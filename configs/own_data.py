@@ -2,8 +2,8 @@
 
     python -m jax_promptmtl.main --config=configs/own_data.py --config.suite.root=pictures
 
-`root` holds root/<task>/<class>/*.png (or .jpg, .webp, ...). docs/own_data.md goes through it step by step; with a CLIP
-of your own take configs/mmap_vit_b16.py.
+`root` holds root/<task>/<class>/*.png (or .jpg, .webp, ...), or is a CSV file with the columns path and class.
+docs/own_data.md goes through it step by step; with a CLIP of your own take configs/mmap_vit_b16.py.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config = base_config()
     config.suite = ConfigDict()
     config.suite.name = "folder"
-    config.suite.root = ""  # root/<task>/<class>/*.jpg
+    config.suite.root = ""  # root/<task>/<class>/*.jpg, or labels.csv
     config.suite.shots = 6
     config.suite.seed = 0
     config.suite.reserve = 0  # keep room for so many shots when cutting the test set

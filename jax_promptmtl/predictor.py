@@ -77,6 +77,11 @@ class Predictor:
         self._heads: dict[str, Head] = {}
         self._compiled: dict[int, Any] = {}
 
+    def __repr__(self) -> str:
+        """Return method, backbone and tasks."""
+        tasks = ", ".join(f"{task} ({len(names)} classes)" for task, names in self.classes.items())
+        return f"{type(self).__name__} of {self.meta['config']['method']['name']} on {self.backbone.name}: {tasks}"
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Return the task names."""
@@ -214,6 +219,8 @@ def load(place: str | os.PathLike, *, classes: Sequence[str] | None = None, back
       UserError: nothing trained there, or another backbone.
     """
     home = pathlib.Path(place).expanduser()
+    if home.is_file():
+        raise UserError(f"{str(home)!r} is a file; give the work directory of a training first, then the images.")
     if not home.is_dir():
         raise UserError(f"There is no work directory {str(home)!r}; give one that a training wrote, such as runs/mmap.")
     trained, meta = read_export(home) if (home / PROMPTS).is_file() else read_workdir(home)

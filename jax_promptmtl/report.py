@@ -62,7 +62,9 @@ def write(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
     """
     found, ignored = records.read_all(place)
     if not found:
-        raise UserError(f"{str(place)!r} holds no record of a run; {' '.join(ignored) or 'run the benchmark first.'}")
+        one = place / "report.html"
+        todo = f"the report of this one run is {str(one)!r}." if one.is_file() else "run the benchmark first."
+        raise UserError(f"{str(place)!r} holds no record of a benchmark; {' '.join(ignored) or todo}")
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         page = Page(folder)

@@ -16,8 +16,8 @@ from jax_promptmtl.backbones.load import load
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.data.suites.folder import late, some
-from jax_promptmtl.engine import figures, loop, parallel, processes, step
+from jax_promptmtl.data.suites.folder import fewer, late, some
+from jax_promptmtl.engine import checkpoint, figures, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
 from jax_promptmtl.errors import UserError, pick
@@ -118,6 +118,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         describe(job)
         return
+    for name, part in trainings(job).items():
+        checkpoint.require_same_config(workdir / "checkpoints" / name, plan(job, part))
     with job.timed("zero-shot"):
         before = measure_before(job)
     groups, learned = find_groups(job)
@@ -160,6 +162,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Job:
         job.say(f"left out {len(suite.left_out):,} images that cannot be read: {some(suite.left_out)}")
     if suite.unused:
         job.say(f"not used: {late(suite.unused)}")
+    if few := fewer(suite, config.suite.get("shots", 0)):
+        job.say(f"note: {few}")
     job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
     return job
 
@@ -228,14 +232,16 @@ def data_order(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def refuse(job: Job) -> None:
     """Refuse, before anything is computed, what cannot work: a method, or the evaluation of what was not trained."""
-    parts = {"train": job.config}
-    if learns_groups(job):
-        parts = {"global": job.config.grouping, **parts}
-    elif job.config.grouping.source == "given":
+    if job.config.grouping.source == "given":
         check_groups(job.config.grouping.groups, job.tasks)
-    for name, part in parts.items():
+    for name, part in trainings(job).items():
         if problem_trains(job.problem(part, whole(job))) and job.config.stage == "evaluate":
             require_finished(job.workdir, name, plan(job, part)["steps"])
+
+
+def trainings(job: Job) -> dict[str, Any]:
+    """Return name -> section of the config, of what a run trains."""
+    return {"global": job.config.grouping, "train": job.config} if learns_groups(job) else {"train": job.config}
 
 
 def require_finished(workdir: pathlib.Path, name: str, steps: int) -> None:
@@ -341,7 +347,8 @@ def describe(job: Job) -> None:
     if problem_trains(problem):
         settings = plan(job, job.config)
         batch = next(training_batches(job, job.suite, settings, 0))
-        print(f"steps: {settings['steps']:,}, {settings['steps_per_epoch']:,} per epoch")
+        before = f", after {plan(job, job.config.grouping)['steps']:,} to group the tasks" if learns_groups(job) else ""
+        print(f"steps: {settings['steps']:,}, {settings['steps_per_epoch']:,} per epoch{before}")
         print(f"memory of a step: {loop.memory(problem, batch, settings) / 2**20:,.0f} MiB")
 
 

@@ -35,15 +35,16 @@ def run(language, code, place):
 def test_own_data_from_pictures_to_a_classifier(place):
     blocks = BLOCK.findall((ROOT / "docs" / "own_data.md").read_text("utf-8"))
     printed = [run(language, code, place) for language, code in blocks]
-    assert len(list((place / "pictures").rglob("*.png"))) > 100 and len(printed) == 9
-    assert "line 6 classes, 24 train" in printed[1]
-    found = re.search(r"^average +\d+ +([\d.]+) +([\d.]+)", printed[2], re.MULTILINE)
+    assert len(list((place / "pictures").rglob("*.png"))) > 100 and len(printed) == 11
+    assert "line: 6 classes, 24 images to train" in printed[2]  # of the table
+    assert "line 6 classes, 24 train" in printed[3]
+    found = re.search(r"^average +\d+ +([\d.]+) +([\d.]+)", printed[4], re.MULTILINE)
     before, after = map(float, found.groups())
     assert min(before, after) > 100 / 6
     answers = (place / "answers.csv").read_text().splitlines()
     assert len(answers) == 1 + len(list((place / "pictures" / "real").rglob("*.png")))
-    assert "('line', 'real')" in printed[5] and "(2, 6)" in printed[7]
-    assert "grouping/source" in printed[8] and "average" in printed[8]
+    assert "('line', 'real')" in printed[7] and "(2, 6)" in printed[9]
+    assert "grouping/source" in printed[10] and "average" in printed[10]
 
 
 def test_the_readme_block_in_python():

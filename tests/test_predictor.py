@@ -159,6 +159,10 @@ def test_a_damaged_checkpoint_is_never_used(home, tmp_path):
         predictor.load(tmp_path / "work")
 
 
+def test_a_predictor_says_what_it_is(model):
+    assert repr(model).startswith("Predictor of mmap on ") and "oil (" in repr(model)
+
+
 def test_mistakes_are_one_sentence(home, model, tmp_path):
     path = images_of(home, "oil")[0]
     broken = tmp_path / "broken.png"
@@ -170,6 +174,8 @@ def test_mistakes_are_one_sentence(home, model, tmp_path):
         model.predict(path)
     with pytest.raises(UserError, match=r"'oli'.*'oil'"):
         model.predict(path, "oli")
+    with pytest.raises(UserError, match="is a file; give the work directory of a training first"):
+        predictor.load(path)
     with pytest.raises(UserError, match="no work directory"):
         predictor.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no trained prompts"):

@@ -294,6 +294,9 @@ def test_the_report_of_a_packed_file_is_the_same(runs, tmp_path):
 def test_an_empty_folder_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="holds no record"):
         report.write(tmp_path, tmp_path / "out")
+    (tmp_path / "report.html").touch()
+    with pytest.raises(UserError, match=r"the report of this one run is .*report\.html"):
+        report.write(tmp_path, tmp_path / "out")
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "x.json").write_text(json.dumps({"schema": 9}))
     with pytest.raises(UserError, match="schema 9"):

@@ -134,6 +134,14 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(config, tmp_pat
             tune.run(config, tmp_path, dry_run=dry_run)
 
 
+def test_a_checkpoint_of_another_run_is_refused_before_anything_is_computed(config, finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "measure_before", lambda job: pytest.fail("zero-shot was measured"))
+    shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    config.seed += 1
+    with pytest.raises(UserError, match="was written with config seed = 0, and this run has 1; "):
+        tune.run(config, tmp_path, dry_run=False)
+
+
 def test_evaluation_never_trains(config, finished, tmp_path):
     config.stage = "evaluate"
     with pytest.raises(UserError, match="no finished training"):
@@ -157,6 +165,7 @@ def test_given_groups_are_used_and_checked(config, tmp_path):
 def test_a_dry_run_prints_sizes_and_writes_nothing(config, tmp_path, capsys):
     tune.run(config, tmp_path / "none", dry_run=True)
     printed = capsys.readouterr().out
+    assert "steps: 6, 3 per epoch, after 6 to group the tasks" in printed
     assert "trainable: 320 of" in printed and "method/group/source: 1x2x1x16" in printed and "MiB" in printed
     assert not (tmp_path / "none").exists()
 

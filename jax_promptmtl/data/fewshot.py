@@ -132,8 +132,8 @@ def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:
         version, sha256, tasks = manifest["version"], manifest["sha256"], manifest["tasks"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"Cannot read the split manifest {str(path)!r} ({type(error).__name__}: {error}); delete it to draw the "
-            "split anew."
+            f"Cannot read the split manifest {str(path)!r} ({type(error).__name__}: {error}); give the path of one, or "
+            "of a file that is not there to have one written."
         ) from None
     if version != VERSION:
         raise UserError(f"Split manifest {str(path)!r} has version {version}; legal: {VERSION}; draw the split anew.")

@@ -1,5 +1,6 @@
 """What a suite of tasks is made of: sources that have a length and give one example by its number."""
 
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -94,7 +95,7 @@ class FeatureSource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Image files, decoded when asked for: `names` are paths below `root`."""
+    """Image files, decoded when asked for: `names` are paths below `root`, or absolute."""
 
     root: str
     names: Sequence[str]
@@ -104,7 +105,7 @@ class FileSource:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        return {"image": images.decode(f"{self.root}/{self.names[index]}"), "label": int(self.labels[index])}
+        return {"image": images.decode(pathlib.Path(self.root, self.names[index])), "label": int(self.labels[index])}
 
 
 @dataclass(frozen=True)

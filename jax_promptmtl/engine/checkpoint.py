@@ -87,6 +87,23 @@ def first_difference(expected: Mapping, given: Mapping) -> tuple[str, Any, Any] 
     return None
 
 
+def require_same(folder: pathlib.Path, part: str, saved: Mapping, given: Mapping) -> None:
+    """Refuse a checkpoint of another run: one whose `part`, config or about, is not that of this run."""
+    if difference := first_difference(saved, given):
+        path, old, new = difference
+        raise UserError(
+            f"The checkpoint {folder} was written with {part} {path} = {old!r}, and this run has {new!r}; set it back "
+            "or use another workdir."
+        )
+
+
+def require_same_config(directory: Any, config: Any) -> None:
+    """Refuse, before anything is computed, a directory whose newest checkpoint was written with another config."""
+    for folder in sorted(path for path in pathlib.Path(directory).glob("*") if path.name.isdigit())[-1:]:
+        with contextlib.suppress(OSError, ValueError, KeyError, Damaged):  # damage is dealt with by `restore`
+            require_same(folder, "config", read_meta(folder)["config"], plain(config))
+
+
 def read_meta(folder: pathlib.Path) -> dict[str, Any]:
     """Return the `meta` of the checkpoint in a folder, if its own checksum is right."""
     meta = json.loads((folder / "meta" / "metadata").read_text("utf-8"))
@@ -272,13 +289,7 @@ class Checkpoints:
                 f"{current.get('name')!r} (sha256 {current.get('sha256')}); give that backbone or another workdir."
             )
         for part in ("config", "about"):
-            difference = first_difference(meta[part], self.identity[part])
-            if difference:
-                path, old, new = difference
-                raise UserError(
-                    f"{where} was written with {part} {path} = {old!r}, and this run has {new!r}; "
-                    "set it back or use another workdir."
-                )
+            require_same(self._path(step), part, meta[part], self.identity[part])
 
     def _path(self, step: int) -> pathlib.Path:
         return self.directory / f"{step:08d}"

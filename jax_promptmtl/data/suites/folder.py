@@ -1,4 +1,4 @@
-"""Own data as a folder tree `root/<task>/<class>/*.jpg`; the class lists of tasks may differ."""
+"""Own data: a folder tree `root/<task>/<class>/*.jpg`, or a table of paths and labels; class lists may differ."""
 
 import os
 import pathlib
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jax_promptmtl.data import fewshot
+from jax_promptmtl.data import fewshot, label_table
 from jax_promptmtl.data.images import SUFFIXES, decode, listing
 from jax_promptmtl.data.source import FileSource, Suite, Task
 from jax_promptmtl.errors import UserError, pick
 
 NAMED = 5  # files that a message lists
-Tree = dict[str, dict[str, list[str]]]  # task -> class -> paths relative to the root
+Tree = label_table.Tree  # task -> class -> paths relative to the root
 
 
 def scan(root: str | os.PathLike, strict: bool = True) -> Tree:
@@ -29,7 +29,7 @@ def scan(root: str | os.PathLike, strict: bool = True) -> Tree:
     Raises:
       UserError: there is no such folder, no task, a task without classes, a class without images, or an empty file.
     """
-    root = folder(root, "root/<task>/<class>/*.jpg")
+    root = folder(root, "root/<task>/<class>/*.jpg, or a table of labels in CSV")
     sizes: dict[str, int] = {}
     tree: Tree = {}
     for task in _folders(root, "tasks"):
@@ -103,6 +103,23 @@ def late(names: Sequence[str]) -> str:
     return f"{what} came after the split was drawn ({some(names)}); delete the split's file to draw it anew with them"
 
 
+def fewer(suite: Suite, shots: int) -> str:
+    """Return in words which classes train with fewer images than were asked for; "" if none does.
+
+    >>> task = Task("t", ("cat", "dog"), FileSource("", ("a.png",), (1,)), FileSource("", (), ()))
+    >>> fewer(Suite("s", (task,), ""), 1), fewer(Suite("s", (task,), ""), 0)
+    ("fewer images than 1 train for 'cat of t (0)'", '')
+    """
+    short = [
+        f"{name} of {task.name} ({count})"
+        for task in suite.tasks
+        if isinstance(task.train, FileSource)
+        for label, name in enumerate(task.class_names)
+        if (count := task.train.labels.count(label)) < shots
+    ]
+    return f"fewer images than {shots} train for {some(short)}" if short else ""
+
+
 def squash(name: str) -> str:
     """Return a name without case, spaces and marks, so that all its spellings are one.
 
@@ -154,24 +171,28 @@ def locate(root: str | os.PathLike, names: Iterable[str], inside: str, layout: s
 def build(
     *, root: str, shots: int = 12, seed: int = 0, reserve: int = 0, strict: bool = True, manifest: str = ""
 ) -> Suite:
-    """Build a suite of a folder tree with a few-shot split that is drawn once and then kept.
+    """Build a suite of a folder tree or a table with a few-shot split that is drawn once and then kept.
 
     Args:
-      root: the folder of tasks.
-      shots: training images per class; the others are the test set.
+      root: the folder of tasks; or a CSV file, see `label_table`.
+      shots: training images per class; the others are the test set, where a table does not say which.
       seed: draws the shots.
       reserve: images per class kept out of the test set, if more than `shots`, so that one test set serves all shots.
       strict: False opens every image before the split is drawn, and leaves out those that cannot be read.
-      manifest: the split's file, read if it exists, else written; empty for one beside the tasks.
+      manifest: the split's file, read if it exists, else written; empty for one beside the tasks or the table.
 
     Returns:
       A suite of one task per subfolder.
 
     Raises:
-      UserError: see `scan`; or the manifest names a task, class or image that is not there.
+      UserError: see `scan` and `label_table.read`; or the manifest names a task, class or image that is not there.
     """
     home = pathlib.Path(root).expanduser()
     draw: dict[str, Any] = {"shots": shots, "seed": seed, "reserve": reserve}
+    if home.is_file():
+        tree, tests = label_table.read(home, strict=strict)
+        draw |= {"table": home.stem}
+        return suite("folder", home.parent, tree, strict=strict, manifest=manifest, held_out=tests, **draw)
     return suite("folder", home, scan(home, strict), strict=strict, manifest=manifest, **draw)
 
 
@@ -213,6 +234,8 @@ def suite(
         draw["left_out"] = [name for part in (tree, held_out or {}) for name in broken(root, part, paths)]
         pool, tests = without(tree, draw["left_out"]), held_out and without(held_out, draw["left_out"])
     drawn = fewshot.split(pool, held_out=tests, **how)
+    if not path.exists():
+        require_tests(drawn)
     if not path.exists() and held_out is None:
         draw["spare"] = beyond(pool, drawn)
     split, sha256 = fewshot.pin(path, lambda: drawn, **draw)
@@ -227,6 +250,17 @@ def suite(
     if held_out is not None or (spare is None and how["reserve"] > how["shots"]):  # cannot be told from what was spared
         return Suite(name, tuple(tasks), sha256, known)
     return Suite(name, tuple(tasks), sha256, known, tuple(beyond(tree, split, {*known, *(spare or ())})))
+
+
+def require_tests(split: fewshot.Split) -> None:
+    """Refuse a split that leaves a task nothing to test, before it is written."""
+    for task, classes in split.items():
+        if not any(halves["test"] for halves in classes.values()):
+            most = max(len(halves["train"]) for halves in classes.values())
+            raise UserError(
+                f"Task {task!r} has no images left for the test, as no class has more than {most:,}; ask for fewer "
+                "shots, or add images."
+            )
 
 
 def beyond(tree: Tree, split: fewshot.Split, others: Iterable[str] = ()) -> list[str]:

@@ -143,8 +143,16 @@ def test_image_of_the_manifest_is_gone(root):
 
 
 def test_no_image_left_to_test(root):
-    with pytest.raises(UserError, match="Task 'art' has no images left for the test"):
+    with pytest.raises(UserError, match="Task 'art' has no images left for the test, as no class has more than 8;"):
         build(root, shots=8)
+    assert not list(root.glob("split_*"))
+
+
+def test_classes_with_fewer_images_than_shots_are_named(root):
+    for number in range(3):
+        (root / "art" / "cup" / f"{number}.png").unlink()
+    suite = build(root, shots=6)
+    assert folder.fewer(suite, 6) == "fewer images than 6 train for 'cup of art (5)'" and not folder.fewer(suite, 5)
 
 
 def test_unreadable_image_names_the_file(root):

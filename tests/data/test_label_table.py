@@ -1,0 +1,89 @@
+"""Labels in a CSV file."""
+
+import pytest
+from PIL import Image
+
+from jax_promptmtl.data import label_table, suites
+from jax_promptmtl.errors import UserError
+
+LINES = """path,task,class,part,photographer
+day/1.png,day,wild cat,train,ann
+day/2.png,day,wild cat,test,ann
+day/3.png,day,dog,train,bob
+night/1.png,night,"dog, small",train,
+night/2.png,night,"dog, small",test,
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Return the path of a table whose images are there."""
+    for number, name in enumerate(("day/1", "day/2", "day/3", "night/1", "night/2")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{name}.png")
+    path = tmp_path / "labels.csv"
+    path.write_text(LINES)
+    return path
+
+
+def test_reads_tasks_classes_and_parts(table):
+    train, test = label_table.read(table)
+    assert train == {"day": {"dog": ["day/3.png"], "wild cat": ["day/1.png"]}, "night": {"dog, small": ["night/1.png"]}}
+    assert test == {"day": {"wild cat": ["day/2.png"]}, "night": {"dog, small": ["night/2.png"]}}
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_spaces_and_the_mark_of_a_spreadsheet(table, separator):
+    lines = ["path,class", "day/1.png, cat ", "", "day/3.png,dog"]
+    table.write_bytes("\r\n".join(lines).replace(",", separator).encode("utf-8-sig"))
+    assert label_table.read(table) == ({"labels": {"cat": ["day/1.png"], "dog": ["day/3.png"]}}, None)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "has no column 'path' but nothing"),
+        ("path,label\nday/1.png,x\n", "has no column 'class' but 'path', 'label'"),
+        ("path,class\n", "has no line below its head"),
+        ("path,class\nday/1.png,\n", "Line 2 of .* has no 'class'"),
+        ("path,class\nday/1.png\n", "Line 2 of .* has no 'class'"),
+        ("path,class\nday/1.png,x\nday/7.png,x\nday/8.png,x\n", "Line 3 .*'day/7.png', .*, and 1 other lines"),
+        ("path,class\nday/1.png,x\nday/1.png,y\n", "Line 3 .* the image 'day/1.png' of line 2 again"),
+        ("path,class,part\nday/1.png,x,val\n", "Unknown part in line 2 .* legal values: test, train"),
+        ("path,class,part\nday/1.png,x,train\nday/2.png,y,test\n", "Class 'y' of task 'labels' .* none to train"),
+        ("path,class,part\nday/1.png,x,train\n", "Task 'labels' has no image to test"),
+        ('path,class\n"day/1.png,x\n', "is not CSV"),
+    ],
+)
+def test_names_what_is_wrong(table, text, message):
+    table.write_text(text)
+    with pytest.raises(UserError, match=message):
+        label_table.read(table)
+
+
+def test_other_encodings_are_refused(table):
+    table.write_bytes("path,class\nday/1.png,fenêtre\n".encode("latin-1"))
+    with pytest.raises(UserError, match="save it as CSV in UTF-8"):
+        label_table.read(table)
+
+
+def test_a_suite_of_a_table_trains_and_tests_what_it_says(table):
+    suite = suites.build({"name": "folder", "root": str(table), "shots": 1, "seed": 0})
+    day, night = suite.tasks
+    assert (day.class_names, night.class_names) == (("dog", "wild cat"), ("dog, small",))
+    assert (day.train.names, day.test.names) == (("day/3.png", "day/1.png"), ("day/2.png",))
+    assert [int(day.train[i]["image"][0, 0, 0]) for i in range(2)] == [2, 0] and day.test[0]["label"] == 1
+
+
+def test_without_parts_the_shots_are_drawn_and_absolute_paths_are_read(table):
+    table.write_text("path,class\n" + "".join(f"{table.parent}/day/{i}.png,cat\n" for i in (1, 2, 3)))
+    (task,) = suites.build({"name": "folder", "root": str(table), "shots": 2, "seed": 0}).tasks
+    assert (task.name, len(task.train), len(task.test)) == ("labels", 2, 1)
+    assert task.test[0]["image"].shape == (4, 4, 3)
+    assert (table.parent / "split_shots2_seed0_reserve0_tablelabels.json").is_file()
+
+
+def test_missing_images_are_left_out_where_that_is_allowed(table):
+    table.write_text("path,class\nday/1.png,cat\nday/2.png,cat\nday/9.png,cat\n")
+    suite = suites.build({"name": "folder", "root": str(table), "shots": 1, "seed": 0, "strict": False})
+    assert suite.left_out == ("day/9.png",)
