@@ -28,7 +28,7 @@ tower looks, not why it answers as it does."""
 
 
 def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mapping[str, Any] | None) -> None:
-    """Print the table, and write the report with its pictures.
+    """Write the results, print the table, then write the report with its pictures.
 
     Args:
       job: `tune.Job`.
@@ -45,6 +45,8 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
         total=outcome.total,
     )
     record |= {"split_hash": job.suite.split_hash, "left_out": job.suite.left_out} | answers(job.suite, outcome.counts)
+    report.write_results(job.workdir, record, command=typed(), timings=job.seconds)
+    print(f"\n{report.table(record)}\n", flush=True)
     pictures = draw_results(job, counts)
     if learned:
         pictures |= {
@@ -72,7 +74,7 @@ def publish(job: Any, counts: Mapping[str, Counts], outcome: Any, learned: Mappi
     )
     page = webpage.write(path, panels)
     seconds = report.duration(sum(job.seconds.values()))
-    print(f"\n{report.table(record)}\n\n{path} has the pictures, {page.name} all in one file; {seconds} in all.")
+    print(f"{path} has the pictures, {page.name} all in one file; {seconds} in all.")
 
 
 def typed() -> str:
@@ -95,7 +97,6 @@ FILES = {
     "tensorboard": "the same for TensorBoard",
     "grouping.json": "similarities, groups and how sure they are",
     "checkpoints": "trained parameters, for resuming and evaluation",
-    "results.json": "the table as data",
 }
 
 

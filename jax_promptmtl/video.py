@@ -101,8 +101,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
 def models_of(job: Job, row: Row) -> int:
     """Return the parameters of all models that a row uses; a trunk whose features two models read counts once."""
-    names = {job.task, *(view.backbone.name for view in row.pipeline.aux.values())}
-    names |= {video_models.EXTRACTOR} if names & set(video_models.ON_FEATURES) else set()
+    names = video_models.needed({job.task, *(view.backbone.name for view in row.pipeline.aux.values())})
     return sum(tree.count(job.weights[name]) for name in names)
 
 

@@ -122,8 +122,7 @@ def identity(run: Run) -> dict[str, Any]:
 
 def hashes(run: Run) -> dict[str, str]:
     """Return task -> sha256 of the frozen models that a run uses."""
-    names = {run.task, *used(run.task, run.method, run.config.aux)}
-    names |= {video_models.EXTRACTOR} if names & set(video_models.ON_FEATURES) else set()
+    names = video_models.needed({run.task, *used(run.task, run.method, run.config.aux)})
     return {task: sha for task, sha in all_hashes(run.config.models).items() if task in names}
 
 

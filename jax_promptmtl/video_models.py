@@ -8,7 +8,7 @@ the auxiliary of each other.
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,6 +281,15 @@ def save(folder: str | pathlib.Path, task: str, params: PyTree, card: Mapping[st
     (folder / f"{task}.json").write_text(json.dumps(content | dict(card), indent=2) + "\n")
 
 
+def needed(tasks: Iterable[str]) -> set[str]:
+    """Return tasks whose models are wanted, with the extractor's where some need its features.
+
+    >>> sorted(needed(["segmentation"])), needed(["video_object"])
+    (['recognition', 'segmentation'], {'video_object'})
+    """
+    return {*tasks, *([EXTRACTOR] if set(tasks) & set(ON_FEATURES) else [])}
+
+
 def load(folder: str | pathlib.Path, tasks: tuple[str, ...]) -> dict[str, PyTree]:
     """Return task -> parameters, with the extractor's where a task needs features.
 
@@ -292,8 +301,7 @@ def load(folder: str | pathlib.Path, tasks: tuple[str, ...]) -> dict[str, PyTree
       UserError: a file that is missing, damaged, of other sizes, or trained on the features of another extractor.
     """
     path = pathlib.Path(folder) if folder else EMBEDDED
-    wanted = {*tasks, *([EXTRACTOR] if set(tasks) & set(ON_FEATURES) else [])}
-    weights = {task: read(path, task) for task in sorted(wanted)}
+    weights = {task: read(path, task) for task in sorted(needed(tasks))}
     for task in sorted(set(tasks) & set(ON_FEATURES)):
         trained_on = json.loads((path / f"{task}.json").read_text()).get("features")
         if trained_on != weights_sha256(weights[EXTRACTOR]):

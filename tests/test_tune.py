@@ -14,6 +14,7 @@ from PIL import Image
 
 from configs import mmap
 from jax_promptmtl import main, tune
+from jax_promptmtl.engine import figures
 from jax_promptmtl.errors import UserError
 from tests.pages import Page
 from tests.tiny import CLASSES, TASKS, save_clip, save_images
@@ -140,6 +141,15 @@ def test_a_checkpoint_of_another_run_is_refused_before_anything_is_computed(conf
     config.seed += 1
     with pytest.raises(UserError, match="was written with config seed = 0, and this run has 1; "):
         tune.run(config, tmp_path, dry_run=False)
+
+
+def test_a_picture_that_fails_loses_no_result(config, finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "work")
+    (tmp_path / "work" / "results.json").unlink()
+    monkeypatch.setattr(figures, "example_grid", lambda *args, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tune.run(config, tmp_path / "work", dry_run=False)
+    assert results(tmp_path / "work")["accuracy"] == results(finished)["accuracy"]
 
 
 def test_evaluation_never_trains(config, finished, tmp_path):

@@ -148,6 +148,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def write_results(
+    workdir: pathlib.Path, record: Mapping[str, Any], *, command: str, timings: Mapping[str, float]
+) -> None:
+    """Write results.json of a `results` record into the work directory; see `write_report`."""
+    content = {**record, "command": command, "timings": dict(timings), "versions": versions()}
+    (workdir / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
 def write_report(
     workdir: str | pathlib.Path,
     *,
@@ -161,7 +169,7 @@ def write_report(
     sections: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
 ) -> pathlib.Path:
-    """Write report.md and results.json of a `results` record into the work directory.
+    """Write report.md of a `results` record into the work directory.
 
     Args:
       workdir: of the job; pictures and files are named relative to it.
@@ -182,14 +190,12 @@ def write_report(
       UserError: a picture or file that is not there.
     """
     workdir, pictures, files = pathlib.Path(workdir), pictures or {}, files or {}
+    files = {"results.json": "the numbers of this page, with counts"} | dict(files)
     missing = [name for name in [*pictures, *files] if not (workdir / name).exists()]
     if missing:
         raise UserError(
             f"The report names {', '.join(missing)}, which {workdir} does not hold; run the whole job again."
         )
-    (workdir / "results.json").write_text(
-        json.dumps({**record, "command": command, "timings": dict(timings), "versions": versions()}, indent=1) + "\n"
-    )
     parts = [
         "## Result",
         "Accuracy in percent on every test image; the average is over tasks, the gain in percentage points.",
@@ -199,7 +205,6 @@ def write_report(
         *(picture(name, caption) for name, caption in pictures.items()),
         *sections,
     ]
-    files = {"results.json": "the numbers of this page, with counts"} | dict(files)
     return write_page(workdir, title=title, parts=parts, command=command, config=config, timings=timings, files=files)
 
 

@@ -78,6 +78,8 @@ def write(workdir, record, **changes):
         "pictures": {"figures/heat map.png": "Task similarity"},
         "files": {"grouping.json": "groups"},
     }
+    kept = {key: arguments[key] for key in ("record", "command", "timings")}
+    report.write_results(workdir, **kept)
     return report.write_report(workdir, **(arguments | changes))
 
 
