@@ -15,7 +15,7 @@ a second time on this one, shares the work. Presets:
                    --config.backbone=ViT-B-16.pt
   video            tables 1 and 2 and figure 3 of DLM-VMTL on the moving icons: 12 rows, 6 primaries, 3 seeds
   video_four       the same of the first four primaries, with three auxiliaries each and one learning rate for most rows
-  video_rates      three learning rates of every family of its rows for one primary of every kind of model, one seed, on
+  video_rates      four learning rates of every family of its rows for one primary of every kind of model, one seed, on
                    drawings held out for tuning
 """
 
@@ -46,12 +46,10 @@ RATES = {  # preset that stands for its family: learning rates to try
 VIDEO_ROWS = ("frozen", "full_ft", "vpt", "hps", "mvlpt", "dlm", "single_layer")
 VIDEO_ROWS += ("mid_prompt", "self_aux", "other_clip", "own_data", "adapter")
 VIDEO_RATES = {  # row that stands for its family: learning rates to try
-    "full_ft": (1e-4, 3e-4, 1e-3),
-    "hps": (3e-4, 1e-3, 3e-3),
-    "vpt": (1e-3, 3e-3, 1e-2),
-    "mid_prompt": (1e-3, 3e-3, 1e-2),
-    "dlm": (3e-4, 1e-3, 3e-3),
-    "adapter": (3e-4, 1e-3, 3e-3),
+    "full_ft": (1e-4, 3e-4, 1e-3, 3e-3),
+    "hps": (3e-4, 1e-3, 3e-3, 1e-2),
+    "vpt": (1e-4, 1e-3, 1e-2, 3e-2),
+    "dlm": (1e-4, 3e-4, 1e-3, 3e-3),
 }
 ICONS = {"name": "icons", "evaluate_on": "test", "data_dir": ""}
 

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation", "video_object", "video_instance")
 BY_FRAME = ("video_object", "video_instance")  # heavier, and with a label for every frame
 ON_VIT = ("recognition", "spatial_action")
-RATES = {"full_ft": 1e-4, "hps": 1e-3}
-FOUND = {"full_ft": 1e-3, "vpt": 1e-2, "mvlpt": 1e-2}  # by configs/benchmark.py:video_rates, with recognition
+RATES = {"full_ft": 1e-4, "hps": 3e-3, "vpt": 1e-2, "mvlpt": 1e-2}  # by configs/benchmark.py:video_rates
+RATES_ON_VIT = RATES | {"full_ft": 1e-3, "vpt": 3e-2, "mvlpt": 3e-2}
 
 
 def get_config(task: str = "recognition") -> ConfigDict:
@@ -60,7 +60,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.method.single_layer = False
     config.method.final_scale = "none"  # or layer_norm, scalar
 
-    config.rates = ConfigDict(RATES | (FOUND if task in ON_VIT else {}))  # learning rates of rows that need another one
+    config.rates = ConfigDict(RATES_ON_VIT if task in ON_VIT else RATES)  # of rows that need another learning rate
 
     config.train = ConfigDict()
     config.train.epochs = 8

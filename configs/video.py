@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 CLIPS = {"recognition": 1024, "spatial_action": 8192, "temporal_action": 4096, "segmentation": 4096}
 CLIPS |= {"video_object": 8192, "video_instance": 8192}
 EPOCHS = {"recognition": 5, "spatial_action": 1, "temporal_action": 15, "segmentation": 15}
-EPOCHS |= {"video_object": 8, "video_instance": 3}
+EPOCHS |= {"video_object": 8, "video_instance": 6}
 BATCH = {"video_object": 32, "video_instance": 16}
 
 
@@ -51,7 +51,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.train.optimizer.b2 = 0.999
     config.train.optimizer.matrix_rms = 0.2
     config.train.optimizer.clip = 1.0
-    if task in BATCH:
+    if task == "video_object":
         config.train.optimizer.name = "adamw"
         config.train.optimizer.learning_rate = 1e-3
         config.train.optimizer.momentum = 0.9

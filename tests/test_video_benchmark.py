@@ -60,7 +60,7 @@ def test_a_run_depends_on_the_models_that_it_uses_alone():
 
 def test_a_search_for_rates_changes_the_rate_of_one_row_and_sees_no_test_drawing():
     runs = video_benchmark.plan(config_of("video_rates"))
-    assert len(runs) == 3 * (3 * 5 + 1) and {run.config.clips.evaluate_on for run in runs} == {"tune"}
+    assert len(runs) == 3 * (4 * 3) + 4 and {run.config.clips.evaluate_on for run in runs} == {"tune"}
     for run in runs:
         assert video_job.rate_of(run.config, run.method) == run.rate
         assert {video_job.rate_of(run.config, row) for row in ("self_aux", "own_data")} == {1e-3}
