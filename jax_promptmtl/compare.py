@@ -4,14 +4,15 @@
     python -m jax_promptmtl.compare runs/benchmark/records/mmap-a.json runs/benchmark/records/coop-b.json
 
 RUN_A and RUN_B are work directories, or record files of a benchmark. Differences are B minus A in points, with a paired
-bootstrap interval (2,000 resamples of the test drawings, 95 %) where both answered the same test images.
+bootstrap interval (2,000 resamples of the test drawings, 95 %) where both answered the same test images. Of videos the
+metrics are compared, without intervals.
 """
 
 import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,14 @@ UNSET = "(unset)"
 
 @dataclass(frozen=True)
 class Run:
-    """One run with T tasks.
+    """One run with T tasks, or of videos with T measurements.
 
     Attributes:
       place: where it was read.
       title: of its method.
       config: {path: value} of its resolved config.
       about: what identifies its data, and its sizes.
-      accuracy: {task: percent}.
+      accuracy: {task or measurement: percent}.
       right: {task: bool[test images]}, which were answered right; {} where the run does not tell.
       drawing: {task: int[test images]}, which drawing each image shows.
     """
@@ -44,8 +45,9 @@ class Run:
     config: Mapping[str, Any]
     about: Mapping[str, Any]
     accuracy: Mapping[str, float]
-    right: Mapping[str, np.ndarray]
-    drawing: Mapping[str, np.ndarray]
+    right: Mapping[str, np.ndarray] = field(default_factory=dict)
+    drawing: Mapping[str, np.ndarray] = field(default_factory=dict)
+    videos: bool = False
 
 
 def read(place: str) -> Run:
@@ -53,6 +55,8 @@ def read(place: str) -> Run:
     path = pathlib.Path(place).expanduser()
     if path.is_dir() and (path / "results.json").is_file():
         content = read_json(path / "results.json")
+        if "accuracy" not in content:
+            return read_videos(place, content, read_json(path / "config.json"))
         title = next(reversed(content["accuracy"]))
         accuracy, count = content["accuracy"][title], content["images"]
         config = read_json(path / "config.json")
@@ -62,6 +66,9 @@ def read(place: str) -> Run:
             raise UserError(f"{place!r} cannot be compared: {problem}; give a work directory or a record.")
         if content["status"] == "failed":
             raise UserError(f"The run {place!r} failed ({content['error']}); give one that is done.")
+        if records.kind_of(content) == "video":
+            title = f"{content['title']} for {content['task']}"
+            return Run(place, title, tree.flatten(content["config"]), sizes(content), scores(content), videos=True)
         accuracy, count = records.accuracy(content), content["count"]
         title, config = content["title"], content["config"]
     else:
@@ -72,8 +79,44 @@ def read(place: str) -> Run:
         flat = {"right": records.unpack_bits(content["right"], sum(count)), "drawing": records.drawings(content)}
         parts = {name: np.split(values, np.cumsum(count)[:-1]) for name, values in flat.items()}
         rows = {name: dict(zip(tasks, part, strict=True)) for name, part in parts.items()}
-    about = {key: content.get(key) for key in ("trainable", "split_hash", "test_hash")}
-    return Run(place, title, tree.flatten(config), about, dict(zip(tasks, accuracy, strict=True)), **rows)
+    about = sizes(content)
+    return Run(
+        place,
+        title,
+        tree.flatten(config),
+        about,
+        dict(zip(tasks, accuracy, strict=True)),
+        rows["right"],
+        rows["drawing"],
+    )
+
+
+def read_videos(place: str, content: Mapping[str, Any], config: Mapping[str, Any]) -> Run:
+    """Return the run of a video job, of several rows, or of a fine-tuning job."""
+    if config.get("job") != "video":
+        title = f"{config['data']['name']}, fine-tuned"
+        return Run(place, title, tree.flatten(config), {}, dict(content), videos=True)
+    found = {f"{row['title']}: {name}": value for row in content.values() for name, value in scores(row).items()}
+    return Run(place, f"rows for {config['task']}", tree.flatten(config), {}, found, videos=True)
+
+
+def scores(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a row of the video job scores, by part of the clips and kind of prompts.
+
+    >>> scores({"metric": "map", "scores": {"dynamic": {"test": {"map": 3.0}}, "static": {"shifted": {"map": 2.0}}}})
+    {'test, map': 3.0, 'shifted, static, map': 2.0}
+    """
+    kinds = {"dynamic": "", "static": ", static"}
+    return {
+        f"{part}{kinds[kind]}, {row['metric']}": metrics[row["metric"]]
+        for kind, parts in row["scores"].items()
+        for part, metrics in parts.items()
+    }
+
+
+def sizes(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies the data of a run, and how many parameters it trained."""
+    return {key: content.get(key) for key in ("trainable", "split_hash", "test_hash")}
 
 
 def config_difference(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
@@ -85,8 +128,9 @@ def config_difference(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
 
 def same_test(first: Run, second: Run) -> bool:
     """Say whether both runs answered the same test images, as far as they tell."""
-    key = "test_hash" if first.about["test_hash"] and second.about["test_hash"] else "split_hash"
-    return first.about[key] is not None and first.about[key] == second.about[key]
+    told = [run.about.get("test_hash") for run in (first, second)]
+    key = "test_hash" if all(told) else "split_hash"
+    return first.about.get(key) is not None and first.about[key] == second.about.get(key)
 
 
 def results(first: Run, second: Run) -> list[dict[str, Any]]:
@@ -102,7 +146,8 @@ def results(first: Run, second: Run) -> list[dict[str, Any]]:
         )
     told = first.right and second.right and same_test(first, second)
     rows = []
-    for name, part in [*((task, [task]) for task in tasks), *([("average", tasks)] if len(tasks) > 1 else [])]:
+    average = [("average", tasks)] if len(tasks) > 1 and not first.videos else []
+    for name, part in [*((task, [task]) for task in tasks), *average]:
         a, b = (float(np.mean([run.accuracy[task] for task in part])) for run in (first, second))
         row: dict[str, Any] = {"task": name, "a": a, "b": b, "difference": b - a, "interval": None}
         if told:
@@ -122,12 +167,13 @@ def write_table(first: Run, second: Run) -> None:
     else:
         print("Their configs are equal.")
     found = results(first, second)
-    print("\n" + console(Sheet(("task", "A", "B", "B - A", "95 % interval"), [*map(cells, found)])))
+    header = ("measured" if first.videos else "task", "A", "B", "B - A", "95 % interval")
+    print("\n" + console(Sheet(header, [*map(cells, found)])))
     if found[0]["interval"] is None:
         print(f"No interval: {why_not(first, second)}")
-    sizes = [run.about["trainable"] for run in (first, second)]
-    if all(size is not None for size in sizes):
-        print(f"trainable parameters: A {sizes[0]:,}, B {sizes[1]:,}")
+    trained = [run.about.get("trainable") for run in (first, second)]
+    if all(size is not None for size in trained):
+        print(f"trainable parameters: A {trained[0]:,}, B {trained[1]:,}")
 
 
 def cells(row: Mapping[str, Any]) -> list[Cell]:
@@ -141,6 +187,8 @@ def cells(row: Mapping[str, Any]) -> list[Cell]:
 
 def why_not(first: Run, second: Run) -> str:
     """Return why there is no paired interval."""
+    if first.videos or second.videos:
+        return "the answers for videos are not compared one by one."
     silent = [run.place for run in (first, second) if not run.right]
     if silent:
         return f"{silent[0]} does not tell its answers per image; run it again with --config.stage=evaluate."

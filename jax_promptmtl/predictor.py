@@ -232,6 +232,9 @@ def load(place: str | os.PathLike, *, classes: Sequence[str] | None = None, back
 def read_workdir(home: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return {path: trained array} and `meta` of the newest checkpoint of a work directory."""
     folder = home / "checkpoints" / "train"
+    job = str(read_json(home / CONFIG).get("job")) if (home / CONFIG).is_file() else ""
+    if "video" in job or job == "finetune":
+        raise UserError(f"{str(home)!r} holds a model of videos; only what was trained for images is read here.")
     if not folder.is_dir():
         raise UserError(
             f"{str(home)!r} holds no trained prompts (no {folder.relative_to(home)}); train first, or give the work "

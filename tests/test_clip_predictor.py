@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 import jax_promptmtl
 from configs import dlm
-from jax_promptmtl import command, finetune, predict, tree, video_job, video_models, video_rows
+from jax_promptmtl import command, finetune, predict, predictor, tree, video_job, video_models, video_rows
 from jax_promptmtl.data import moving_icons, video_file
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.checkpoint import Checkpoints
@@ -98,6 +98,18 @@ def test_the_command_takes_files_and_folders_of_frames(tuned, capsys, tmp_path):
     assert command.run(predict.start, [str(home / "work"), "--format=csv", str(tmp_path)]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.startswith("clip,task,class") and row.startswith(str(tmp_path / "below" / "c.mp4"))
+
+
+def test_a_folder_holds_videos_folders_of_frames_and_other_things(tuned, tmp_path):
+    home, _, _ = tuned
+    shutil.copytree(home / "videos", tmp_path / "all" / "deep")
+    for name in ("c.MP4", "notes.txt", ".hidden.mp4"):
+        (tmp_path / "all" / name).touch()
+    (tmp_path / "all" / "empty").mkdir()
+    found = jax_promptmtl.load(home / "work").listing(str(tmp_path / "all"))
+    assert found == [str(tmp_path / "all" / name) for name in ("c.MP4", "deep/a", "deep/b")]
+    with pytest.raises(UserError, match="holds a model of videos; only what was trained for images"):
+        predictor.load(home / "work")
 
 
 def test_mistakes_are_one_sentence(tuned, tmp_path):

@@ -1,6 +1,8 @@
 """Two runs side by side: what differs, and intervals that agree with the paired bootstrap on the answers themselves."""
 
+import gzip
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -83,3 +85,51 @@ def test_mistakes_are_one_sentence(runs, tmp_path, capsys):
         assert command.run(compare.start, [first, str(tmp_path / place)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and words in line
+
+
+def video_run(folder, dlm, **config):
+    """Write what a video job leaves behind, with two rows."""
+    part = {"frozen": 80.0, "dlm": dlm}
+    rows = {
+        name: {"title": name, "metric": "top1", "scores": {"dynamic": {"test": {"top1": value}}}}
+        for name, value in part.items()
+    }
+    rows["dlm"]["scores"]["static"] = {"shifted": {"top1": 50.0}}
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(rows))
+    (folder / "config.json").write_text(json.dumps({"job": "video", "task": "recognition", **config}))
+    return str(folder)
+
+
+def test_video_runs_are_compared_row_by_row(tmp_path, capsys):
+    places = [video_run(tmp_path / "a", 90.0, seed=0), video_run(tmp_path / "b", 92.5, seed=1)]
+    first, second = map(compare.read, places)
+    assert compare.config_difference(first, second) == {"seed": (0, 1)}
+    rows = {row["task"]: row["difference"] for row in compare.results(first, second)}
+    assert rows == {"frozen: test, top1": 0, "dlm: test, top1": 2.5, "dlm: shifted, static, top1": 0}
+    assert command.run(compare.start, places) == 0
+    assert "not compared one by one" in capsys.readouterr().out
+
+
+def test_records_of_videos_are_compared_by_what_they_measured(tmp_path):
+    packed = pathlib.Path(__file__).parent.parent / "docs" / "benchmark_video" / "records.jsonl.gz"
+    with gzip.open(packed) as lines:
+        every = [json.loads(line) for line in lines]
+    some = (record for record in every if (record["task"], record["seed"]) == ("segmentation", 0))
+    found = {record["method"]: record for record in some if record["method"] in ("vpt", "dlm")}
+    for name, record in found.items():
+        records.save(tmp_path / f"{name}.json", record)
+    first, second = (compare.read(str(tmp_path / f"{name}.json")) for name in ("vpt", "dlm"))
+    rows = {row["task"]: row for row in compare.results(first, second)}
+    assert rows["test, f1@50"]["b"] == found["dlm"]["scores"]["dynamic"]["test"]["f1@50"]
+    assert rows.keys() == {"test, f1@50", "shifted, f1@50"} and second.title == "DLM for segmentation"
+
+
+def test_fine_tuned_models_are_compared_by_their_metrics(tmp_path):
+    for name, value in (("a", 40.0), ("b", 41.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"top1": value, "top5": 70.0}))
+        (tmp_path / name / "config.json").write_text(json.dumps({"job": "finetune", "data": {"name": "ucf101"}}))
+    first, second = (compare.read(str(tmp_path / name)) for name in ("a", "b"))
+    assert {row["task"]: row["difference"] for row in compare.results(first, second)} == {"top1": 1, "top5": 0}
+    assert first.title == "ucf101, fine-tuned"
