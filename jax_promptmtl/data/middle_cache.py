@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 from array_record.python import array_record_module
+from tqdm import tqdm
 
 from jax_promptmtl.data.clip_batches import Batch, Clips, ClipSource, all_batches
 from jax_promptmtl.errors import UserError, pick
@@ -30,6 +31,7 @@ PLACES = ("memory", "disk")
 SPARE = 1.02  # of the file: indices and checksums
 CRC = 4  # bytes at the end of a record
 VERSION = 1
+WAIT = 2.0  # seconds before there is a progress bar
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def open_cache(
       place: `memory`, or `disk` for a file below `folder` that later runs find again.
       batch_size: clips at a time; the last batch is filled up, so that `lower` compiles once.
       folder: directory of the files; created where it does not exist.
-      log: prints a line about cost and reuse.
+      log: prints a line about cost and reuse of a file.
 
     Raises:
       UserError: no room.
@@ -98,16 +100,15 @@ def open_cache(
     size = bytes_per_clip(layout)
     path = pathlib.Path(folder) / f"{recipe.key()}.array_record"
     on_disk = pick(place, PLACES, "place of the cache") == "disk"
-    where = f"in {str(path)!r}" if on_disk else "in memory"
-    cost = f"{count:,} clips x {human(size)} = {human(size * count)}"
+    cost = f"cache of {recipe.model}: {count:,} clips x {human(size)} = {human(size * count)}"
     if on_disk and (found := reopen(path, layout, count)) is not None:
-        log(f"cache of {recipe.model}: {cost}, found {where}")
+        log(f"{cost}, found in {str(path)!r}")
         return found
-    log(f"cache of {recipe.model}: {cost} {where}; every 100 clips/s of training read {human(100 * size)}/s")
     require_room(math.ceil(size * count * (SPARE if on_disk else 1)), path.parent if on_disk else None)
-    states = compute(lower, clips, batch_size)
+    states = compute(lower, clips, batch_size, recipe.model)
     if not on_disk:
         return Clips(stack(states, layout, count))
+    log(f"{cost} in {str(path)!r}; every 100 clips/s of training read {human(100 * size)}/s")
     write(path, states, layout, recipe, count)
     found = reopen(path, layout, count)
     if found is None:
@@ -115,11 +116,13 @@ def open_cache(
     return found
 
 
-def compute(lower: Lower, clips: ClipSource, batch_size: int) -> Iterator[Batch]:
-    """Yield the states of all clips in order, without the filling."""
-    for batch in all_batches([clips], batch_size=batch_size):
-        real = batch["weight"] > 0
-        yield {key: np.asarray(value)[real] for key, value in jax.device_get(lower(batch)).items()}
+def compute(lower: Lower, clips: ClipSource, batch_size: int, name: str) -> Iterator[Batch]:
+    """Yield the states of all clips in order, without the filling; on a terminal a bar shows what takes longer."""
+    with tqdm(desc=f"{name} looks", total=len(clips), unit="clip", delay=WAIT, disable=None, leave=False) as bar:
+        for batch in all_batches([clips], batch_size=batch_size):
+            real = batch["weight"] > 0
+            yield {key: np.asarray(value)[real] for key, value in jax.device_get(lower(batch)).items()}
+            bar.update(int(real.sum()))
 
 
 def stack(states: Iterator[Batch], layout: Layout, count: int) -> Batch:
