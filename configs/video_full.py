@@ -5,8 +5,9 @@
         --config.weights=vit_b_k710_dl_from_giant.pth
 
 Presets: ssv2, ucf101, hmdb51, ava, ava_kinetics, thumos14, 50salads, breakfast, gtea, imagenet_vid, youtube_vis;
-ucf101_tfds and youtube_vis_tfds read what TFDS prepared. With --dry_run the job prints parameters and memory. The best
-weights to start a VideoMAE from are VideoMAEv2's, distilled for Kinetics-710.
+ucf101_tfds and youtube_vis_tfds read what TFDS prepared; own reads root/<class>/*.mp4, or a CSV file. With --dry_run
+the job prints parameters and memory. The best weights to start a VideoMAE from are VideoMAEv2's, distilled for
+Kinetics-710.
 
 TransVOD and DVIS learn in stages, each from the weights of the one before, and the parts below stay as they are:
 
@@ -36,6 +37,7 @@ SPLITS: dict[str, dict[str, Any]] = {  # options of the data sets beside `root` 
     "ssv2": {"videos": "20bn-something-something-v2", "suffix": ".webm"},
     "ucf101": {"split": 1, "videos": "UCF-101"},
     "ucf101_tfds": {"split": 1, "size": 0},
+    "own": {"held_out": 0.2, "seed": 0},
     "hmdb51": {"split": 1, "videos": "hmdb51_org"},
     "ava": {"videos": "videos", "start": 0.0, "rate": 30.0},
     "ava_kinetics": {"videos": "videos", "ava_root": "", "ava_start": 0.0},
@@ -79,6 +81,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "ssv2": {"rate": 2e-3 * 32 / 256, "batch": 64, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
     "ucf101": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},  # ours
     "hmdb51": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},  # ours
+    "own": {"rate": 1e-3 * 64 / 256, "batch": 64, "epochs": 50, "warmup": 0.1, "decay": 0.05},
     "ava": {"rate": 5e-4 * 32 / 256, "batch": 32, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
     "ava_kinetics": {"rate": 5e-4 * 32 / 256, "batch": 32, "epochs": 30, "warmup": 1 / 6, "decay": 0.05},
     "thumos14": {"rate": 1e-4, "batch": 2, "epochs": 35, "warmup": 1 / 7, "decay": 0.05},
@@ -130,6 +133,7 @@ STRONG: dict[str, dict[str, Any]] = {  # what keeps a vision transformer from le
     "ssv2": {"layers": 0.65, "path": 0.1, "repeats": 2, "clips": 2, "crops": 3},
     "ucf101": {"layers": 0.7, "path": 0.1, "repeats": 1, "clips": 5, "crops": 3},  # ours
     "hmdb51": {"layers": 0.7, "path": 0.1, "repeats": 1, "clips": 5, "crops": 3},  # ours
+    "own": {"layers": 0.7, "path": 0.1, "repeats": 1, "clips": 2, "crops": 3},
     "ava": {"layers": 0.75, "path": 0.2, "repeats": 1, "clips": 1, "crops": 1},
     "ava_kinetics": {"layers": 0.75, "path": 0.2, "repeats": 1, "clips": 1, "crops": 1},
 }
@@ -154,7 +158,7 @@ def plain(preset: str, recipe_of: str = "") -> ConfigDict:
     """
     task = recipe_of or preset.removesuffix("_tfds")
     recipe, strong = RECIPES.get(task, RECIPES["ssv2"]), STRONG.get(task, PLAIN)
-    recognition = task in ("ssv2", "ucf101", "hmdb51")
+    recognition = task in ("ssv2", "ucf101", "hmdb51", "own")
     config = ConfigDict()
     config.job = "finetune"
     config.seed = 0  # of initial parameters, data order and random views

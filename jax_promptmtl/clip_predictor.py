@@ -30,7 +30,6 @@ from jax_promptmtl.tasks import TASKS
 
 BATCH = 8  # clips at a time
 TASK, ROW = "recognition", "dlm"
-SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,7 @@ class ClipPredictor:
     @staticmethod
     def listing(folder: str) -> list[str]:
         """Return the paths of the videos below a folder; a folder of frames is one video."""
-        entries = sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
-        if any(path.suffix.lower() in video_file.PICTURES for path in entries):
-            return [folder]
-        below = (ClipPredictor.listing(str(path)) if path.is_dir() else [str(path)] for path in entries)
-        return [path for paths in below for path in paths if pathlib.Path(path).is_dir() or is_video(path)]
+        return [str(path) for path in video_file.listing(folder)]
 
     def predict(self, videos: str | pathlib.Path | Sequence[str | pathlib.Path], task: str | None = None) -> Prediction:
         """Return classes and probabilities of videos.
@@ -98,15 +93,6 @@ class ClipPredictor:
         places = np.linspace(0, 1, sampling.crops) if sampling.crops > 1 else [0.5]
         shown = [video_file.frames(video, clips.numbers(count, sampling, clip=clip)) for clip in range(sampling.clips)]
         return np.stack([clips.resize(frames, sampling, None, False, place) for frames in shown for place in places])
-
-
-def is_video(path: str) -> bool:
-    """Say whether a file is a video by its name.
-
-    >>> is_video("a/b.MP4"), is_video("a/b.txt")
-    (True, False)
-    """
-    return path.lower().endswith(SUFFIXES)
 
 
 def average(scores: jax.Array) -> jax.Array:

@@ -44,6 +44,7 @@ STAGED = {  # stage -> changes of the miniature, beside those of SMALL
 }
 SMALL = STAGED | {
     "ucf101": {"model": TINY},
+    "own": {"model": TINY},
     "ava": {"model": TINY},
     "50salads": {"model": {"width": 16, "layers": 3, "decoders": 1}, "multiple": 16},
     "thumos14": {
@@ -83,10 +84,11 @@ KEYS = {
     "imagenet_vid": {"ap50"},
     "youtube_vis": TRACKS,
     "ucf101": {"top1"},
+    "own": {"top1"},
     "ava": {"map"},
     "50salads": {"accuracy", "edit", "f1@10", "f1@25", "f1@50"},
 }
-RUNS = ["ava", *(pytest.param(name, marks=SLOW) for name in ("ucf101", "50salads", *STAGED))]
+RUNS = ["ava", *(pytest.param(name, marks=SLOW) for name in ("ucf101", "own", "50salads", *STAGED))]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -46,6 +46,15 @@ def ucf101(root):
     return {"name": "ucf101", "root": str(root)}
 
 
+def own(root):
+    """Two classes of three videos each, files and folders of frames."""
+    for label, name in enumerate(("jump rope", "run")):
+        for number in range(2):
+            clips.write(root / name / f"{number}.mp4", 10, first=32 * label + 4 * number)
+        clips.write_pictures(root / name / "phone" / "3", 9, first=32 * label + 12)
+    return {"name": "own", "root": str(root)}
+
+
 def hmdb51(root):
     """Two classes; one video of each is in neither part, one has a name with marks in it."""
     for name in ("brush_hair", "catch"):
@@ -216,6 +225,7 @@ TREES = {
     "gtea": gtea,
     "hmdb51": hmdb51,
     "imagenet_vid": imagenet_vid,
+    "own": own,
     "ssv2": ssv2,
     "thumos14": thumos14,
     "ucf101": ucf101,

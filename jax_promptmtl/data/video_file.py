@@ -21,6 +21,7 @@ from jax_promptmtl.errors import UserError
 
 Array = np.ndarray
 PICTURES = (".jpg", ".jpeg", ".png")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 HIDDEN = ("vp8",)  # codecs with packets that show nothing: frames are what the decoder gives
 UNSTAMPED = ("avi",)  # containers that keep no times of showing
 SLACK = 2  # frames by which a header may be wrong
@@ -107,6 +108,15 @@ def require(path: pathlib.Path, wanted: Sequence[int], count: int) -> None:
             f"Video {str(path)!r} has {count} frames, 0 to {count - 1}, but {asked} were asked for; sample fewer or "
             "closer frames, or leave it out."
         )
+
+
+def listing(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Return the videos below a folder in sorted order: files, and folders of pictures; hidden ones are passed over."""
+    entries = sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
+    if any(path.name.lower().endswith(PICTURES) for path in entries):
+        return [pathlib.Path(folder)]
+    below = (listing(path) if path.is_dir() else [path] for path in entries)
+    return [path for paths in below for path in paths if path.is_dir() or path.name.lower().endswith(VIDEOS)]
 
 
 def length(video: str | os.PathLike) -> int:
