@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation", "video_object", "video_instance")
 BY_FRAME = ("video_object", "video_instance")  # heavier, and with a label for every frame
 ON_VIT = ("recognition", "spatial_action")
-RATES = {"full_ft": 1e-4, "hps": 3e-3, "vpt": 1e-2, "mvlpt": 1e-2}  # by configs/benchmark.py:video_rates
+RATES = {"full_ft": 1e-4, "hps": 1e-3, "vpt": 1e-2, "mvlpt": 1e-2}  # by configs/benchmark.py:video_rates
 RATES_ON_VIT = RATES | {"full_ft": 1e-3, "vpt": 3e-2, "mvlpt": 3e-2}
 
 
