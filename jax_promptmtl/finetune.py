@@ -65,6 +65,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     video_models.save(workdir / "models", data.name, weights, card)
     (workdir / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(f"The model is {workdir / 'models' / data.name}.safetensors, with a card beside it.")
 
 
 def parts_of(data: VideoSet, config: Any) -> Sources:

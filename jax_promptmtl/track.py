@@ -33,5 +33,9 @@ def mirrored(project: str, workdir: pathlib.Path, config: Mapping[str, Any]) -> 
     number = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:16]
     quiet = wandb.Settings(console="off", silent=not sys.stderr.isatty())
     about: dict[str, Any] = {"project": project, "name": workdir.name, "id": number, "config": dict(config)}
-    with wandb.init(**about, dir=workdir, resume="allow", settings=quiet):
+    run, done = wandb.init(**about, dir=workdir, resume="allow", settings=quiet), False
+    try:
         yield  # `engine.writer` finds the open run
+        done = True
+    finally:
+        run.finish(exit_code=0 if done else 1)  # as a context manager it would print a traceback of its own

@@ -234,9 +234,20 @@ def refuse(job: Job) -> None:
     """Refuse, before anything is computed, what cannot work: a method, or the evaluation of what was not trained."""
     if job.config.grouping.source == "given":
         check_groups(job.config.grouping.groups, job.tasks)
+    if learns_groups(job):
+        require_snapshots(job.config.grouping)
     for name, part in trainings(job).items():
         if problem_trains(job.problem(part, whole(job))) and job.config.stage == "evaluate":
             require_finished(job.workdir, name, plan(job, part)["steps"])
+
+
+def require_snapshots(options: Any) -> None:
+    """Refuse a grouping whose training ends with its warm-up, so that no gradients would be left to compare."""
+    if options.train.epochs <= options.warmup_epochs:
+        raise UserError(
+            f"config.grouping.train.epochs is {options.train.epochs}, and gradients count after "
+            f"{options.warmup_epochs:g} epochs; train longer, or lower config.grouping.warmup_epochs."
+        )
 
 
 def trainings(job: Job) -> dict[str, Any]:

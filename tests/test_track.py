@@ -65,3 +65,12 @@ def test_a_run_is_kept_offline_and_goes_on_under_its_name(tmp_path, monkeypatch)
     files = sorted((tmp_path / "work" / "wandb").glob("offline-run-*/*.wandb"))
     kept = files[0].read_bytes()
     assert all(word in kept for word in (b"global/loss", b"train/loss", b"train/evaluation/accuracy", b"train/step"))
+
+
+@pytest.mark.slow
+def test_a_mistake_stays_one_sentence(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UserError, match="wrong"), track.mirrored("all", tmp_path / "work", {}):
+        raise UserError("wrong")
+    assert "Traceback" not in capfd.readouterr().err

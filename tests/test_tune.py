@@ -125,7 +125,11 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(config, tmp_pat
     (tmp_path / "checkpoints" / "global" / "00000004").mkdir(parents=True)
     with pytest.raises(UserError, match="of 6 steps, only one that reached 4; "):
         tune.run(config, tmp_path, dry_run=False)
-    config.stage, config.method.columns = "train", 48
+    config.stage, config.grouping.warmup_epochs = "train", 2.0
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match=r"grouping.train.epochs is 2, and gradients count after 2 epochs; train"):
+            tune.run(config, tmp_path, dry_run=dry_run)
+    config.grouping.warmup_epochs, config.method.columns = 0.0, 48
     for dry_run in (True, False):
         with pytest.raises(UserError, match="columns 48 must divide"):
             tune.run(config, tmp_path, dry_run=dry_run)
