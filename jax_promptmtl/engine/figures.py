@@ -248,7 +248,8 @@ def _curves_panel(axes: Any, metric: str, records: Sequence[Mapping[str, Any]]) 
             if key == metric:
                 axes.plot(*trained.T, color=colour, linewidth=0.8, alpha=0.22)
             width = 2.0 if key == metric else 1.1
-            axes.plot(trained[:, 0], _smooth(trained[:, 1]), color=colour, linewidth=width, label=name)
+            alone = "o" if len(trained) == 1 else ""  # one point has no line
+            axes.plot(trained[:, 0], _smooth(trained[:, 1]), alone + "-", color=colour, linewidth=width, label=name)
         tested = np.array([(row["step"], percent * _evaluated(row)[key]) for row in records if key in _evaluated(row)])
         if len(tested):
             label = "evaluation" if key == metric else "_" if len(trained) else name  # "_": not in the legend

@@ -294,9 +294,10 @@ def _group_section(groups: Mapping[str, Any]) -> list[str]:
     if groups.get("stability") is not None:
         lines.append(f"- the same groups in {100 * groups['stability']:.0f} % of bootstrap resamples of the snapshots")
     conflicts = np.array(groups["matrices"]["conflict_rate"])
-    if len(conflicts) > 1:
-        worst = np.unravel_index(conflicts.argmax(), conflicts.shape)
+    worst = np.unravel_index(conflicts.argmax(), conflicts.shape)
+    if conflicts[worst] > 0:
         one, two = (groups["tasks"][index] for index in worst)
-        rate = 100 * conflicts[worst]
-        lines.append(f"- most frequent conflict: {one} and {two}, in {rate:.0f} % of the snapshots")
+        lines.append(f"- most frequent conflict: {one} and {two}, in {100 * conflicts[worst]:.0f} % of the snapshots")
+    elif len(conflicts) > 1:
+        lines.append("- no two tasks' gradients conflict in any snapshot")
     return ["## Task groups", "\n".join(lines)]

@@ -103,6 +103,12 @@ def test_report_holds_everything_and_its_links_resolve(tmp_path, record):
     assert saved["accuracy"] == record["accuracy"] and saved["timings"]["train"] == 70.5
 
 
+def test_tasks_that_never_conflict_are_said_to(tmp_path, record):
+    matrices = GROUPS["matrices"] | {"conflict_rate": np.zeros((3, 3)).tolist()}
+    text = write(tmp_path, record, groups=GROUPS | {"matrices": matrices}, pictures=None, files=None).read_text()
+    assert "no two tasks' gradients conflict" in text and "most frequent conflict" not in text
+
+
 def test_report_without_groups_or_pictures(tmp_path, record):
     text = write(tmp_path, record, groups=None, pictures=None, files=None).read_text()
     assert "## Task groups" not in text and "## Pictures" not in text
@@ -170,6 +176,10 @@ def test_curves(tmp_path):
     assert min(share(picture(tmp_path / "rows.png"), colour) for colour in figures.PALETTE[:2]) > 1e-4
     figures.curves(tmp_path / "loss.png", [{"stage": "train", "step": 0, "loss": 1.0}])  # a run of one step
     assert Image.open(tmp_path / "loss.png").size[1] < pixels.shape[0]
+    once = np.asarray(Image.open(tmp_path / "loss.png").convert("RGB"))
+    figures.curves(tmp_path / "none.png", [{"stage": "train", "step": 0, "loss": float("nan")}])
+    empty = np.asarray(Image.open(tmp_path / "none.png").convert("RGB"))
+    assert share(once, figures.INK) > share(empty, figures.INK) + 1e-4  # one point has no line, but is seen
 
 
 @pytest.mark.parametrize("length", [1, 5, 39, 40, 200])
