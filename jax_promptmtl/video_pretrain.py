@@ -97,7 +97,7 @@ def card(config: Any, weights: PyTree, found: Mapping[str, float], cost: Mapping
         "split": f"{config.clips.train} clips of the train drawings, {config.clips.test} of the test drawings",
         "test": dict(found),
         "training": {key: round(value, 1) for key, value in cost.items()},
-        "config": config.to_dict(),
+        "config": {key: value for key, value in config.to_dict().items() if key != "models"},  # a place, no setting
     }
     if task in video_models.ON_FEATURES:
         content["features"] = weights_sha256(weights[video_models.EXTRACTOR])

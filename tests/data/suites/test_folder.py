@@ -148,6 +148,15 @@ def test_no_image_left_to_test(root):
     assert not list(root.glob("split_*"))
 
 
+def test_a_task_without_tests_may_be_cut_away(root):
+    for number in range(5, 8):
+        for place in (root / "art").iterdir():
+            (place / f"{number}.png").unlink()
+    assert [task.name for task in build(root, shots=5, tasks=("photo",)).tasks] == ["photo"]
+    with pytest.raises(UserError, match="Task 'art' has no images left for the test"):
+        build(root, shots=5)
+
+
 def test_classes_with_fewer_images_than_shots_are_named(root):
     for number in range(3):
         (root / "art" / "cup" / f"{number}.png").unlink()
