@@ -24,7 +24,7 @@ import runpy
 
 from ml_collections import ConfigDict
 
-from jax_promptmtl.errors import pick
+from jax_promptmtl.core.errors import pick
 
 CLIP = runpy.run_path(str(pathlib.Path(__file__).with_name("clip.py")))
 DLM = runpy.run_path(str(pathlib.Path(__file__).with_name("dlm.py")))

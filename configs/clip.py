@@ -20,7 +20,7 @@ import runpy
 
 from ml_collections import ConfigDict
 
-from jax_promptmtl.errors import pick
+from jax_promptmtl.core.errors import pick
 
 base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("mmap.py")))["get_config"]
 MMAP = base_config()

@@ -24,7 +24,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.task = task
     config.aux = tuple(name for name in TASKS if name != task)
     config.models = ""  # folder of the frozen models; empty: those of the package
-    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see video_rows.py
+    config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see experiments/video/rows.py
     config.curves = ("dlm", "single_layer")  # rows that are measured after every epoch
     config.seed = 0  # of initial parameters and data order
     config.parallel = "jit"  # or pmap

@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     config.grouping.source = "learn"  # or one, random (same sizes as the learned ones), given
     config.grouping.groups = ()  # task names, where given: (("a", "b"), ("c", "d"))
     config.grouping.similarity = "dot"  # eq. 8; or cosine, split_half
-    config.grouping.objective = "mean"  # or sum, centered, signed; see partition.py
+    config.grouping.objective = "mean"  # or sum, centered, signed; see methods/clustering.py
     config.grouping.singletons = "forbidden"  # or allowed
     config.grouping.num_groups = 0  # 0: whatever is best
     config.grouping.warmup_epochs = 1.0  # whose snapshots do not count

@@ -50,7 +50,7 @@ def plain() -> ConfigDict:
     config.corpus.extra = (112, 16)  # random concept names and words that join every batch as texts
     config.corpus.held_out = 0.02  # share of the icons that measure progress
 
-    config.clip = ConfigDict()  # sizes, see backbones/clip.py
+    config.clip = ConfigDict()  # sizes, see models/clip/model.py
     config.clip.embed_dim = 128
     config.clip.image_size = 48
     config.clip.patch_size = 8

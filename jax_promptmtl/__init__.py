@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 def load(place, *, classes=None, backbone=None):
     """Load what was trained, for images or clips: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
 
-    See `jax_promptmtl.trained.load`.
+    See `jax_promptmtl.inference.trained.load`.
     """
-    from jax_promptmtl import trained  # only now: the package itself imports nothing
+    from jax_promptmtl.inference import trained  # only now: the package itself imports nothing
 
     return trained.load(place, classes=classes, backbone=backbone)

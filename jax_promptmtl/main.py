@@ -18,29 +18,26 @@ from collections.abc import Iterator, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_promptmtl import (
-    benchmark,
-    command,
-    finetune,
-    options,
-    pretrain,
-    track,
-    tune,
-    video,
-    video_benchmark,
-    video_pretrain,
-)
-from jax_promptmtl.engine import processes, report
-from jax_promptmtl.engine.preemption import lock
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.core import command, options
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.locks import lock
+from jax_promptmtl.core.versions import versions
+from jax_promptmtl.engine import processes, track
+from jax_promptmtl.engine.preemption import interruptible
+from jax_promptmtl.experiments.image import pretrain as image_pretrain
+from jax_promptmtl.experiments.image import sweep as image_sweep
+from jax_promptmtl.experiments.image import tune
+from jax_promptmtl.experiments.video import finetune, prompting
+from jax_promptmtl.experiments.video import pretrain as video_pretrain
+from jax_promptmtl.experiments.video import sweep as video_sweep
 
 JOBS = {
-    "benchmark": benchmark.run,
+    "benchmark": image_sweep.run,
     "finetune": finetune.run,
-    "pretrain": pretrain.run,
+    "pretrain": image_pretrain.run,
     "tune": tune.run,
-    "video": video.run,
-    "video_benchmark": video_benchmark.run,
+    "video": prompting.run,
+    "video_benchmark": video_sweep.run,
     "video_pretrain": video_pretrain.run,
 }
 SHARED = {"tune"}  # jobs that several processes can share
@@ -106,7 +103,7 @@ def start(argv: Sequence[str]) -> None:
     if "://" in WORKDIR.value:
         raise UserError(f"The work directory {WORKDIR.value!r} is an address; mount it, and give the folder's path.")
     workdir = pathlib.Path(WORKDIR.value or "runs/" + "_".join(filter(None, (pathlib.Path(name).stem, preset))))
-    processes.require_same("The config or version", {"config": config.to_dict(), "versions": report.versions()})
+    processes.require_same("The config or version", {"config": config.to_dict(), "versions": versions()})
     writes = processes.first() and not DRY_RUN.value
     with contextlib.ExitStack() as stack:
         if writes:
@@ -170,7 +167,7 @@ def main(argv: Sequence[str] | None = None, *, verb: str = "main", doc: str | No
     argv = sys.argv if argv is None else argv
     if asked := MANNERS.intersection(argv):
         explain_options(verb, doc).parse_args(sorted(asked)[:1])
-    return command.guard(lambda: start(argv), resumes=True)
+    return command.guard(lambda: start(argv), interruptible())
 
 
 if __name__ == "__main__":

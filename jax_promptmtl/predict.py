@@ -17,10 +17,11 @@ from typing import Any
 
 import tqdm
 
-from jax_promptmtl import command, trained
-from jax_promptmtl.clip_predictor import ClipPredictor
-from jax_promptmtl.errors import UserError, pick
-from jax_promptmtl.predictor import Predictor
+from jax_promptmtl.core import command
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.inference import trained
+from jax_promptmtl.inference.image_predictor import Predictor
+from jax_promptmtl.inference.video_predictor import ClipPredictor
 
 Model = Predictor | ClipPredictor
 Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first

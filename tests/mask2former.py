@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
 
 
 def affine(theirs, ours):

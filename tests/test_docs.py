@@ -87,7 +87,7 @@ def test_the_site(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     pages = {path.parent.name: path.read_text("utf-8") for path in (tmp_path / "site").rglob("index.html")}
     assert {"methods", "own_data", "launch", "limits", "performance", "reliability", "api"} <= set(pages)
-    assert "jax_promptmtl.predictor.Predictor.predict" in pages["api"]
+    assert "jax_promptmtl.inference.image_predictor.Predictor.predict" in pages["api"]
     assert "<blockquote>" not in pages["api"]  # examples are code
     for page in pages.values():
         assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://", page)

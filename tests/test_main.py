@@ -11,8 +11,9 @@ import sys
 import pytest
 from ml_collections import ConfigDict
 
-from jax_promptmtl import command, main
-from jax_promptmtl.errors import UserError
+from jax_promptmtl import main
+from jax_promptmtl.core import command
+from jax_promptmtl.core.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 

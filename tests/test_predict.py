@@ -9,7 +9,8 @@ import shutil
 import pytest
 
 import jax_promptmtl
-from jax_promptmtl import command, predict
+from jax_promptmtl import predict
+from jax_promptmtl.core import command
 from tests.tiny import CLASSES
 
 
@@ -59,7 +60,7 @@ def test_new_classes(home, ask):
 
 
 def test_an_image_in_the_middle_that_is_broken_leaves_a_whole_list(home, ask, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jax_promptmtl.predictor.BATCH", 1)
+    monkeypatch.setattr("jax_promptmtl.inference.image_predictor.BATCH", 1)
     shutil.copy(home / "images" / "ink" / "cat" / "0.png", tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     arguments = [str(home / "work"), "--task=ink", "--format=json", str(tmp_path)]

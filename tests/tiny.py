@@ -4,11 +4,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jax_promptmtl import records, tree, video_job, video_models, video_rows
-from jax_promptmtl.backbones import convert
-from jax_promptmtl.backbones.clip import ClipConfig
-from jax_promptmtl.backbones.tokenizer import Tokenizer, learn_merges
-from jax_promptmtl.backbones.view import weights_sha256
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.experiments.video import job as video_job
+from jax_promptmtl.experiments.video import rows as video_rows
+from jax_promptmtl.models.clip import convert
+from jax_promptmtl.models.clip.model import ClipConfig
+from jax_promptmtl.models.clip.tokenizer import Tokenizer, learn_merges
+from jax_promptmtl.models.video import video_models
+from jax_promptmtl.reporting import records
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 CLASSES = ("cat", "dog", "red_fox")

@@ -1,7 +1,8 @@
 """A short training of prompts for the tiny CLIP, for tests of what is done with it afterwards."""
 
 from configs import mmap
-from jax_promptmtl import main, tune
+from jax_promptmtl import main
+from jax_promptmtl.experiments.image import tune
 from tests.tiny import save_clip, save_images
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
 
 fast = partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

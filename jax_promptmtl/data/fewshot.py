@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 
 VERSION = 1
 Names = Mapping[str, Mapping[str, Sequence[str]]]  # task -> class -> names

@@ -13,7 +13,7 @@ import io
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick
 
 NEEDED = ("path", "class")
 COLUMNS = ("path", "task", "class", "part")

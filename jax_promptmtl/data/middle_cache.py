@@ -22,8 +22,8 @@ import numpy as np
 from array_record.python import array_record_module
 from tqdm import tqdm
 
-from jax_promptmtl.data.clip_batches import Batch, Clips, ClipSource, all_batches
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.data.video_batches import Batch, Clips, ClipSource, all_batches
 
 Lower = Callable[[Batch], Mapping[str, jax.Array]]
 Layout = dict[str, tuple[tuple[int, ...], str]]  # key -> shape and dtype of one clip
@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
       model: name of the backbone.
-      weights: sha256 of its parameters, see `backbones/view.py`.
+      weights: sha256 of its parameters, see `models/video/view.py`.
       view: in which form it sees a clip.
       middle: layers in the lower half.
       dtype: of the tokens.

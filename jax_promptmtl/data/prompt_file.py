@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 
 SCHEMA = 1
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Example, Suite, Union
-from jax_promptmtl.errors import UserError, pick
 
 Batch = dict[str, np.ndarray]
 ENDLESS = 2**48  # steps

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
-from jax_promptmtl.errors import UserError
 
 Example = dict[str, Any]
 

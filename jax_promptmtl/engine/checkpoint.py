@@ -16,11 +16,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import processes
 from jax_promptmtl.engine.parallel import whole
 from jax_promptmtl.engine.step import State
-from jax_promptmtl.errors import UserError
 
 PyTree = Any
 SCHEMA = 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 
 SHOWN = 8  # examples that a message names
 

@@ -13,17 +13,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import Preempted, UserError
+from jax_promptmtl.core.locks import lock
+from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.engine import optim, processes
 from jax_promptmtl.engine.checkpoint import Checkpoints, plain
 from jax_promptmtl.engine.diagnosis import Diverged, explain
 from jax_promptmtl.engine.meter import Clock, Speed, shares, summarize
 from jax_promptmtl.engine.parallel import parallelize, place, replicate, whole
-from jax_promptmtl.engine.preemption import Preempted, Stop, listen, lock
+from jax_promptmtl.engine.preemption import Stop, listen
 from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, step_of_runs
 from jax_promptmtl.engine.writer import Writer, progress
-from jax_promptmtl.errors import UserError
-from jax_promptmtl.problem import Problem
 
 PyTree = Any
 Measure = Callable[[PyTree], dict[str, float]]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick
 
 PyTree = Any
 WARMUP_LR = 1e-5  # Dassl: the constant rate of the first epoch

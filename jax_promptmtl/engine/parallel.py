@@ -9,8 +9,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jax_promptmtl.errors import UserError, pick
-from jax_promptmtl.problem import AXIS
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.problem import AXIS
 
 PyTree = Any
 Batch = dict[str, Any]

@@ -6,32 +6,21 @@ that signal's handler; the others are sent on as SIGTERM.
 """
 
 import contextlib
-import fcntl
 import itertools
 import os
-import pathlib
 import signal
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import Preempted
 
 Item = TypeVar("Item")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-
-class Preempted(BaseException):
-    """The run was asked to stop, and lost nothing. `main` exits with code 75: run me again.
-
-    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and nobody must take it for a failure.
-    """
 
 
 class Stop:
@@ -127,27 +116,3 @@ def listen() -> Iterator[Stop]:
 
     with handled(receive):
         yield stop
-
-
-@contextlib.contextmanager
-def lock(path: Any) -> Iterator[None]:
-    """Hold a file's lock, so that two runs never write to one place. The system frees it when the process ends.
-
-    Raises:
-      UserError: another process holds it; the sentence says which, where and since when.
-    """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise UserError(
-                f"{path.parent} is in use by {owner}; wait until it ends or give another workdir."
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick
 
 COUNT, INDEX = "JAX_PROMPTMTL_PROCESSES", "JAX_PROMPTMTL_PROCESS"  # JAX reads the coordinator's address, not these
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead and the others end themselves

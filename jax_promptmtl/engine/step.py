@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from jax import lax
 
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.engine.parallel import pad, parallelize, replicate
-from jax_promptmtl.errors import UserError
-from jax_promptmtl.problem import Problem
 
 PyTree = Any
 Batch = dict[str, Any]

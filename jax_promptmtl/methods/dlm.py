@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
-from jax_promptmtl.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.methods.method import Method, Prompts
-from jax_promptmtl.nn.transformer import ACTIVATIONS, LayerNorm
+from jax_promptmtl.models.layers.transformer import ACTIVATIONS, LayerNorm
 
 Array = jax.Array
 Initializer = jax.nn.initializers.Initializer

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 
 Prompts = dict[str, dict[int, jax.Array]]
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods.dlm import Adapter, vpt_uniform
 from jax_promptmtl.methods.method import Method, Prompts
 

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods.method import Method, Prompts
-from jax_promptmtl.nn.kronecker import kronecker
+from jax_promptmtl.models.layers.kronecker import kronecker
 
 Array = jax.Array
 

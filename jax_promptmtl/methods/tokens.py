@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from jax_promptmtl.errors import pick
+from jax_promptmtl.core.errors import pick
 from jax_promptmtl.methods.method import Method, Prompts, check_depth
 
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl.errors import pick
-from jax_promptmtl.metrics.tracklet_ap import tracklet_ap
-from jax_promptmtl.nn import plane
+from jax_promptmtl.core.errors import pick
+from jax_promptmtl.models.layers import plane
 from jax_promptmtl.tasks import mask_loss
 from jax_promptmtl.tasks.matching import assign
+from jax_promptmtl.tasks.metrics.tracklet_ap import tracklet_ap
 
 Array = jax.Array
 STAGES = ("minvis", "online", "offline")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_promptmtl.nn import plane
+from jax_promptmtl.models.layers import plane
 from jax_promptmtl.tasks.matching import WORST, assign
 
 Array = jax.Array

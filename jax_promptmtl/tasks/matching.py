@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 
 Array = jax.Array
 WORST = 1e6  # stands for a cost that is not finite

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl.metrics.segmental import segmental
+from jax_promptmtl.tasks.metrics.segmental import segmental
 
 Array = jax.Array
 SMOOTH, MOST = 0.15, 16.0  # weight and cap of the smoothness term

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl.metrics.box_ap import frame_ap
+from jax_promptmtl.tasks.metrics.box_ap import frame_ap
 
 Array = jax.Array
 

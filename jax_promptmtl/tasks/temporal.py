@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl.metrics.temporal_ap import THRESHOLDS, temporal_ap
+from jax_promptmtl.tasks.metrics.temporal_ap import THRESHOLDS, temporal_ap
 
 Array = jax.Array
 RADIUS, ALPHA, GAMMA = 1.5, 0.25, 2.0

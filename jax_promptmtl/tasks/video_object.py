@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl.metrics.box_ap import coco_ap
 from jax_promptmtl.tasks.boxes import centred, corners, generalised_iou
 from jax_promptmtl.tasks.matching import assign
+from jax_promptmtl.tasks.metrics.box_ap import coco_ap
 from jax_promptmtl.tasks.temporal import ALPHA, GAMMA, focal
 
 Array = jax.Array

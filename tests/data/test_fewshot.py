@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import fewshot
-from jax_promptmtl.errors import UserError
 
 NAMES = {
     task: {c: [f"{task}/{c}/{i:03d}.png" for i in range(count)] for c, count in (("car", 40), ("cup", 30), ("few", 4))}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
 from jax_promptmtl.data.images import Preprocess
-from jax_promptmtl.errors import UserError
 
 RNG = np.random.default_rng(0)
 

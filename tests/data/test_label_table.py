@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import label_table, suites
-from jax_promptmtl.errors import UserError
 
 LINES = """path,task,class,part,photographer
 day/1.png,day,wild cat,train,ann

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import middle_cache
-from jax_promptmtl.data.clip_batches import Clips
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.data.video_batches import Clips
 
 CLIPS = Clips({"frames": np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)})
 RECIPE = middle_cache.Recipe("toy", "ab", {"frames": 3}, 2, "bfloat16", "train")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import prompt_file
-from jax_promptmtl.errors import UserError
 
 CARD = prompt_file.PromptCard("recognition", "vit", "ab", 6, 8, ("one", "two"), "dynamic", "train")
 PROMPTS = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)

@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.sampler import batches, evaluation_batches, example_names
 from jax_promptmtl.data.source import ArraySource, Suite, Task
-from jax_promptmtl.errors import UserError
 
 SIZES = (30, 12, 6)
 PREPROCESS = Preprocess(8, mean=(0, 0, 0), std=(1 / 255,) * 3)

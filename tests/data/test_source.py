@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.source import ArraySource, Subset, Task, Union
-from jax_promptmtl.errors import UserError
 
 
 def source(labels):

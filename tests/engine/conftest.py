@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_promptmtl.problem import Problem
+from jax_promptmtl.core.problem import Problem
 
 TASKS = ("a", "b", "c")
 SLOTS = np.array([0, 1, 1])

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.checkpoint import Checkpoints, NotSaved, checksums
-from jax_promptmtl.errors import UserError
 
 
 def make_state(toy, number, name="muon"):

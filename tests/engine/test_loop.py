@@ -11,13 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import Preempted, UserError
+from jax_promptmtl.core.locks import lock
 from jax_promptmtl.engine import loop
 from jax_promptmtl.engine.diagnosis import Diverged
 from jax_promptmtl.engine.loop import train
 from jax_promptmtl.engine.parallel import parallelize
-from jax_promptmtl.engine.preemption import Preempted, listen, lock
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.engine.preemption import listen
 
 HERE = pathlib.Path(__file__).parent
 
@@ -282,7 +283,7 @@ SCRIPT = """
     import os, runpy, sys, time
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     toy = runpy.run_path(sys.argv[1])
-    from jax_promptmtl import tree
+    from jax_promptmtl.core import tree
     from jax_promptmtl.engine.loop import train
     from jax_promptmtl.engine.preemption import Preempted
 

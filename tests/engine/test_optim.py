@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import optim
-from jax_promptmtl.errors import UserError
 
 
 def config(**changes):

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import processes
 from jax_promptmtl.engine.loop import train
-from jax_promptmtl.errors import UserError
 
 HERE = pathlib.Path(__file__).parent
 SCRIPT = """

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.parallel import make_mesh, pad, parallelize, place, replicate
-from jax_promptmtl.errors import UserError
 
 LAYOUTS = {"one": ("jit", 1), "jit": ("jit", 8), "pmap": ("pmap", 8), "fsdp": ("fsdp", 4)}
 

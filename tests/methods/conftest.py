@@ -5,11 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from jax_promptmtl import clip_mtl, tree
-from jax_promptmtl.backbones import convert
-from jax_promptmtl.backbones.clip import Backbone, ClipConfig
-from jax_promptmtl.backbones.tokenizer import Tokenizer
+from jax_promptmtl.core import tree
 from jax_promptmtl.data.source import ArraySource, Suite, Task
+from jax_promptmtl.models.clip import convert
+from jax_promptmtl.models.clip.model import Backbone, ClipConfig
+from jax_promptmtl.models.clip.tokenizer import Tokenizer
+from jax_promptmtl.problems import clip_mtl
 
 TOKENIZER = Tokenizer([])  # a letter is a token
 CLASSES = (("a", "bd"), ("e f", "g", "a"), ("bd", "k"))

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jax_promptmtl import tree
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.adapter import FeatureAdapter
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jax_promptmtl import tree
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods.dlm import DoubleLayerMapper
 from jax_promptmtl.methods.middle import MiddleAdapter, MiddlePrompts, rank_of_size
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jax_promptmtl import clip_mtl
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.method import Method, check_depth
 from jax_promptmtl.methods.none import NoPrompts
+from jax_promptmtl.problems import clip_mtl
 
 SIZES = {"towers": {"text": (3, 8), "image": (2, 12)}, "embed_dim": 12}
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl import tree
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.mmap import KroneckerPrompts
-from jax_promptmtl.nn.transformer import LayerNorm, Transformer
+from jax_promptmtl.models.layers.transformer import LayerNorm, Transformer
 
 VIT_B16 = {"text": (12, 512), "image": (12, 768)}
 TINY = {"text": (2, 8), "image": (3, 12)}

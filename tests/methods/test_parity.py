@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
 SLOTS = {"all": [0, 0, 0], "task": [0, 1, 2], "group": [0, 1, 0]}
-CASES = {  # method, sharing; CoOp and VPT alone are in tests/test_clip_mtl.py
+CASES = {  # method, sharing; CoOp and VPT alone are in tests/problems/test_clip_mtl.py
     "IVLP": (
         dict(name="tokens", length={"text": 2, "image": 3}, depth={"text": 2, "image": 3}),
         {"text": "task", "image": "all"},

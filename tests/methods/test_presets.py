@@ -9,11 +9,12 @@ import jax
 import pytest
 
 from configs import clip, clip_vit_b16
-from jax_promptmtl import clip_mtl, tree
-from jax_promptmtl.backbones import convert
-from jax_promptmtl.backbones.clip import ClipConfig
-from jax_promptmtl.errors import UserError
-from jax_promptmtl.sharing import slots
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.methods.sharing import slots
+from jax_promptmtl.models.clip import convert
+from jax_promptmtl.models.clip.model import ClipConfig
+from jax_promptmtl.problems import clip_mtl
 
 ROOT = pathlib.Path(clip.__file__).parents[1]
 GROUPS = ((0, 3), (1, 2))  # four tasks in two groups

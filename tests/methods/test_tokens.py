@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_promptmtl import tree
+from jax_promptmtl.core import tree
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.none import NoPrompts
 from jax_promptmtl.methods.tokens import TokenPrompts

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl.nn import plane
+from jax_promptmtl.models.layers import plane
 from jax_promptmtl.tasks import instance
 from jax_promptmtl.tasks.instance import Instances
 from tests.weights import fast

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from jax_promptmtl.errors import UserError
-from jax_promptmtl.nn import plane
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.models.layers import plane
 from jax_promptmtl.tasks import mask_loss
 from jax_promptmtl.tasks.matching import assign
 from tests.weights import fast

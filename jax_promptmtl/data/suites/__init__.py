@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import domainnet126, folder, icons, mini_domainnet, office_home, tfds
-from jax_promptmtl.errors import UserError, pick
 
 SUITES: dict[str, Callable[..., Suite]] = {
     "domainnet126": domainnet126.build,

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data import fewshot, label_table
 from jax_promptmtl.data.images import SUFFIXES, decode, listing
 from jax_promptmtl.data.source import FileSource, Suite, Task
-from jax_promptmtl.errors import UserError, pick
 
 NAMED = 5  # files that a message lists
 Tree = label_table.Tree  # task -> class -> paths relative to the root

@@ -20,9 +20,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from jax_promptmtl.data import fewshot, glyphs, icon_split, images, styles
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.data import fewshot, images
+from jax_promptmtl.data.icons import glyphs, icon_split, styles
 from jax_promptmtl.data.source import ArraySource, Suite, Task
-from jax_promptmtl.errors import UserError, pick
 
 RENDERS = {"train": 24, "tune": 12, "test": 12}  # pictures per style, class and part
 RENDERING = 1  # raise when the pictures change, so that they are prepared anew

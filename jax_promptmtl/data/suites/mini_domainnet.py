@@ -8,9 +8,9 @@ and painting images must come from DomainNet's cleaned archives.
 import pathlib
 from typing import Any, NamedTuple
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import folder
-from jax_promptmtl.errors import UserError, pick
 
 DOMAINS = ("clipart", "painting", "real", "sketch")
 CLEANED = {"clipart": "groundtruth/clipart.zip", "painting": "groundtruth/painting.zip"}  # at DomainNet's home page

@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import folder
-from jax_promptmtl.errors import UserError
 
 COUNTS = {"Art": 2427, "Clipart": 4365, "Product": 4439, "Real World": 4357}  # as published
 NAMED = """

@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data import fewshot, images
 from jax_promptmtl.data.source import Example, Subset, Suite, Task
-from jax_promptmtl.errors import UserError, pick
 
 
 class TfdsSource:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.suites.folder import some
 from jax_promptmtl.data.videos import (
     action_segmentation,
@@ -21,7 +22,6 @@ from jax_promptmtl.data.videos import (
     youtube_vis,
 )
 from jax_promptmtl.data.videos.index import Example, VideoSet
-from jax_promptmtl.errors import UserError, pick
 
 SETS: dict[str, Callable[..., VideoSet]] = {
     "50salads": partial(action_segmentation.read, dataset="50salads"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos.index import (
     Example,
     VideoSet,
@@ -22,7 +23,6 @@ from jax_promptmtl.data.videos.index import (
     require_examples,
     rows_of,
 )
-from jax_promptmtl.errors import UserError, pick
 
 HOME = "the MS-TCN data at Zenodo (record 3625992)"
 BACKGROUND = "background"

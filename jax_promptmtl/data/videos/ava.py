@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.videos.index import (
     Example,
     VideoSet,
@@ -25,7 +26,6 @@ from jax_promptmtl.data.videos.index import (
     require_inside,
     rows_of,
 )
-from jax_promptmtl.errors import UserError
 
 NAME, HOME = "ava", "the AVA page of Google Research, and the videos from the CVDF repository ava-dataset"
 PUBLISHED = {"classes": 80, "train": 235, "test": 64}

@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.videos.index import Example, VideoSet
-from jax_promptmtl.errors import UserError
 
 Array = np.ndarray
 LENGTHS = 0.1  # share by which features and labels of a video may differ in length; upstreams cut to the shorter

@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos.index import Example, VideoSet, locate, require_examples, rows_of
-from jax_promptmtl.errors import UserError, pick
 
 NAME, HOME = "hmdb51", "the HMDB51 page of Brown University's Serre lab"
 PUBLISHED = {"classes": 51, "train": 3_570, "test": 1_530}  # of each split

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.videos.index import (
     Example,
     VideoSet,
@@ -23,7 +24,6 @@ from jax_promptmtl.data.videos.index import (
     require_examples,
     require_inside,
 )
-from jax_promptmtl.errors import UserError
 
 NAME, HOME = "imagenet_vid", "image-net.org (login), converted by mmtracking's imagenet2coco_vid.py"
 PUBLISHED = {"classes": 30, "train": 3_862, "test": 555}

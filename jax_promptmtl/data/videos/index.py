@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.suites.folder import some
-from jax_promptmtl.errors import UserError, pick
 
 Array = np.ndarray
 Count = int | tuple[int, ...]

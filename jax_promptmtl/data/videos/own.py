@@ -11,10 +11,11 @@ import pathlib
 
 import numpy as np
 
-from jax_promptmtl.data import fewshot, label_table, video_file
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data import fewshot, label_table
 from jax_promptmtl.data.suites.folder import folder, some, subfolders
+from jax_promptmtl.data.videos import video_file
 from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
-from jax_promptmtl.errors import UserError
 
 NAME, HOME = "own", "where your videos are"
 Classes = dict[str, list[str]]  # class -> paths of its videos below the root

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
-from jax_promptmtl.errors import UserError
 
 Array = np.ndarray
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jax_promptmtl.data import images, video_file
-from jax_promptmtl.data.videos import rle
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data import images
+from jax_promptmtl.data.videos import rle, video_file
 from jax_promptmtl.data.videos.features import features_of
 from jax_promptmtl.data.videos.index import Example, VideoSet
-from jax_promptmtl.errors import UserError
 
 THREADS = 8
 Watch = Callable[[Iterable, int], Iterable]  # shows the progress of so many steps

@@ -17,9 +17,9 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos import ucf101, youtube_vis
 from jax_promptmtl.data.videos.index import Example, VideoSet, locate, read_lines, require_examples
-from jax_promptmtl.errors import UserError, pick
 
 HOME = "TFDS: tfds.builder(name, file_format='array_record').download_and_prepare()"
 RAGGED = ("flat_values", "row_lengths_0")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos.index import (
     Count,
     Example,
@@ -25,7 +26,6 @@ from jax_promptmtl.data.videos.index import (
     require_examples,
     require_segments,
 )
-from jax_promptmtl.errors import UserError, pick
 
 NAME, HOME = "thumos14", "the THUMOS14 challenge page (form), and thumos.tar.gz of the repository actionformer_release"
 CLASSES, TRAIN, TEST = 20, 200, (212, 213)

@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos.index import (
     Example,
     VideoSet,
@@ -19,7 +20,6 @@ from jax_promptmtl.data.videos.index import (
     require_examples,
     rows_of,
 )
-from jax_promptmtl.errors import UserError, pick
 
 NAME, HOME = "ucf101", "the UCF101 page of UCF's Center for Research in Computer Vision"
 SPLITS = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}

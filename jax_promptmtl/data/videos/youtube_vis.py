@@ -12,17 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.fewshot import generator
-from jax_promptmtl.data.videos.index import (
-    Example,
-    VideoSet,
-    fields_of,
-    locate,
-    numbered,
-    read_json,
-    require_examples,
-)
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.data.videos.index import Example, VideoSet, fields_of, locate, numbered, read_json, require_examples
 
 NAME, HOME = "youtube_vis", "the YouTube-VIS 2019 page of youtube-vos.org (CodaLab account)"
 PUBLISHED = {"classes": 40, "videos": 2_238}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.sampler import batches, evaluation_batches
 from jax_promptmtl.data.suites import folder
-from jax_promptmtl.errors import UserError
 
 
 @pytest.fixture

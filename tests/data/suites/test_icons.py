@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from jax_promptmtl.data import glyphs, icon_split, styles
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data.icons import glyphs, icon_split, styles
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.sampler import batches
 from jax_promptmtl.data.suites import icons
-from jax_promptmtl.errors import UserError
 
 PARTS = {
     "line": {

@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
 from jax_promptmtl.data.suites import folder, mini_domainnet
-from jax_promptmtl.errors import UserError
 
 CLASSES = ("umbrella", "teddy-bear", "The_Great_Wall_of_China")  # in the order of their labels, not of the alphabet
 TRAIN, TEST = 8, 4  # files per class in the split files

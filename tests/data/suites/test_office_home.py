@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
 from jax_promptmtl.data.suites import folder, office_home
-from jax_promptmtl.errors import UserError
 
 CLASSES = ("Alarm_Clock", "Exit_Sign", "ToothBrush")
 COUNTS = {"Art": 42, "Clipart": 45, "Product": 48, "Real World": 51}  # 14 to 17 in each class

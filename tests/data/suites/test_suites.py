@@ -3,9 +3,9 @@
 import pytest
 
 from configs import mini_domainnet, mmap_vit_b16, office_home
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
 from jax_promptmtl.data.source import Suite, Task
-from jax_promptmtl.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.sampler import evaluation_batches
 from jax_promptmtl.data.suites import domainnet126
 from jax_promptmtl.data.suites.tfds import TfdsSource
-from jax_promptmtl.errors import UserError
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
-from jax_promptmtl.errors import UserError
 from tests import clips
 
 

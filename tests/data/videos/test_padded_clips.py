@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
-from jax_promptmtl.data.videos.clips import ClipFiles, Sampling, sources
 from jax_promptmtl.data.videos.key_frames import by_frame, spread, with_others
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.data.videos.sampling import ClipFiles, Sampling, sources
 from tests import clips, video_trees
 
 CANVAS = Sampling(frames=3, stride=1, size=32, whole=True, canvas=(40, 64))  # frames have 32 x 48 pixels

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.videos import rle
-from jax_promptmtl.errors import UserError
 from tests.video_trees import run_lengths
 
 RNG = np.random.default_rng(0)

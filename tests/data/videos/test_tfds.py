@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jax_promptmtl import check_data
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
-from jax_promptmtl.data.videos.clips import ClipFiles, Sampling
-from jax_promptmtl.errors import UserError
+from jax_promptmtl.data.videos.sampling import ClipFiles, Sampling
+from jax_promptmtl.experiments import check_data
 from tests import clips, tfds_trees, video_trees
 
 WIDE = Sampling(frames=3, stride=0, size=48, whole=True)  # keeps the bands that spell the numbers

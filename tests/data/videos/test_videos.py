@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from jax_promptmtl.data import video_file, videos
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data import videos
 from jax_promptmtl.data.videos import (
     action_segmentation,
     ava,
@@ -15,9 +16,9 @@ from jax_promptmtl.data.videos import (
     ssv2,
     thumos14,
     ucf101,
+    video_file,
     youtube_vis,
 )
-from jax_promptmtl.errors import UserError
 from tests import video_trees
 
 pytest.importorskip("av")

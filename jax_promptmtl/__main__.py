@@ -1,0 +1,1 @@
+"""`python -m jax_promptmtl VERB ...` is `python -m jax_promptmtl.VERB ...`."""

@@ -1,0 +1,34 @@
+"""The exceptions that the command line understands: a mistake in what the user gave, and a wish to stop."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad config, data or weights. `main` prints the message alone and exits with code 2."""
+
+
+class Preempted(BaseException):
+    """The run was asked to stop, and lost nothing. `main` exits with code 75: run me again.
+
+    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and nobody must take it for a failure.
+    """
+
+
+def pick(name: str, legal: Iterable[str], what: str) -> str:
+    """Return `name` if it is one of `legal`, else raise a `UserError` that names the nearest legal value.
+
+    Args:
+      name: what the user gave.
+      legal: the values that are allowed.
+      what: the noun for the message, such as "method".
+
+    >>> pick("mmap", ["coop", "mmap"], "method")
+    'mmap'
+    """
+    legal = sorted(legal)
+    if name in legal:
+        return name
+    near = difflib.get_close_matches(str(name), legal, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"Unknown {what} {name!r}; legal values: {', '.join(legal) or 'none'}.{hint}")

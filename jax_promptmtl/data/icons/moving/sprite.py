@@ -1,0 +1,164 @@
+"""The drawings that move: glyphs of icon families, divided so that no drawing is in two parts, at three sharpnesses."""
+
+import functools
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from jax_promptmtl.data.icons import concepts, glyphs, icon_split, raster
+from jax_promptmtl.data.icons.moving.draws import Draws
+
+Array = np.ndarray
+PARTS = ("train", "tune", "test")
+SIDE = 40  # pixels of a sprite
+FILLED = 0.7  # share of its side that the long side of the drawing takes; the empty rim keeps every warp clean
+_PASSES = (1, 2, 5)  # blur of the levels: for a drawing shown at about its own size, at 1/2 and at 1/3
+_MOST = 240  # glyphs that are drawn of a family without concepts
+_ALIKE = 0.6  # least cosine of a drawing to a plain one of its concept
+_TURNED = 0.6  # least cosine to a rotated copy above which a drawing is a disc: turning would not show
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """N drawings at 3 levels of blur.
+
+    Attributes:
+      keys: N strings `family:name`.
+      ink: coverage float32[N, 3, 40, 40] of the strokes.
+      body: coverage float32[N, 3, 40, 40] of the strokes and all that they enclose.
+      concept: int[N], ascending: place in the concepts asked for; zeros if none were.
+    """
+
+    keys: tuple[str, ...]
+    ink: Array
+    body: Array
+    concept: Array
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def choose(self, draws: Draws, *shape: int) -> Array:
+        """Draw int[B, *shape]: a concept, all alike likely, and one of its drawings."""
+        count = np.bincount(self.concept)
+        start = np.cumsum(count) - count
+        concept = draws.below(len(count), *shape)
+        return start[concept] + draws.below(count[concept], *shape)
+
+
+@functools.cache
+def load(families: tuple[str, ...], part: str, named: tuple[str, ...] = ()) -> Sprites:
+    """Draw one part of the sprites of some families.
+
+    Args:
+      families: keys of `glyphs.FAMILIES`.
+      part: "train", "tune" or "test"; variants and near-duplicates of a drawing are in one part.
+      named: concepts; if given, only glyphs that name one of them.
+
+    Returns:
+      The sprites; every concept has at least one in every part.
+
+    Raises:
+      UserError: a wheel is missing.
+    """
+    keys, masks, labels = _collect(families, named)
+    number = {name: i for i, name in enumerate(named or ("",))}
+    chosen = [i for i, owner in enumerate(_parts(keys, masks, labels)) if owner == part]
+    chosen.sort(key=lambda i: (number[labels[i]], keys[i]))
+    ink = masks[chosen].astype(np.float32) * np.float32(1 / 255)
+    body = np.stack([raster.fill_holes(mask > 0.4) for mask in ink]).astype(np.float32)
+    concept = np.array([number[labels[i]] for i in chosen])
+    return Sprites(tuple(keys[i] for i in chosen), _levels(ink), _levels(np.maximum(ink, body)), concept)
+
+
+@functools.cache
+def _collect(families: tuple[str, ...], named: tuple[str, ...]) -> tuple[list[str], Array, list[str]]:
+    """Render the candidates: keys, masks uint8[N, 64, 64] and concepts, "" for all if none are asked for."""
+    keys: list[str] = []
+    labels: list[str] = []
+    masks = []
+    for family in families:
+        label = {name: concepts.concept(family, name) for name in glyphs.list_names(family)}
+        only = {name for name, found in label.items() if found in named} if named else _some(family, list(label))
+        names, drawn = glyphs.render_masks(family, only)
+        keys += [f"{family}:{name}" for name in names]
+        labels += [str(label[name]) if named else "" for name in names]
+        masks.append(drawn)
+    drawn = np.concatenate(masks)
+    if named:
+        keep = icon_split.distinct(drawn, labels) & _recognisable(keys, drawn, labels)
+    else:
+        keep = _large(drawn) & (_least_turned(drawn) < _TURNED)
+    index = np.flatnonzero(keep)
+    return [keys[i] for i in index], drawn[index], [labels[i] for i in index]
+
+
+def _some(family: str, names: list[str]) -> set[str]:
+    """Choose a fixed sample of a family's names: those with the smallest hashes."""
+    return set(sorted(names, key=lambda name: _hash(f"{family}:{name}"))[:_MOST])
+
+
+def _large(masks: Array) -> Array:
+    """Return bool[N]: enough ink to be seen when shown small, and not a mere line."""
+    extent = np.stack([(masks > 0).any(axis).sum(1) for axis in (1, 2)])
+    return (masks.mean((1, 2)) > 0.09 * 255) & (extent.min(0) > 0.4 * extent.max(0))
+
+
+def _recognisable(keys: list[str], masks: Array, labels: list[str]) -> Array:
+    """Return bool[N]: like a drawing of the same concept that is named by one word; `settings_bluetooth` is no gear."""
+    names = [key.split(":") for key in keys]
+    plain = [len(concepts.words(*name)) == 1 and not any(map(str.isdigit, name[1])) for name in names]
+    label = np.unique(labels, return_inverse=True)[1]
+    alike = np.where(label[:, None] == label[plain], glyphs.cosine(masks, masks[plain]), 0)
+    return alike.max(1) >= _ALIKE
+
+
+def _least_turned(masks: Array) -> Array:
+    """Return float32[N]: how alike each drawing is to the copy of it, turned by 30 to 90 degrees, that differs most."""
+    original = glyphs.shapes(masks)
+    alike = np.full(len(masks), 1, np.float32)
+    for degrees in (30, 45, 60, 90):
+        one = np.ones(len(masks), np.float32)
+        y, x = raster.affine(
+            *raster.grid(masks.shape[-1]),
+            angle=one * np.deg2rad(degrees),
+            scale=one,
+            shear=0 * one,
+            shift=np.zeros((len(masks), 2), np.float32),
+        )
+        turned = raster.sample(masks.astype(np.float32), y, x).astype(np.uint8)
+        alike = np.minimum(alike, (original * glyphs.shapes(turned)).sum(1))
+    return alike
+
+
+def _parts(keys: list[str], masks: Array, labels: list[str]) -> list[str]:
+    """Give every glyph the part of its shape group: of each concept's groups about 60, 15 and 25 %, at least one."""
+    number = icon_split.group(keys, masks)
+    first: dict[int, str] = {}
+    groups: dict[str, set[int]] = defaultdict(set)
+    for key, label, group in sorted(zip(keys, labels, number, strict=True)):
+        first.setdefault(group, key)
+        groups[label].add(group)
+    part: dict[int, str] = {}
+    for members in groups.values():
+        order = sorted(members, key=lambda group: _hash(first[group]))
+        test = max(1, round(0.25 * len(order)))
+        tune = max(1, round(0.15 * len(order)))
+        for place, group in enumerate(order):
+            part[group] = "test" if place < test else "tune" if place < test + tune else "train"
+    return [part[group] for group in number]
+
+
+def _levels(masks: Array) -> Array:
+    """Halve float32[N, 64, 64], put it in the middle of 40 x 40 and blur it more and more: float32[N, 3, 40, 40]."""
+    half = masks.reshape(len(masks), 32, 2, 32, 2).mean((2, 4), dtype=np.float32)
+    rim = (SIDE - 32) // 2
+    padded = np.pad(half, ((0, 0), (rim, rim), (rim, rim)))
+    levels = np.stack([raster.blur(padded, passes) for passes in _PASSES], axis=1)
+    levels[..., [0, -1], :] = levels[..., [0, -1]] = 0  # `raster.sample` repeats the border
+    return levels
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

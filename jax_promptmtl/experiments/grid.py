@@ -1,0 +1,216 @@
+"""A grid of runs: one record per run, written in one move; a rerun does what is missing.
+
+Several processes share a grid through claims. A run that fails leaves a record that says why, and the others go on.
+"""
+
+import pathlib
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jax_promptmtl.core import locks
+from jax_promptmtl.core.errors import Preempted, UserError
+from jax_promptmtl.core.memory import peak_memory, reset_peak
+from jax_promptmtl.core.versions import versions
+from jax_promptmtl.reporting import records
+from jax_promptmtl.reporting.page import duration
+
+POLL = 2.0  # seconds between looks at what other processes do
+PACKAGE = pathlib.Path(__file__).parent.parent
+
+
+class Run(Protocol):
+    """One cell of a grid; its text names it in a line of progress."""
+
+    @property
+    def method(self) -> str:
+        """Return what is run, for the forecast of the time left."""
+
+    @property
+    def name(self) -> str:
+        """Return what to call its files."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a benchmark, how to do one, and the folder of their records.
+
+    Attributes:
+      folder: gets records/, claims/ and work/.
+      runs: all of them, in order.
+      identity: run -> JSON of all that its result depends on.
+      about: run -> what its record says in any case.
+      perform: run and a folder of its own -> what its record says if it comes to its end; may raise. The wall time is
+        that of this call, unless it says another.
+      score: record -> percent.
+      retry: do again what an earlier command recorded as failed.
+      keep: keep the folders of finished runs.
+      may_fail: a failure is a result, as in a search for learning rates.
+      git: state of the repository.
+      started: runs that failed before this time are retried.
+      ids: text of a run -> its id.
+    """
+
+    folder: pathlib.Path
+    runs: Sequence[Any]
+    identity: Callable[[Any], Mapping[str, Any]]
+    about: Callable[[Any], dict[str, Any]]
+    perform: Callable[[Any, pathlib.Path], dict[str, Any]]
+    score: Callable[[records.Record], float]
+    retry: bool = True
+    keep: bool = False
+    may_fail: bool = False
+    git: dict[str, Any] | None = field(default_factory=lambda: records.git_state(PACKAGE))
+    started: float = field(default_factory=time.time)
+    ids: dict[Any, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse an empty grid; name all runs, which finds mistakes before anything is done."""
+        if not self.runs:
+            raise UserError("The grid is empty; give at least one of everything that it is made of.")
+        self.ids.update({str(run): records.identify(run.name, self.identity(run)) for run in self.runs})
+
+    def id(self, run: Any) -> str:
+        """Return the id of a run."""
+        return self.ids[str(run)]
+
+    def path(self, run: Any) -> pathlib.Path:
+        """Return where the record of a run is."""
+        return self.folder / "records" / f"{self.id(run)}.json"
+
+    def record(self, run: Any) -> records.Record | None:
+        """Return the record of a run, unless it is missing, or one of an earlier failure that is to be tried again."""
+        path = self.path(run)
+        record = records.read(path)
+        if record is None and path.exists():
+            print(f"{path} is no record of this version; its run is repeated.", file=sys.stderr)
+        again = record and record["status"] == "failed" and self.retry and path.stat().st_mtime < self.started
+        return None if again else record
+
+
+def keep_compiled(folder: pathlib.Path) -> None:
+    """Keep compiled programs in a folder, unless JAX was told another one."""
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def run(grid: Grid, table: Callable[[Sequence[records.Record]], str]) -> None:
+    """Do what is missing, and print the table of all records.
+
+    Raises:
+      UserError: runs failed; all others were done.
+    """
+    work(grid)
+    found = [record for record in map(grid.record, grid.runs) if record]
+    print("\n" + table(found))
+    failed = [record for record in found if record["status"] == "failed"]
+    if failed and not grid.may_fail:
+        first = failed[0]
+        raise UserError(f"{len(failed)} of {len(found)} runs failed, first {first['id']}: {first['error']}")
+
+
+def count(grid: Grid) -> str:
+    """Return how much is to do."""
+    done = sum(grid.record(run) is not None for run in grid.runs)
+    return f"{len(grid.runs)} runs, {done} done, {len(grid.runs) - done} to do"
+
+
+def work(grid: Grid) -> None:
+    """Do the missing runs, one by one; those that other processes are doing are waited for at the end."""
+    todo = [run for run in grid.runs if grid.record(run) is None]
+    total, clock = len(grid.runs), Clock()
+    print(f"{total} runs, {total - len(todo)} done already, in {grid.folder}", flush=True)
+    told: set[str] = set()
+    while todo:
+        later = []
+        for number, run in enumerate(todo):
+            start = time.perf_counter()
+            try:
+                record, mine = attempt(grid, run)
+            except locks.Busy as busy:
+                later.append(run)
+                if str(busy) not in told:
+                    told.add(str(busy))
+                    print(f"{run} waits for {busy}; delete that file if it is gone.", file=sys.stderr, flush=True)
+                continue
+            rest = todo[number + 1 :] + later
+            clock.add(run, time.perf_counter() - start if mine else 0)
+            who = "" if mine else "by another process, "
+            print(f"[{total - len(rest)}/{total}] {run}: {who}{say(grid, record)}; {clock.rest(rest)}", flush=True)
+        if len(later) == len(todo):
+            time.sleep(POLL)
+        todo = later
+
+
+class Clock:
+    """How long the remaining runs take, from those that were done."""
+
+    def __init__(self) -> None:
+        """Start without any knowledge."""
+        self.seconds: dict[str, list[float]] = {}
+
+    def add(self, run: Run, seconds: float) -> None:
+        """Take note of a run that this process did; 0 seconds are those of another process."""
+        if seconds:
+            self.seconds.setdefault(run.method, []).append(seconds)
+
+    def rest(self, runs: Sequence[Run]) -> str:
+        """Return the time for the given runs as text; a method not yet seen takes as long as the average."""
+        if not self.seconds or not runs:
+            return "nothing left" if not runs else "time left unknown"
+        means = {method: float(np.mean(values)) for method, values in self.seconds.items()}
+        other = float(np.mean(list(means.values())))
+        return f"about {duration(sum(means.get(run.method, other) for run in runs))} left"
+
+
+def say(grid: Grid, record: records.Record) -> str:
+    """Return a record as part of a line."""
+    if record["status"] == "failed":
+        return f"failed: {record['error']}"
+    return f"{grid.score(record):.1f} % in {duration(record['wall_seconds'])}"
+
+
+def attempt(grid: Grid, run: Any) -> tuple[records.Record, bool]:
+    """Do a run, unless another process has done it meanwhile; returns its record, and whether it was done here.
+
+    Raises:
+      Busy: another process is doing it, or something that it needs.
+    """
+    with locks.hold(grid.folder / "claims" / f"{grid.id(run)}.claim"):
+        record = grid.record(run)
+        if record:
+            return record, False
+        workdir = grid.folder / "work" / grid.id(run)
+        workdir.mkdir(parents=True, exist_ok=True)
+        record = execute(grid, run, workdir)
+        records.save(grid.path(run), record)
+        if record["status"] == "failed" or not grid.keep:
+            shutil.rmtree(workdir, ignore_errors=True)
+        return record, True
+
+
+def execute(grid: Grid, run: Any, workdir: pathlib.Path) -> records.Record:
+    """Do a run; returns a record in any case, except when asked to stop."""
+    resumed, start = any(workdir.rglob("checkpoints")), time.perf_counter()
+    head = {"schema": records.SCHEMA, "id": grid.id(run), "versions": versions(), "git": grid.git} | grid.about(run)
+    found: dict[str, Any]
+    reset_peak()
+    try:
+        found = grid.perform(run, workdir) | {"status": "done", "error": None}
+    except (locks.Busy, Preempted):
+        raise
+    except Exception as error:  # one method that fails must not end the whole grid
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        found = {"status": "failed", "error": " ".join(f"{kind}{error}".split())[:500]}
+    cost = {"wall_seconds": time.perf_counter() - start, "peak_memory": peak_memory()}
+    return head | {"written": records.now(), "resumed": resumed} | cost | found

@@ -1,0 +1,259 @@
+"""The benchmark job: every method on every suite, number of shots and seed; one record per run.
+
+Task groups are learned once per suite, shots and seed, for all methods that want them.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jax_promptmtl.core import locks, tree
+from jax_promptmtl.core.errors import pick
+from jax_promptmtl.core.memory import reset_peak
+from jax_promptmtl.data import predictions, suites
+from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.experiments import grid
+from jax_promptmtl.experiments.grid import Grid
+from jax_promptmtl.experiments.image import results, tune
+from jax_promptmtl.methods import grouping
+from jax_promptmtl.methods.clustering import Groups
+from jax_promptmtl.models.clip.load import load
+from jax_promptmtl.reporting import records, tables
+
+FREE = ("title", "job", "stage", "parallel", "workers", "evaluation_batch_size", "memory", "suite")  # change no result
+PATHS = ("backbone/path", "backbone/activation", "backbone/tokenizer")  # the sha256 of the weights stands for them
+FREE_STEPS = ("log_every", "checkpoint_every")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid.
+
+    Attributes:
+      method: name of its preset.
+      suite: name of the suite in the grid.
+      shots: training images per class and task.
+      seed: of shots, initial parameters and data order.
+      rate: learning rate, where the grid searches for one.
+      config: resolved config of the tuning job.
+      separate: whether every task is trained in a run of its own.
+    """
+
+    method: str
+    suite: str
+    shots: int
+    seed: int
+    rate: float | None
+    config: Any
+    separate: bool
+
+    def __str__(self) -> str:
+        """Return what to call the run in a line of progress."""
+        rate = f", rate {self.rate:g}" if self.rate is not None else ""
+        return f"{self.method} on {self.suite}, {self.shots}-shot, seed {self.seed}{rate}"
+
+    @property
+    def name(self) -> str:
+        """Return what to call its files."""
+        rate = f"-rate{self.rate:g}" if self.rate is not None else ""
+        return f"{self.method}-{self.suite}-{self.shots}shot-seed{self.seed}{rate}"
+
+
+def plan(config: Any) -> list[Run]:
+    """Return the cells of a grid; all methods of one suite, shots and seed come together."""
+    runs, rates = [], config.rates.to_dict()
+    for method in [*config.methods, *rates]:
+        pick(method, config.presets, "method")
+    for suite in config.suites:
+        for shots in config.shots:
+            for seed in config.seeds:
+                for method in config.methods:
+                    for rate in rates.get(method, (None,)):
+                        cell = configure(config, method, suite, shots, seed, rate)
+                        separate = method in config.separate
+                        runs.append(Run(method, suite, shots, seed, rate, cell, separate))
+    return runs
+
+
+def configure(config: Any, method: str, suite: str, shots: int, seed: int, rate: float | None) -> Any:
+    """Return the config of one cell."""
+    part = config.presets[method].copy_and_resolve_references().unlock()
+    part.seed = seed
+    part.suite = ConfigDict(config.suites[suite].to_dict() | {"shots": shots, "seed": seed})
+    part.backbone.path = config.backbone or part.backbone.path
+    if rate is not None:
+        part.train.optimizer.learning_rate = rate
+    return part.lock()
+
+
+@lru_cache(maxsize=16)
+def load_suite(options: str) -> Any:
+    """Build a suite from the JSON of its options, once per process."""
+    return suites.build(json.loads(options))
+
+
+load_backbone = lru_cache(maxsize=2)(load)
+
+
+def prepare(config: Any, workdir: pathlib.Path) -> tune.Job:
+    """Return the tuning job of a config, with what other runs have loaded already."""
+    suite = load_suite(json.dumps(config.suite.to_dict(), sort_keys=True))
+    backbone = load_backbone(config.backbone.path, config.backbone.activation, config.backbone.tokenizer)
+    preprocess = Preprocess(**backbone.preprocess, **config.augment)
+    return tune.Job(config, workdir, suite, backbone, preprocess, quiet=True)
+
+
+def identity(run: Run, job: tune.Job) -> dict[str, Any]:
+    """Return all that the result of a run depends on: its config, and what split and weights are, not where."""
+    config = {key: value for key, value in run.config.to_dict().items() if key not in FREE}
+    leaves = {path: value for path, value in tree.flatten(config).items() if path not in PATHS}
+    leaves = {path: value for path, value in leaves.items() if path.split("/")[-1] not in FREE_STEPS}
+    about = {"split": job.suite.split_hash, "suite": job.suite.name, "suite name": run.suite}
+    weights = {"backbone": job.backbone.sha256, "activation": job.backbone.config.activation}
+    return leaves | about | weights | {"separate": run.separate}
+
+
+def make_grid(config: Any, folder: pathlib.Path) -> Grid:
+    """Return the runs of a benchmark with what it takes to do one."""
+    return Grid(
+        folder,
+        plan(config),
+        identity=lambda run: identity(run, prepare(run.config, folder)),
+        about=lambda run: head(run, prepare(run.config, folder)),
+        perform=partial(perform, folder),
+        score=lambda record: float(np.mean(records.accuracy(record))),
+        retry=config.retry,
+        keep=config.keep,
+        may_fail=bool(config.rates),
+    )
+
+
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Do what is missing of a grid, in a folder that other processes may work in as well; print the table.
+
+    Raises:
+      UserError: runs failed; all others were done.
+    """
+    if config.compilation_cache and not dry_run:
+        grid.keep_compiled(workdir / "xla")
+    made = make_grid(config, workdir)
+    if dry_run:
+        describe(made)
+        return
+    grid.run(made, tables.console)
+
+
+def describe(made: Grid) -> None:
+    """Print the methods with their sizes, and how much is to do."""
+    seen = set()
+    for run in made.runs:
+        if run.method not in seen:
+            seen.add(run.method)
+            job = prepare(run.config, made.folder)
+            problem = job.problem(run.config, tune.whole(job))
+            print(f"{run.method}: {tree.count(problem.params):,} trained parameters, with one group of all tasks")
+    print(grid.count(made))
+
+
+def perform(folder: pathlib.Path, run: Run, workdir: pathlib.Path) -> dict[str, Any]:
+    """Train and evaluate; returns what a record says of it. Groups are no run's own cost."""
+    job = prepare(run.config, workdir)
+    groups, learned = find_groups(folder, job)
+    reset_peak()
+    start = time.perf_counter()
+    outcome = measure_separately(job) if run.separate else tune.measure(job, groups)
+    cost = {"wall_seconds": time.perf_counter() - start, "seconds": job.seconds}
+    return describe_outcome(job, outcome) | {"groups": spell(job, groups), "grouping": learned} | cost
+
+
+def head(run: Run, job: tune.Job) -> dict[str, Any]:
+    """Return what a record says of what was run."""
+    cell = {"method": run.method, "title": run.config.title, "suite": run.suite, "shots": run.shots, "seed": run.seed}
+    backbone = {"name": job.backbone.name, "sha256": job.backbone.sha256}
+    data = {"suite_name": job.suite.name, "split_hash": job.suite.split_hash, "backbone": backbone}
+    return {"rate": run.rate, "config": run.config.to_dict()} | cell | data
+
+
+def describe_outcome(job: tune.Job, outcome: tune.Outcome) -> dict[str, Any]:
+    """Return what a record says of what came out."""
+    hits = outcome.counts["prediction"] == outcome.counts["label"]
+    drawing = predictions.drawings(job.suite)
+    per_drawing = records.per_drawing(predictions.cut(job.suite, hits), predictions.cut(job.suite, drawing))
+    speed = outcome.images_per_second
+    return {
+        "tasks": list(job.tasks),
+        "count": outcome.counts["count"].tolist(),
+        "correct": outcome.counts["correct"].tolist(),
+        "accuracy_per_drawing": per_drawing,
+        **results.answers(job.suite, outcome.counts),
+        "trainable": outcome.trainable,
+        "total": outcome.total,
+        "steps": outcome.steps,
+        "images_per_second": speed or None,
+        "step_seconds": job.config.train.batch_size / speed if speed else None,
+    }
+
+
+def measure_separately(job: tune.Job) -> tune.Outcome:
+    """Train and evaluate every task by itself; returns all as one outcome, parameters and times added up."""
+    parts = list(split_job(job))
+    outcomes = [tune.measure(part, tune.whole(part)) for part in parts]
+    counts = {key: np.concatenate([outcome.counts[key] for outcome in outcomes]) for key in outcomes[0].counts}
+    for part in parts:
+        for stage, seconds in part.seconds.items():
+            job.seconds[stage] = job.seconds.get(stage, 0) + seconds
+    speeds = [outcome.images_per_second for outcome in outcomes]
+    speed = len(speeds) / sum(1 / speed for speed in speeds) if all(speeds) else 0.0
+    sizes = sum(outcome.trainable for outcome in outcomes), sum(outcome.total for outcome in outcomes)
+    return tune.Outcome(counts, *sizes, sum(outcome.steps for outcome in outcomes), speed)
+
+
+def split_job(job: tune.Job) -> Iterator[tune.Job]:
+    """Cut a job into one per task, in folders of their own."""
+    for number, task in enumerate(job.suite.tasks):
+        suite = dataclasses.replace(job.suite, tasks=(task,))
+        yield dataclasses.replace(job, suite=suite, workdir=job.workdir / f"task{number}", seconds={})
+
+
+def find_groups(folder: pathlib.Path, job: tune.Job) -> tuple[Groups, dict[str, Any] | None]:
+    """Return the groups of a run, and what grouping.json says where they are the learned ones."""
+    source = job.config.grouping.source
+    if source not in ("learn", "random") or len(job.tasks) == 1:
+        return tune.find_groups(job)
+    path = learn_groups(folder, job)
+    groups = tune.drawn_groups(job.config, grouping.load_groups(path, job.tasks))
+    return groups, json.loads(path.read_text()) if source == "learn" else None
+
+
+def learn_groups(folder: pathlib.Path, job: tune.Job) -> pathlib.Path:
+    """Learn the groups of a suite, shots and seed unless that was done before; returns the path of grouping.json."""
+    options = {key: value for key, value in job.config.grouping.to_dict().items() if key not in ("source", "groups")}
+    about = {key: job.config[key] for key in ("template", "seed")} | {"augment": job.config.augment.to_dict()}
+    about |= {"dtype": job.config.backbone.dtype, "activation": job.backbone.config.activation}
+    content = [options, about, job.suite.split_hash, job.backbone.sha256]
+    name = records.identify(f"groups-seed{job.config.seed}", content)
+    path = folder / "groupings" / f"{name}.json"
+    if path.exists():
+        return path
+    with locks.hold(folder / "claims" / f"{name}.claim"):
+        if not path.exists():
+            start = time.perf_counter()
+            part = dataclasses.replace(job, workdir=folder / "work" / name, seconds={})
+            _, _, learned = tune.learn_groups(part)
+            records.save(path, learned | {"seconds": time.perf_counter() - start})
+            shutil.rmtree(part.workdir, ignore_errors=True)
+    return path
+
+
+def spell(job: tune.Job, groups: Groups) -> list[list[str]]:
+    """Return groups by the names of their tasks."""
+    return [[job.tasks[task] for task in group] for group in groups]

@@ -1,0 +1,158 @@
+"""The video job: prompt a frozen primary with what frozen auxiliaries see, next to baselines and controls.
+
+Every row of `config.rows` is one way to change the primary, trained and measured on the same clips. Lower halves run
+once per clip and are kept. Rows with prompts are measured twice where the prompts depend on the clip: with prompts of
+every clip for itself (dynamic), and with their mean over the training clips (static), which is saved and needs no
+auxiliary; where the task has other data (shifted or panned clips), both are measured there too, without training.
+"""
+
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import pick
+from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.core.problem import Problem
+from jax_promptmtl.data import prompt_file
+from jax_promptmtl.data.video_batches import all_batches
+from jax_promptmtl.engine import writer
+from jax_promptmtl.experiments.video import page
+from jax_promptmtl.experiments.video.job import Job, Row, open_job, problem_of, train
+from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
+from jax_promptmtl.models.video import video_models
+from jax_promptmtl.problems import video_mtl
+from jax_promptmtl.tasks import TASKS
+
+PyTree = Any
+Scores = dict[str, dict[str, float]]  # part -> metrics
+
+
+def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
+    """Train and measure all rows, print a table, and write results.json, the prompts and the report."""
+    for name in config.rows:
+        pick(pick(name, ROWS, "row"), legal(config.task), f"row of {config.task}")
+    if dry_run:  # sizes do not depend on the clips
+        config = config.copy_and_resolve_references().unlock()
+        config.clips.train = config.clips.test = config.evaluation_batch_size = 1
+    job = open_job(config, workdir, workdir / "shared")
+    for name in (job.task, *config.aux):
+        print(f"{name}: {tree.count(job.view(name).backbone.params):,} frozen parameters")
+    if dry_run:
+        return describe(job)
+    results = {}
+    for name in config.rows:
+        start = time.perf_counter()
+        results[name] = measure_row(job, name)
+        results[name]["wall_seconds"] = time.perf_counter() - start
+        print(table(results, TASKS[job.task].metric), flush=True)
+        (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    page.publish(job, results)
+
+
+def describe(job: Job) -> None:
+    """Print what every row would train, except those that need a training before."""
+    for name in job.config.rows:
+        if name not in ("hps", "mvlpt"):
+            print(f"{ROWS[name][0]}: {tree.count(problem_of(job, ROWS[name][1](job)).params):,} trainable parameters")
+
+
+def measure_row(job: Job, name: str) -> dict[str, Any]:
+    """Train a row and measure it.
+
+    Returns:
+      `title`; `trainable` parameters, those of the `primary` and of all models that are `loaded`; `metric`; `scores`,
+      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see `video_page.answers`;
+      `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch; `prompt_rms`, the size of
+      the prompts beside that of the tokens in the last steps of training; `steps` and `step_seconds`.
+    """
+    title, make = ROWS[name]
+    row = make(job)
+    problem = problem_of(job, row)
+    trainable, loaded = row.sizes or (tree.count(problem.params), models_of(job, row))
+    print(f"{title}: {trainable:,} trainable parameters", flush=True)
+    score = evaluators(job, row, problem)
+    each_epoch = (lambda params: score(params, ["test"])[0]["test"]) if name in job.config.curves else None
+    result = train(job, problem, row.sources.get("train", []), name, measure=each_epoch)
+    dynamic, answers = score(result.params, job.parts[1:])
+    found = {"dynamic": dynamic}
+    if name in MAPPED:
+        found["static"] = measure_static(job, name, row, problem, result.params)
+    speed, lines = (
+        result.images_per_second,
+        [line for line in writer.read(job.workdir / "metrics.jsonl") if line["stage"] == name],
+    )
+    sizes = [line[key] for line in lines if (key := f"prompt_rms/{job.task}") in line]
+    return {
+        "title": title,
+        "trainable": trainable,
+        "primary": tree.count(job.view(job.task).backbone.params),
+        "loaded": loaded,
+        "metric": TASKS[job.task].metric,
+        "scores": found,
+        "answers": answers.get("test"),
+        "curve": [line["evaluation"] for line in lines if "evaluation" in line],
+        "prompt_rms": sizes[-1] if sizes else None,
+        "steps": result.step,
+        "step_seconds": job.config.train.batch_size / speed if speed else None,
+    }
+
+
+def models_of(job: Job, row: Row) -> int:
+    """Return the parameters of all models that a row uses; a trunk whose features two models read counts once."""
+    names = video_models.needed({job.task, *(view.backbone.name for view in row.pipeline.aux.values())})
+    return sum(tree.count(job.weights[name]) for name in names)
+
+
+def evaluators(job: Job, row: Row, problem: Problem) -> Any:
+    """Return the function from parameters and names of parts to the metrics of each and the answers, compiled once."""
+    size, task = job.config.evaluation_batch_size, TASKS[job.task]
+    predict = video_mtl.predictor(problem, task)
+
+    def score(params: PyTree, parts: Any) -> tuple[Scores, dict[str, str | None]]:
+        scores, answers = {}, {}
+        for part in parts:
+            found, labels = predict(params, all_batches(row.sources[part], batch_size=size))
+            scores[part], answers[part] = task.measure(found, labels), page.answers(job.task, found)
+        return scores, answers
+
+    return score
+
+
+def measure_static(job: Job, name: str, row: Row, problem: Problem, params: PyTree) -> Scores:
+    """Save the mean prompts of a row, and return what the primary scores with them alone."""
+    batches = all_batches(row.sources["train"], batch_size=job.config.evaluation_batch_size)
+    prompts = video_mtl.static_prompts(row.pipeline, problem, params, batches)
+    backbone, path = row.pipeline.primary.backbone, job.workdir / f"prompts_{name}"
+    sha, aux = weights_sha256(backbone.params), tuple(row.pipeline.aux)
+    card = prompt_file.PromptCard(
+        job.task, backbone.name, sha, backbone.middle, backbone.dim, aux, job.config.prompt_mode, f"{job.task} train"
+    )
+    prompt_file.save(path, prompts, card)
+    return transfer(job, path)
+
+
+def transfer(job: Job, path: pathlib.Path) -> Scores:
+    """Return what the primary scores with saved prompts, without training and without auxiliaries."""
+    backbone = job.view(job.task).backbone
+    prompts, _ = prompt_file.load(path, middle=backbone.middle, dim=backbone.dim, task=job.task)
+    row = job.row({"name": "middle_prompts", "num_prompts": len(prompts)}, {})
+    example = next(all_batches(row.sources["train"], batch_size=1))
+    problem = video_mtl.build(row.pipeline, example=example, initial={"tokens": np.asarray(prompts)})
+    return evaluators(job, row, problem)(problem.params, job.parts[1:])[0]
+
+
+def table(results: Mapping[str, Mapping[str, Any]], metric: str) -> str:
+    """Return the results as aligned text: a row each, columns for parts and kinds of prompts."""
+    columns = [(part, kind) for part in page.parts_of(results) for kind in ("dynamic", "static")]
+    head = f"{metric:<30}{'trainable':>12}" + "".join(f"{f'{part} {kind}':>18}" for part, kind in columns)
+    lines = [head]
+    for row in results.values():
+        cells = [row["scores"].get(kind, {}).get(part, {}).get(metric) for part, kind in columns]
+        text = "".join(f"{'-' if cell is None else f'{cell:.1f}':>18}" for cell in cells)
+        lines.append(f"{row['title']:<30}{row['trainable']:>12,}{text}")
+    return "\n".join(lines)

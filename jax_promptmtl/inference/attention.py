@@ -1,0 +1,72 @@
+"""Where the image tower looks: the attention of the class token to the patches of an image, in the last block."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from PIL import Image
+
+from jax_promptmtl.models.clip.model import CLIP, ClipConfig
+
+Array = jax.Array
+GLOW = np.array([1.0, 0.25, 0.0])  # the colour of where it looks
+SIDE = 128  # pixels of a picture, at least
+
+
+@partial(jax.jit, static_argnames="config")
+def attention(
+    config: ClipConfig, weights: Any, prompts: Mapping[int, Array], image: Array, rows: Array | None = None
+) -> Array:
+    """Return how much of the class token's attention each patch has, the mean over heads, float[B, h, w].
+
+    The queries and keys are those of the tower itself, caught on their way. What is missing to a sum of 1 goes to the
+    class token itself and to prompts.
+
+    Args:
+      config: of the backbone.
+      weights: of the backbone.
+      prompts, image, rows: see `ImageTower`.
+    """
+    caught: dict[str, Any] = {
+        "mutable": ["intermediates"],
+        "capture_intermediates": lambda module, _: module.name in ("query", "key"),
+    }
+    run = partial(CLIP(config).apply, {"params": weights}, method="encode_image", **caught)
+    _, seen = run(image, prompts, rows=rows)
+    last = seen["intermediates"]["image"]["transformer"][f"blocks_{config.image_layers - 1}"]["attn"]
+    (query,), (*extra, own) = last["query"]["__call__"], last["key"]["__call__"]
+    each = [jnp.broadcast_to(key if rows is None else key[rows], (len(own), *key.shape[1:])) for key in extra]
+    query, key = (
+        rearrange(x, "b n (h c) -> b h n c", h=config.image_heads) for x in (query, jnp.concatenate([own, *each], 1))
+    )
+    share = jax.nn.softmax((query @ key.mT).astype(jnp.float32) * query.shape[-1] ** -0.5)[:, :, 0].mean(axis=1)
+    side = config.image_size // config.patch_size
+    return share[:, own.shape[1] - side**2 : own.shape[1]].reshape(-1, side, side)
+
+
+def strip(image: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Return an image float[H, W, 3] in 0..1, and beside it itself under each of the maps float[h, w].
+
+    >>> strip(np.zeros((64, 64, 3)), [np.ones((2, 2))]).shape
+    (128, 256, 3)
+    """
+    factor = max(SIDE // len(image), 1)
+    large = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.concatenate([large, *(overlay(large, heat) for heat in maps)], axis=1)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return an image float[H, W, 3] in 0..1 without its colours, glowing where a map float[h, w] is high.
+
+    >>> overlay(np.full((4, 4, 3), 0.5), np.array([[0.0, 0.1]]))[0, [0, 3]].round(2).tolist()
+    [[0.5, 0.5, 0.5], [0.85, 0.33, 0.15]]
+    """
+    grey = image.mean(axis=2, keepdims=True)
+    size = (image.shape[1], image.shape[0])
+    glow = Image.fromarray(np.asarray(heat / heat.max(), np.float32)).resize(size, Image.Resampling.BILINEAR)
+    alpha = 0.7 * np.asarray(glow)[..., None]
+    return np.clip((1 - alpha) * grey + alpha * GLOW, 0, 1)

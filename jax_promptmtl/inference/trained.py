@@ -1,0 +1,33 @@
+"""What was trained, ready to use, whether it sees images or clips."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import read_json
+from jax_promptmtl.inference import image_predictor, video_predictor
+from jax_promptmtl.inference.image_predictor import Predictor
+from jax_promptmtl.inference.video_predictor import ClipPredictor
+
+
+def load(
+    place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
+) -> Predictor | ClipPredictor:
+    """Load what was trained.
+
+    Args:
+      place: a work directory, or a folder that `jax_promptmtl.export` wrote.
+      classes: new class names, for zero-shot use with the learned prompts; those of the training if None. For images.
+      backbone: path of the weights, where they are not any more where they were in training. For images.
+
+    Raises:
+      UserError: nothing trained there, or nothing that classifies.
+    """
+    config = pathlib.Path(place).expanduser() / image_predictor.CONFIG
+    job = str(read_json(config).get("job")) if config.is_file() else ""
+    if job not in video_predictor.JOBS:
+        return image_predictor.load(place, classes=classes, backbone=backbone)
+    if classes or backbone:
+        raise UserError(f"{str(place)!r} holds a model of clips, whose classes and weights are fixed; leave those out.")
+    return video_predictor.JOBS[job](config.parent)

@@ -1,0 +1,77 @@
+"""Which words text prompts are nearest to, by the cosine with the token embeddings of the text tower."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_promptmtl.models.clip.model import ClipConfig
+from jax_promptmtl.models.clip.tokenizer import Tokenizer
+from jax_promptmtl.problems import clip_mtl
+
+DIRECTIONS = 64  # random ones, to compare with
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """V words and their directions, float[V, D] of length 1."""
+
+    words: tuple[str, ...]
+    directions: np.ndarray
+
+
+def vocabulary(tokenizer: Tokenizer, table: Any) -> Vocabulary:
+    """Return the whole words that a tokenizer has a symbol for, with their rows of the embedding table."""
+    found = tokenizer.words()
+    return Vocabulary(tuple(found.values()), unit(np.asarray(table, np.float32)[list(found)]))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Return rows of length 1; those of length 0 stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def nearest(prompts: np.ndarray, among: Vocabulary, count: int) -> list[list[tuple[str, float]]]:
+    """Return the nearest words of each prompt with their cosines, the nearest first.
+
+    Args:
+      prompts: float[P, D].
+      among: V words.
+      count: of words.
+
+    >>> among = Vocabulary(("up", "right"), np.eye(2)[::-1])
+    >>> nearest(np.array([[3.0, 4.0]]), among, 1)
+    [[('up', 0.8)]]
+    """
+    cosines = unit(np.asarray(prompts)) @ among.directions.T
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+    return [[(among.words[w], float(row[w])) for w in some] for row, some in zip(cosines, best, strict=True)]
+
+
+def chance(among: Vocabulary) -> float:
+    """Return the cosine of a random direction with its nearest word, on average."""
+    directions = np.random.default_rng(0).normal(size=(DIRECTIONS, among.directions.shape[1]))
+    return float((unit(directions) @ among.directions.T).max(axis=1).mean())
+
+
+def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: str) -> dict[int, np.ndarray]:
+    """Return the prompts that a tower gets, layer -> float[T, P, D]; {} where a method has none.
+
+    Args:
+      method: the name and options of the config.
+      sizes: of the backbone.
+      per_task: the method's parameters, every leaf [T, ...].
+      tower: text or image.
+    """
+    if not jax.tree.leaves(per_task):
+        return {}
+    prompter = clip_mtl.make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
+    made = jax.jit(jax.vmap(lambda leaves: prompter.apply({"params": leaves}).get(tower, {})))(per_task)
+    return {layer: np.asarray(rows) for layer, rows in made.items()}
+
+
+def prompts(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any) -> np.ndarray | None:
+    """Return those that the text tower gets before its first layer, float[T, P, D], if there are any; see `tokens`."""
+    return tokens(method, sizes, per_task, "text").get(0)

@@ -1,0 +1,396 @@
+"""Weights of CLIP from and to the files that others publish: OpenAI, open_clip, Hugging Face; never through torch.
+
+Each layout is one table: torch name, our path, transposition; `{i}` is the number of a block.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.files import read_json
+from jax_promptmtl.data.images import CLIP_MEAN, CLIP_STD
+from jax_promptmtl.models import torch_zip
+from jax_promptmtl.models.clip.model import CLIP, ClipConfig, inner_width
+
+Axes = tuple[int, ...] | None
+Row = tuple[str, str, Axes]
+State = dict[str, np.ndarray]
+
+KEEP: Axes = None
+LINEAR: Axes = (1, 0)  # torch keeps [out, in]
+PATCH: Axes = (2, 3, 1, 0)  # torch keeps [out, channel, row, column]
+
+
+def affine(torch_name: str, path: str) -> list[Row]:
+    """Return the rows of an affine map."""
+    return [(f"{torch_name}.weight", f"{path}/kernel", LINEAR), (f"{torch_name}.bias", f"{path}/bias", KEEP)]
+
+
+def norm(torch_name: str, path: str) -> list[Row]:
+    """Return the rows of a LayerNorm."""
+    return [(f"{torch_name}.weight", f"{path}/scale", KEEP), (f"{torch_name}.bias", f"{path}/bias", KEEP)]
+
+
+def block(torch_name: str, path: str, names: Mapping[str, str]) -> list[Row]:
+    """Return the rows of a residual block, given the torch names of its six maps and two norms."""
+    rows = [row for ours in ("ln_1", "ln_2") for row in norm(f"{torch_name}.{names[ours]}", f"{path}/{ours}")]
+    maps = ("attn/query", "attn/key", "attn/value", "attn/out", "mlp/fc", "mlp/proj")
+    return rows + [row for ours in maps for row in affine(f"{torch_name}.{names[ours]}", f"{path}/{ours}")]
+
+
+OPENAI_BLOCK = {  # query, key and value come fused as attn.in_proj_*; `split_fused` gives them these names
+    **{"ln_1": "ln_1", "ln_2": "ln_2", "mlp/fc": "mlp.c_fc", "mlp/proj": "mlp.c_proj"},
+    **{"attn/query": "attn.query", "attn/key": "attn.key", "attn/value": "attn.value", "attn/out": "attn.out_proj"},
+}
+OPENAI: list[Row] = [
+    ("visual.conv1.weight", "image/patch/kernel", PATCH),
+    ("visual.class_embedding", "image/cls", KEEP),
+    ("visual.positional_embedding", "image/position", KEEP),
+    *norm("visual.ln_pre", "image/ln_pre"),
+    *norm("visual.ln_post", "image/ln_post"),
+    ("visual.proj", "image/projection/kernel", KEEP),
+    *block("visual.transformer.resblocks.{i}", "image/transformer/blocks_{i}", OPENAI_BLOCK),
+    ("token_embedding.weight", "text/token/embedding", KEEP),
+    ("positional_embedding", "text/position", KEEP),
+    *norm("ln_final", "text/ln_final"),
+    ("text_projection", "text/projection/kernel", KEEP),
+    *block("transformer.resblocks.{i}", "text/transformer/blocks_{i}", OPENAI_BLOCK),
+    ("logit_scale", "logit_scale", KEEP),
+]
+HF_BLOCK = {
+    **{"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp/fc": "mlp.fc1", "mlp/proj": "mlp.fc2"},
+    **{"attn/query": "self_attn.q_proj", "attn/key": "self_attn.k_proj", "attn/value": "self_attn.v_proj"},
+    "attn/out": "self_attn.out_proj",
+}
+HF: list[Row] = [
+    ("vision_model.embeddings.patch_embedding.weight", "image/patch/kernel", PATCH),
+    ("vision_model.embeddings.class_embedding", "image/cls", KEEP),
+    ("vision_model.embeddings.position_embedding.weight", "image/position", KEEP),
+    *norm("vision_model.pre_layrnorm", "image/ln_pre"),  # sic
+    *norm("vision_model.post_layernorm", "image/ln_post"),
+    ("visual_projection.weight", "image/projection/kernel", LINEAR),
+    *block("vision_model.encoder.layers.{i}", "image/transformer/blocks_{i}", HF_BLOCK),
+    ("text_model.embeddings.token_embedding.weight", "text/token/embedding", KEEP),
+    ("text_model.embeddings.position_embedding.weight", "text/position", KEEP),
+    *norm("text_model.final_layer_norm", "text/ln_final"),
+    ("text_projection.weight", "text/projection/kernel", LINEAR),  # square in ViT-B/16: a lost transpose is silent
+    *block("text_model.encoder.layers.{i}", "text/transformer/blocks_{i}", HF_BLOCK),
+    ("logit_scale", "logit_scale", KEEP),
+]
+LAYOUTS = {"visual.conv1.weight": OPENAI, "vision_model.embeddings.patch_embedding.weight": HF}
+PREFIX = re.compile(r"^((state_dict|module|_orig_mod)\.)*(text\.)?")  # of trainers, and of open_clip's CustomTextCLIP
+NOT_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
+
+
+def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+    """Return the float32 parameters of `CLIP` from a state_dict in the layout of OpenAI, open_clip or Hugging Face.
+
+    Raises:
+      UserError: another architecture, or leaves missing (-) or left over (+).
+    """
+    state = split_fused(strip(state))
+    layout = next((rows for name, rows in LAYOUTS.items() if name in state), None)
+    if layout is None or any(name.startswith("visual.layer1.") for name in state):
+        raise UserError(
+            f"These weights (first leaf {next(iter(state), None)!r}) are not a CLIP with a ViT image tower; give one."
+        )
+    return arrange(expand(layout, state), state, "CLIP")
+
+
+def arrange(rows: list[Row], state: Mapping[str, np.ndarray], model: str) -> dict:
+    """Return the float32 tree that the rows make of exactly their leaves; `model` is named where others are there."""
+    names = {name for name, _, _ in rows}
+    problems = [f"-{name}" for name in sorted(names - state.keys())]
+    problems += [f"+{name}" for name in sorted(state.keys() - names)]
+    if problems:
+        shown = ", ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise UserError(
+            f"The weights do not fit a {model}: {shown} (- missing, + surplus); give complete, unmodified weights."
+        )
+    leaves = {path: transpose(state[name], axes, name) for name, path, axes in rows}
+    return tree.unflatten({path: leaf.astype(np.float32, copy=False) for path, leaf in leaves.items()})
+
+
+def to_hf(params: Mapping) -> State:
+    """Return the state_dict of `transformers.CLIPModel` in the precision of the leaves, the inverse of `to_tree`."""
+    leaves = tree.flatten(params)
+    rows = expand([(path, name, None if axes is None else tuple(np.argsort(axes))) for name, path, axes in HF], leaves)
+    return {name: transpose(leaves[path], axes, path) for path, name, axes in rows}
+
+
+def strip(state: Mapping[str, np.ndarray]) -> State:
+    """Drop the prefixes of trainers and the buffers that are not weights.
+
+    >>> strip({"module.text.ln_final.bias": 1, "module.context_length": 77})
+    {'ln_final.bias': 1}
+    """
+    stripped = {name: PREFIX.sub("", name) for name in state}
+    if len(set(stripped.values())) < len(stripped):
+        raise UserError("The weights hold the same leaf under two prefixes; give one state_dict.")
+    return {short: state[name] for name, short in stripped.items() if not NOT_WEIGHTS.fullmatch(short)}
+
+
+def split_fused(state: State) -> State:
+    """Cut torch's fused `in_proj_weight` [3 D, D] and `in_proj_bias` [3 D] into query, key and value."""
+    out: State = {}
+    for name, leaf in state.items():
+        stem, _, kind = name.rpartition(".in_proj_")
+        if stem and leaf.ndim and leaf.shape[0] % 3 == 0:
+            parts = zip(("query", "key", "value"), np.split(leaf, 3), strict=True)
+            out |= {f"{stem}.{part}.{kind}": array for part, array in parts}
+        else:
+            out[name] = leaf
+    return out
+
+
+def expand(layout: list[Row], leaves: Mapping[str, Any]) -> list[Row]:
+    """Write out the rows of every block that the leaves mention, up to the highest number found.
+
+    >>> expand([("a.{i}.b", "x_{i}", None)], {"a.1.b": 0})
+    [('a.0.b', 'x_0', None), ('a.1.b', 'x_1', None)]
+    """
+    rows = [row for row in layout if "{i}" not in row[0]]
+    for stem in dict.fromkeys(name.partition("{i}")[0] for name, _, _ in layout if "{i}" in name):
+        pattern = re.compile(re.escape(stem) + r"(\d{1,3})(?!\d)")
+        depth = max((int(match[1]) + 1 for name in leaves if (match := pattern.match(name))), default=1)
+        of_stem = [row for row in layout if row[0].startswith(stem + "{i}")]
+        rows += [(a.format(i=i), b.format(i=i), axes) for i in range(depth) for a, b, axes in of_stem]
+    return rows
+
+
+def transpose(leaf: Any, axes: Axes, name: str) -> np.ndarray:
+    """Return the leaf, contiguous, with the axes in the given order."""
+    leaf = np.asarray(leaf)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        raise UserError(f"The weights have {name!r} as {leaf.dtype}; give floating-point weights, not quantised ones.")
+    if axes is not None and leaf.ndim != len(axes):
+        raise UserError(
+            f"The weights have {name!r} with {leaf.ndim} axes and not {len(axes)}; give unmodified weights."
+        )
+    return np.asarray(leaf if axes is None else leaf.transpose(axes), order="C")
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None = None) -> ClipConfig:
+    """Return the sizes that the shapes of the weights imply, and check every shape against `CLIP` of those sizes.
+
+    Args:
+      params: the tree of `to_tree`.
+      activation: quick_gelu or gelu; shapes do not tell.
+      heads: of the image and the text tower; None is one per 64 channels, as published up to an image width of 1024.
+    """
+    image, text = params["image"], params["text"]
+    patch, _, _, image_width = image["patch"]["kernel"].shape
+    text_width = text["token"]["embedding"].shape[-1]
+    grid = int(np.sqrt(len(image["position"]) - 1))
+    if 1 + grid**2 != len(image["position"]):
+        raise UserError(
+            f"The image tower has {len(image['position'])} positions, not 1 + a square; give square images."
+        )
+    if heads is None and (image_width % 64 or text_width % 64 or image_width > 1024):
+        raise UserError(
+            f"Widths {image_width} and {text_width} do not tell the number of heads, as multiples of 64 up to 1024 do; "
+            "put the config.json or open_clip_config.json of the weights beside them."
+        )
+    image_heads, text_heads = heads or (image_width // 64, text_width // 64)
+    for name, width, number in (("image", image_width, image_heads), ("text", text_width, text_heads)):
+        if width % number:
+            raise UserError(f"{name}_heads {number} does not divide the width {width}; correct the config file.")
+    config = ClipConfig(
+        embed_dim=image["projection"]["kernel"].shape[1],
+        image_size=grid * patch,
+        patch_size=patch,
+        image_width=image_width,
+        image_layers=len(image["transformer"]),
+        image_heads=image_heads,
+        context_length=len(text["position"]),
+        vocab_size=len(text["token"]["embedding"]),
+        text_width=text_width,
+        text_layers=len(text["transformer"]),
+        text_heads=text_heads,
+        activation=pick(activation, ("quick_gelu", "gelu"), "activation"),
+        image_inner=inner_width(image, image_width),
+        text_inner=inner_width(text, text_width),
+    )
+    if difference := tree.describe_difference(shapes(config), params):
+        raise UserError(f"The weights do not fit a CLIP: {difference[:300]}; give complete, unmodified weights.")
+    return config
+
+
+def shapes(config: ClipConfig) -> dict:
+    """Return the tree of shapes of `CLIP`, without computing anything."""
+    size = config.image_size
+    inputs = (jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32))
+    return jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)["params"]
+
+
+def optional_json(path: Path) -> dict:
+    """Return the content of a JSON file, or {} where there is none."""
+    return read_json(path) if path.is_file() else {}
+
+
+def declared(folder: Path) -> dict[str, Any]:
+    """Return the fields of `ClipConfig` that config.json or open_clip_config.json in the folder declares.
+
+    Activation and heads are always among them where there is such a file: an absent key has the value that transformers
+    (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`) gives it.
+    """
+    hf, open_clip = (optional_json(folder / name) for name in ("config.json", "open_clip_config.json"))
+    if "vision_config" in hf:
+        image, text = hf["vision_config"], hf.get("text_config", {})
+        activations = {tower.get("hidden_act", "quick_gelu") for tower in (image, text)}
+        if len(activations) > 1 or {tower.get("layer_norm_eps", 1e-5) for tower in (image, text)} != {1e-5}:
+            raise UserError(
+                f"{str(folder / 'config.json')!r} has towers that differ from CLIP's (hidden_act, layer_norm_eps); "
+                "give a CLIP with one activation and epsilon 1e-5."
+            )
+        fields = {"activation": activations.pop(), "embed_dim": hf.get("projection_dim")}
+        fields |= {
+            "image_heads": image.get("num_attention_heads", 12),
+            "text_heads": text.get("num_attention_heads", 8),
+        }
+        fields |= {"image_layers": image.get("num_hidden_layers"), "text_layers": text.get("num_hidden_layers")}
+    elif model := open_clip.get("model_cfg"):
+        image, text = model.get("vision_cfg", {}), model.get("text_cfg", {})
+        fields = {"activation": "quick_gelu" if model.get("quick_gelu", False) else "gelu"}
+        fields |= {
+            "image_heads": image.get("width", 768) // image.get("head_width", 64),
+            "text_heads": text.get("heads", 8),
+        }
+        fields |= {
+            "image_layers": image.get("layers"),
+            "text_layers": text.get("layers"),
+            "embed_dim": model.get("embed_dim"),
+        }
+    else:
+        return {}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+
+
+def locate(path: str | Path) -> Path:
+    """Return the weights file: the path itself, or in a folder the usual names, else the only one there is."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    candidates = [path / name for name in FILES if (path / name).is_file()]
+    others = [file for suffix in ("safetensors", "pt", "bin") for file in sorted(path.glob(f"*.{suffix}"))]
+    if not candidates and len(others) == 1:
+        candidates = others
+    if not candidates:
+        raise UserError(
+            f"No weights at {str(path)!r}; give a .safetensors, .pt or .bin file, or a folder with {FILES[0]}."
+        )
+    return candidates[0]
+
+
+def read_state(file: Path) -> State:
+    """Return {torch name: array} of a weights file in its own precision."""
+    if file.suffix != ".safetensors":
+        return torch_zip.read(file)
+    try:
+        return safetensors.numpy.load_file(file)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"Cannot read {str(file)!r} ({error}); fetch the file again.") from error
+
+
+def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict, str]:
+    """Read a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
+
+    Args:
+      path: a folder, or a .safetensors, .pt or .bin file; config files are looked for beside it.
+      activation: needed only where no config file tells: quick_gelu for OpenAI's weights, gelu for most others.
+
+    Returns:
+      The sizes, the float32 parameters of `CLIP`, and the SHA-256 of the weights file.
+    """
+    file = locate(path)
+    state = read_state(file)
+    told = declared(file.parent)
+    if not told and any(name.rpartition(".")[2] == "input_resolution" for name in state):
+        told = {"activation": "quick_gelu"}  # only OpenAI's own archives carry this scalar, and all use QuickGELU
+    chosen = activation or told.get("activation")
+    if chosen is None:
+        raise UserError(
+            f"Nothing beside {str(file)!r} tells its activation; set it to 'quick_gelu' (OpenAI) or 'gelu'."
+        )
+    params = to_tree(state)
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    heads = (told["image_heads"], told["text_heads"]) if "image_heads" in told else None
+    config = infer_config(params, chosen, heads)
+    for name, value in told.items():
+        if getattr(config, name) != value:
+            raise UserError(
+                f"The weights at {str(file)!r} have {name} {getattr(config, name)!r} but declare {value!r}."
+            )
+    return config, params, sha256
+
+
+def pixel_stats(path: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of RGB in [0, 1] that the weights at the path expect.
+
+    They stand in preprocessor_config.json (Hugging Face) or open_clip_config.json; without either, they are OpenAI's.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    hf, open_clip = (optional_json(folder / name) for name in ("preprocessor_config.json", "open_clip_config.json"))
+    theirs = open_clip.get("preprocess_cfg", {})
+    mean = tuple(hf.get("image_mean") or theirs.get("mean") or CLIP_MEAN)
+    std = tuple(hf.get("image_std") or theirs.get("std") or CLIP_STD)
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError(
+            f"The pixel mean {mean} and std {std} in {str(folder)!r} must be three numbers each, std positive."
+        )
+    return mean, std
+
+
+def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:
+    """Write model.safetensors and config.json as `transformers.CLIPModel.from_pretrained` reads them.
+
+    Returns:
+      The SHA-256 of the weights file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = safetensors.numpy.save(to_hf(params), metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(data)
+    (folder / "config.json").write_text(json.dumps(hf_config(config), indent=2) + "\n", "utf-8")
+    return hashlib.sha256(data).hexdigest()
+
+
+def hf_config(config: ClipConfig) -> dict:
+    """Return the content of config.json; every size is written, so that no reader needs a default."""
+    end = config.vocab_size - 1
+
+    def tower(width: int, layers: int, heads: int, inside: int) -> dict:
+        sizes = {"hidden_size": width, "intermediate_size": inside or 4 * width, "num_hidden_layers": layers}
+        shared = {"hidden_act": config.activation, "layer_norm_eps": 1e-5, "projection_dim": config.embed_dim}
+        return sizes | {"num_attention_heads": heads} | shared
+
+    image = tower(config.image_width, config.image_layers, config.image_heads, config.image_inner)
+    text = tower(config.text_width, config.text_layers, config.text_heads, config.text_inner)
+    ids = {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": 0}
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.embed_dim,
+        "text_config": text | {"max_position_embeddings": config.context_length, "vocab_size": config.vocab_size} | ids,
+        "vision_config": image | {"image_size": config.image_size, "patch_size": config.patch_size},
+    }

@@ -1,0 +1,34 @@
+"""Load a backbone by path: weights, tokenizer, and the pixels that they expect."""
+
+import pathlib
+
+from jax_promptmtl.core.files import ASSETS
+from jax_promptmtl.models.clip import convert, tokenizer
+from jax_promptmtl.models.clip.model import Backbone
+
+EMBEDDED = "icon_clip"  # the small CLIP that the package carries
+
+
+def load(path: str, activation: str = "", tokens: str = "") -> Backbone:
+    """Load a CLIP.
+
+    Args:
+      path: "icon_clip" for the embedded one; else a folder or file of Hugging Face, open_clip or OpenAI.
+      activation: quick_gelu or gelu, where nothing beside the weights tells; else "".
+      tokens: path of the tokenizer, where it is not beside the weights; else "".
+
+    Raises:
+      UserError: missing, surplus or misshapen weights, no tokenizer, an unknown activation.
+    """
+    place = ASSETS / EMBEDDED if path == EMBEDDED else pathlib.Path(path).expanduser()
+    config, params, sha256 = convert.load(place, activation or None)
+    mean, std = convert.pixel_stats(place)
+    return Backbone(
+        name=path,
+        config=config,
+        params=params,
+        tokenizer=tokenizer.load(tokens or None, place, vocab_size=config.vocab_size),
+        preprocess={"size": config.image_size, "mean": tuple(mean), "std": tuple(std)},
+        sha256=sha256,
+        tokens=tokens,
+    )

@@ -1,0 +1,80 @@
+"""Models of feature sequences on top of a frozen video transformer, so that they take clips like every other backbone.
+
+A clip is cut into stretches of as many frames as the transformer was trained with; its last tokens, averaged over each
+moment's places, are the features, one per tubelet. Such a model may only see features that it was trained on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.models.video.middle import Middle, VideoBackbone
+from jax_promptmtl.models.video.videomae import VideoMae, VideoMaeConfig
+
+Array = jax.Array
+PyTree = Any
+
+
+def features(config: VideoMaeConfig, trunk: PyTree, video: Array) -> Array:
+    """Return a feature of every tubelet of normalised clips.
+
+    Args:
+      config: of the transformer.
+      trunk: its parameters.
+      video: float[B, L, H, W, C], L a multiple of the transformer's frames.
+
+    Returns:
+      float[B, L / tubelet, D].
+
+    Raises:
+      UserError: a clip of another length.
+    """
+    if video.shape[1] % config.frames:
+        raise UserError(f"A clip of {video.shape[1]} frames is not a multiple of {config.frames}; give such a clip.")
+    stretches = rearrange(video, "b (s l) h w c -> (b s) l h w c", l=config.frames)
+    tokens: Any = VideoMae(config).apply({"params": trunk}, stretches)
+    moments = rearrange(tokens, "n (t p) d -> n t p d", t=config.frames // config.tubelet).mean(axis=2)
+    return rearrange(moments, "(b s) t d -> b (s t) d", b=len(video))
+
+
+def on_features(
+    backbone: VideoBackbone, config: VideoMaeConfig, trunk: PyTree, repeat: int = 1, *, given: bool = False
+) -> VideoBackbone:
+    """Return a backbone of features as one of clips; its parameters are {trunk, model: its own}.
+
+    The inputs of `lower` are normalised clips float[B, L, H, W, C], or the features themselves where they are `given`.
+
+    Args:
+      backbone: whose inputs are {features, mask}.
+      config, trunk: of the transformer.
+      repeat: how often every output of the last axis but one stands in time, for labels of frames instead of tubelets.
+      given: for training on features that were kept.
+    """
+    return replace(
+        backbone,
+        params={"trunk": trunk, "model": backbone.params},
+        lower=partial(lower_half, backbone, None if given else config),
+        upper=partial(upper_half, backbone, repeat),
+    )
+
+
+def lower_half(
+    backbone: VideoBackbone, config: VideoMaeConfig | None, params: Mapping[str, Any], inputs: Array
+) -> Middle:
+    """Return the middle state of clips, or of features where there is no config."""
+    seen = inputs if config is None else features(config, params["trunk"], inputs)
+    return backbone.lower(params["model"], {"features": seen, "mask": jnp.ones(seen.shape[:2], bool)})
+
+
+def upper_half(
+    backbone: VideoBackbone, repeat: int, params: Mapping[str, Any], state: Middle, prompts: Array | None
+) -> Any:
+    """Return the outputs, float[..., L, C] where they are repeated."""
+    outputs = backbone.upper(params["model"], state, prompts)
+    return outputs if repeat == 1 else jnp.repeat(outputs, repeat, axis=-2)

@@ -1,0 +1,62 @@
+"""A loss that takes a few examples at a time, in memory for those few, at no cost in arithmetic."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_promptmtl.core.errors import UserError
+
+PyTree = Any
+Loss = Callable[[PyTree, PyTree, dict[str, Any]], tuple[Any, PyTree]]
+
+
+def in_chunks(loss: Loss, size: int) -> Loss:
+    """Return a loss that takes `size` examples at a time.
+
+    A loss that adds up over examples has a gradient that does, so each chunk's is taken as soon as its value is known:
+    no chunk's activations outlive it, and, unlike with rematerialisation, nothing is computed twice.
+
+    Args:
+      loss: (prepared, frozen, batch) -> (scalar, sums), both additive over the examples of the batch; it is
+        differentiated in `prepared` and by its scalar alone.
+      size: examples per chunk.
+
+    Raises:
+      UserError: when it is called with a batch that `size` does not divide.
+    """
+
+    @jax.custom_vjp
+    def total(prepared, frozen, batch):
+        return accumulate(lambda part: loss(prepared, frozen, part), batch, size)
+
+    def forward(prepared, frozen, batch):
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        return accumulate(lambda part: value_and_grad(prepared, frozen, part), batch, size)
+
+    def backward(grads, cotangents):
+        return jax.tree.map(lambda grad: cotangents[0] * grad, grads), None, None
+
+    total.defvjp(forward, backward)
+    return total
+
+
+def accumulate(function: Callable[[dict[str, Any]], PyTree], batch: dict[str, Any], size: int) -> PyTree:
+    """Return the sum of a function over the chunks of a batch.
+
+    >>> float(accumulate(lambda part: part["x"].sum(), {"x": jnp.arange(6)}, 2))
+    15.0
+    """
+    examples = len(next(iter(batch.values())))
+    if examples % size:
+        raise UserError(
+            f"config.memory.image_chunk is {size}, which does not divide the {examples} images of a batch (on each "
+            "device, with pmap); use a divisor, or 0 for all at once."
+        )
+    # Every chunk has examples of all devices: those that lie together are on one of them.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(size, -1, *x.shape[1:]), 1, 0), batch)
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))
+    add = lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None)  # noqa: E731
+    return jax.lax.scan(add, zeros, parts)[0]

@@ -1,0 +1,66 @@
+"""Features of a frozen image tower, computed once for images that are always seen alike.
+
+Test images are; so are training images without augmentation. Every method that leaves the tower alone takes features:
+zero-shot, CoOp, CLIP-Adapter.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_promptmtl.data import sampler
+from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.source import FeatureSource, Suite
+from jax_promptmtl.engine.parallel import parallelize, replicate
+from jax_promptmtl.models.clip.model import Backbone, narrow
+
+
+def encode_images(
+    backbone: Backbone, batches: Iterable[Mapping[str, Any]], *, dtype: str = "float32", mode: str = "jit"
+) -> Iterator[dict[str, Any]]:
+    """Yield batches with `features` float[B, E] of the image tower in place of `image`; every process does its own.
+
+    Args:
+      backbone: the CLIP.
+      batches: of `image` float[B, h, w, 3] and anything else, all of one size.
+      dtype: of the tower's matrices; see `clip_mtl.build`.
+      mode: jit or pmap.
+    """
+
+    def features(_, params, batch, *, axis_name=None):
+        return backbone.model.apply({"params": params}, batch["image"], method="encode_image")
+
+    devices = jax.local_devices()
+    encode = parallelize(features, mode, devices=devices, per_example=True)
+    params = replicate(narrow(backbone.params, dtype), devices)
+    for batch in batches:
+        rest = {key: value for key, value in batch.items() if key != "image"}
+        yield rest | {"features": np.asarray(encode({}, params, dict(batch)))}
+
+
+def encode_suite(
+    suite: Suite,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    split: str,
+    *,
+    batch_size: int,
+    workers: int,
+    dtype: str,
+    mode: str,
+) -> Suite:
+    """Return a suite with features in place of the images of one split, train or test."""
+    batches = sampler.evaluation_batches(suite, preprocess, batch_size=batch_size, split=split, workers=workers)
+    encoded = list(encode_images(backbone, batches, dtype=dtype, mode=mode))
+    real = np.concatenate([batch["weight"] for batch in encoded]) > 0
+    features, labels, task = (np.concatenate([b[key] for b in encoded])[real] for key in ("features", "label", "task"))
+    tasks = []
+    for t, part in enumerate(suite.tasks):
+        sources: dict[str, Any] = {
+            split: FeatureSource(features[task == t], labels[task == t], getattr(part, split).names)
+        }
+        tasks.append(dataclasses.replace(part, **sources))
+    return dataclasses.replace(suite, tasks=tuple(tasks))

@@ -1,0 +1,101 @@
+"""The model card: a README.md beside every checkpoint, which says what it is and how to use it."""
+
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax_promptmtl
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.reporting.typeset import Cell, Sheet, markdown
+
+SHOWN = 12  # class names per task
+
+
+def write(
+    folder: pathlib.Path,
+    *,
+    title: str,
+    about: Mapping[str, Any],
+    params: Any,
+    config: Mapping[str, Any],
+    counts: Mapping[str, Sequence[int]] | None = None,
+    use: bool = True,
+) -> pathlib.Path:
+    """Write the card of the checkpoints in a folder.
+
+    Args:
+      folder: of the checkpoints, such as runs/mmap/checkpoints/train.
+      title: what was trained.
+      about: what the checkpoints say of themselves; see `Problem.about`.
+      params: the trained tree.
+      config: of the training; see `tune.plan`.
+      counts: `correct` int[T] and `count` int[T] on the test images, if they were measured.
+      use: whether the checkpoints are for prediction.
+
+    Returns:
+      The path of the card.
+    """
+    path = folder / "README.md"
+    workdir = folder.parent.parent
+    sections = [f"# {title}", WHAT.format(version=jax_promptmtl.__version__), facts(about, params, config)]
+    sections += ["## Tasks", markdown(tasks(about, counts))]
+    if use:
+        task = next(iter(about["class_names"]))
+        words = {"place": shlex.quote(str(workdir)), "option": shlex.quote(f"--task={task}")}
+        sections += ["## How to use it", USE.format(workdir=workdir, task=task, **words)]
+    try:
+        path.write_text("\n\n".join(sections) + "\n", "utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write {str(path)!r}: {error.strerror}; give another --workdir.") from error
+    return path
+
+
+WHAT = """Made with jax_promptmtl {version}. The folders beside this file are checkpoints, one per number of steps: \
+the trained parameters alone, checksums, and a description of all that belongs to them. The backbone is not inside."""
+USE = """```bash
+python -m jax_promptmtl.predict {place} {option} picture.png
+python -m jax_promptmtl.export {place} --out=classifier
+```
+
+```python
+import jax_promptmtl
+
+answer = jax_promptmtl.load("{workdir}").predict(["picture.png"], task="{task}")
+print(answer.labels, answer.probabilities)
+```"""
+
+
+def facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> str:
+    """Return what is the same for all tasks, as a list."""
+    backbone, pixels, names = about["backbone"], about["preprocess"], list(about["class_names"])
+    groups = "; ".join(" + ".join(names[task] for task in group) for group in about["groups"])
+    shared = ", ".join(f"{name} per {kind}" for name, kind in config["sharing"].items()) or "nothing but the backbone"
+    return "\n".join(
+        [
+            f"- backbone: `{backbone['name']}`, activation {backbone['activation']}, sha256 `{backbone['sha256']}`",
+            f"- method: `{config['method']['name']}`, {shared}; {tree.count(params):,} trained parameters",
+            *([f"- tuned weights: `{', '.join(config['tune'])}`"] if config["tune"] else []),
+            f"- groups of tasks: {groups}",
+            f"- training: {config['steps']:,} steps of {config['batch_size']} images, seed {config['seed']}",
+            f"- class texts: `{about['template']}`",
+            f"- images: RGB, short side {pixels['size']} px, centre crop, mean {list(pixels['mean'])}, "
+            f"std {list(pixels['std'])}",
+            f"- data: split `{about['split_hash']}`",
+        ]
+    )
+
+
+def tasks(about: Mapping[str, Any], counts: Mapping[str, Sequence[int]] | None) -> Sheet:
+    """Return the tasks with their classes, and accuracies if they were measured."""
+    header = ["task", "classes"]
+    lines: list[list[Cell]] = []
+    for task, names in about["class_names"].items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        lines.append([Cell(task), Cell(f"{len(names)}: {', '.join(names[:SHOWN])}{more}")])
+    if counts is not None:
+        header += ["test images", "accuracy, %"]
+        for line, right, all_ in zip(lines, counts["correct"], counts["count"], strict=True):
+            line += [Cell(f"{all_:,}"), Cell(f"{100 * right / all_:.1f}")]
+    return Sheet(header, lines, words=2)
