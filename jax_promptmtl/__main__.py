@@ -1,7 +1,7 @@
 """Prompt learning for many vision tasks at once. VERB --help says more of each.
 
-    jax_promptmtl main --config=mmap
-    jax_promptmtl predict runs/mmap --task=line bell.png
+jax_promptmtl main --config=mmap
+jax_promptmtl predict runs/mmap --task=line bell.png
 """
 
 import pathlib

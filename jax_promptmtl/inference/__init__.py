@@ -2,3 +2,4 @@
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of an export
 LEGAL = (*PLATFORMS, "rocm")
+VIDEO_JOBS = ("finetune", "video")  # whose results see videos

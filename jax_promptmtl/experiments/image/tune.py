@@ -20,13 +20,12 @@ from jax_promptmtl.data.suites.folder import fewer, late, some
 from jax_promptmtl.engine import checkpoint, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
-from jax_promptmtl.experiments.image import results
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups, Partition, partition
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.models.clip.model import Backbone
 from jax_promptmtl.problems import clip_mtl, image_features
-from jax_promptmtl.reporting import card, figures
+from jax_promptmtl.reporting import card
 
 BEFORE = "zero-shot"
 ZERO_SHOT = {"method": {"name": "none"}, "sharing": {}, "tune": ()}
@@ -129,6 +128,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     groups, learned = find_groups(job)
     outcome = measure(job, groups)
     if processes.first():
+        from jax_promptmtl.experiments.image import results  # only now: a dry run does not wait for matplotlib
+
         results.publish(job, {BEFORE: before, config.title: outcome.counts}, outcome, learned)
 
 
@@ -338,6 +339,8 @@ def learn_groups(job: Job) -> tuple[grouping.Similarity, Partition, dict[str, An
 
 def draw_groups(job: Job, similarity: grouping.Similarity, found: Partition) -> None:
     """Draw what the grouping saw."""
+    from jax_promptmtl.reporting import figures
+
     folder = job.workdir / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     matrices = {"dot product (eq. 8)": similarity.matrix("dot"), "cosine": similarity.matrix("cosine")}
