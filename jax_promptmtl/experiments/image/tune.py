@@ -12,6 +12,7 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.images import Preprocess
@@ -44,6 +45,7 @@ class Job:
     seconds: dict[str, float] = field(default_factory=dict)
     quiet: bool = False  # says nothing
     encoded: dict[str, Suite] = field(default_factory=dict)  # split: the suite with features in place of its images
+    __repr__ = outline
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -109,6 +111,7 @@ class Outcome:
     images_per_second: float = 0.0
     problem: Problem | None = None
     params: Any = None
+    __repr__ = outline
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
