@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-WIDTH = 100  # columns of a line
+WIDTH = 80  # columns of a line
 LEAVES = 6  # of a tree, or elements of a list, that are written out
 
 
@@ -51,7 +51,7 @@ def brief(value: Any) -> str:
         return repr(cut(value, WIDTH // 2))
     if is_array(value):
         return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or any(is_array(leaf) for _, leaf in leaves(value)):
         return counts(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return cut(record(value), WIDTH)
@@ -75,15 +75,20 @@ def record(value: Any) -> str:
     if hasattr(value, "__len__"):
         return f"{len(value):,} x {type(value).__name__}"
     fields = [field.name for field in dataclasses.fields(value) if field.repr]
-    return f"{type(value).__name__}({', '.join(f'{name}: {brief(getattr(value, name))}' for name in fields)})"
+    return f"{type(value).__name__}({', '.join(f'{name}: {short(getattr(value, name))}' for name in fields)})"
 
 
-def counts(value: Mapping) -> str:
+def short(value: Any) -> str:
+    """Return a value as part of a line; of a list only how many there are."""
+    return f"{len(value):,}" if isinstance(value, list | tuple) else brief(value)
+
+
+def counts(value: Any) -> str:
     """Return how many arrays a tree has and how many numbers they hold, how many of its bools are true, or its keys."""
     found = [leaf for _, leaf in leaves(value)]
     arrays = [leaf for leaf in found if is_array(leaf)]
     if arrays:
-        return f"{len(arrays):,} arrays, {sum(math.prod(leaf.shape) for leaf in arrays):,} numbers"
+        return f"{len(arrays):,} array{'s' * (len(arrays) > 1)}, {sum(math.prod(leaf.shape) for leaf in arrays):,} numbers"
     if found and all(isinstance(leaf, bool) for leaf in found):
         return f"{sum(found):,} of {len(found):,} true"
     return cut("{" + ", ".join(map(str, value)) + "}", WIDTH)
