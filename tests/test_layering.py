@@ -42,7 +42,24 @@ YET = {  # to be mended
     "reporting.video_tables -> models.video.video_models",
 }
 ENTRY = {"", "__main__"}
-LAZY = {"": {"inference.trained"}}  # what jax_promptmtl.load imports when it is called
+LAZY = {  # what jax_promptmtl imports when it is used
+    "": {
+        "core.problem",
+        "data.source",
+        "data.suites",
+        "engine.loop",
+        "engine.optim",
+        "engine.step",
+        "inference.image_predictor",
+        "inference.trained",
+        "inference.video_predictor",
+        "methods.clustering",
+        "methods.grouping",
+        "models.clip.load",
+        "problems.clip_mtl",
+        "problems.video_mtl",
+    }
+}
 
 
 def module_of(file):

@@ -88,7 +88,8 @@ def counts(value: Any) -> str:
     found = [leaf for _, leaf in leaves(value)]
     arrays = [leaf for leaf in found if is_array(leaf)]
     if arrays:
-        return f"{len(arrays):,} array{'s' * (len(arrays) > 1)}, {sum(math.prod(leaf.shape) for leaf in arrays):,} numbers"
+        numbers = sum(math.prod(leaf.shape) for leaf in arrays)
+        return f"{len(arrays):,} array{'s' * (len(arrays) > 1)}, {numbers:,} numbers"
     if found and all(isinstance(leaf, bool) for leaf in found):
         return f"{sum(found):,} of {len(found):,} true"
     return cut("{" + ", ".join(map(str, value)) + "}", WIDTH)
