@@ -21,9 +21,9 @@ from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.inference import trained
 from jax_promptmtl.inference.image_predictor import Predictor
-from jax_promptmtl.inference.video_predictor import ClipPredictor
+from jax_promptmtl.inference.video_predictor import VideoPredictor
 
-Model = Predictor | ClipPredictor
+Model = Predictor | VideoPredictor
 Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
 WAIT = 2.0  # seconds before there is a progress bar
 

@@ -8,12 +8,12 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.inference import image_predictor, video_predictor
 from jax_promptmtl.inference.image_predictor import Predictor
-from jax_promptmtl.inference.video_predictor import ClipPredictor
+from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 
 def load(
     place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
-) -> Predictor | ClipPredictor:
+) -> Predictor | VideoPredictor:
     """Load what was trained.
 
     Args:

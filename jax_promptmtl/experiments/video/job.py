@@ -25,11 +25,14 @@ from jax_promptmtl.data.video_batches import (
     training_batches,
 )
 from jax_promptmtl.engine import loop
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.experiments.video.settings import loop_settings
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video.view import View, pack
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.problems.video_mtl import PRIMARY, Pipeline
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_mtl import PRIMARY, Pipeline, method_sizes
+from jax_promptmtl.problems.video_tasks import SPECS, icons
+from jax_promptmtl.problems.video_tasks.icons import Sight
+from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
 
 PyTree = Any
 PARTS = {"train": "base", "test": "base", "shifted": "shifted", "panned": "panned"}  # part -> variant of the clips
@@ -57,6 +60,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What frozen weights say of clips, which is computed once.
+
+    Attributes:
+      name: of the model, or of what it gives.
+      middle: layers that run.
+      compute: (weights, batch) -> arrays.
+      weights: of the model.
+      spec: the form in which it sees a clip.
+    """
+
+    name: str
+    middle: int
+    compute: Callable[[PyTree, Batch], Mapping[str, Any]]
+    weights: PyTree
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Job:
     """Clips, models and kept middle states of one primary; they are made when first asked for.
 
@@ -81,6 +103,11 @@ class Job:
         """Return the primary task."""
         return self.config.task
 
+    @property
+    def spec(self) -> VideoTaskSpec:
+        """Return what there is to know of it."""
+        return SPECS[self.task]
+
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """Return what was made under a key, made now if it was not before."""
         if key not in self.made:
@@ -91,13 +118,13 @@ class Job:
         """Return the job of another primary with so many clips and no auxiliaries, for training only."""
         config = self.config.copy_and_resolve_references().unlock()
         config.task, config.aux, config.cut, config.clips.train = task, (), 0, clips
-        weights = {**self.weights, **video_models.load(config.models, (task,))}
+        weights = {**self.weights, **icons.load(config.models, (task,))}
         return replace(self, config=config.lock(), weights=weights, parts=("train",))
 
     def clips(self, part: str) -> Clips:
         """Return the clips of a part."""
         drawings, count = self.drawings(part), self.config.clips["train" if part == "train" else "test"]
-        make = partial(video_models.clips, self.task, count, drawings, variant=PARTS[part], seed=self.seed(part))
+        make = partial(icons.videos, self.task, count, drawings, variant=PARTS[part], seed=self.seed(part))
         return self.once(("clips", self.task, part, count), make)
 
     def drawings(self, part: str) -> str:
@@ -113,20 +140,22 @@ class Job:
         own = name == self.task
         middle = self.config.cut or None if own and middle is None else middle
         options = {"auxiliary": not own, "middle": middle} | options
-        return video_models.view(name, self.weights, video_models.FRAMES[self.task], **options)
+        sight = Sight(**options)
+        return icons.view(name, self.weights, icons.frames_of(self.task), sight)
 
-    def features(self, part: str) -> ClipSource:
-        """Return the features of a part's clips, which two models read."""
-        trunk = self.weights[video_models.EXTRACTOR]["trunk"]
-        return self.keep(part, "features", video_models.VIT.layers, video_models.extract, trunk, self.clips(part))
+    def features(self, part: str, task: str) -> ClipSource:
+        """Return the features of a part's clips that a task's model reads; two models read the same."""
+        trunk, layers = self.weights[SPECS[task].extractor]["trunk"], icons.VIT["layers"]
+        what = Kept("features", layers, partial(icons.extract, task), trunk)
+        return self.keep(part, what, self.clips(part))
 
     def states(self, part: str, name: str, middle: int | None = None, **options: Any) -> ClipSource:
         """Return a model's middle states of a part's clips; keys are those of `pack` without a name."""
-        given = name in video_models.ON_FEATURES
+        given = bool(SPECS[name].extractor)
         view = self.view(name, middle, given=given, **options)
-        source, backbone = self.features(part) if given else self.clips(part), view.backbone
+        source, backbone = self.features(part, name) if given else self.clips(part), view.backbone
         compute = partial(lower_half, view, whole=name == self.task)
-        return self.keep(part, name, backbone.middle, compute, backbone.params, source, view.spec)
+        return self.keep(part, Kept(name, backbone.middle, compute, backbone.params, view.spec), source)
 
     def others(self, part: str, aux: Mapping[str, str], sees: str) -> dict[str, ClipSource]:
         """Return the auxiliaries' middle states of the clips that they see; see `video_mtl`."""
@@ -139,28 +168,19 @@ class Job:
             return {name: Elsewhere(source, self.config.seed) for name, source in found.items()}
         return found
 
-    def keep(
-        self,
-        part: str,
-        name: str,
-        middle: int,
-        compute: Callable[[PyTree, Batch], Mapping[str, Any]],
-        weights: PyTree,
-        source: ClipSource,
-        spec: Mapping[str, Any] | None = None,
-    ) -> ClipSource:
+    def keep(self, part: str, what: Kept, source: ClipSource) -> ClipSource:
         """Return what frozen weights say of a part's clips, computed once; one compilation serves all parts."""
-        sees = tuple((spec or {}).items())
-        compiled = self.once(("lower", self.task, name, middle, sees), lambda: jax.jit(compute))
+        sees = tuple(what.spec.items())
+        compiled = self.once(("lower", self.task, what.name, what.middle, sees), lambda: jax.jit(what.compute))
 
         def make() -> ClipSource:
             clips = f"{self.task} {self.drawings(part)} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
-            recipe = Recipe(name, weights_sha256(weights), spec or {}, middle, "float32", clips)
+            recipe = Recipe(what.name, weights_sha256(what.weights), what.spec, what.middle, "float32", clips)
             size, cache = self.config.evaluation_batch_size, self.config.cache
             options = {"place": cache.place, "folder": cache.folder, "batch_size": size}
-            return open_cache(partial(compiled, weights), source, recipe, **options)
+            return open_cache(partial(compiled, what.weights), source, recipe, **options)
 
-        return self.once(("kept", self.task, part, len(source), name, middle, sees), make)
+        return self.once(("kept", self.task, part, len(source), what.name, what.middle, sees), make)
 
     def row(
         self,
@@ -173,7 +193,7 @@ class Job:
         """Return the row of a method whose models' middle states are all kept.
 
         Args:
-          method: options, see `video_mtl.make_method`.
+          method: options, see `make_method`.
           aux: name of an auxiliary -> its task.
           middle: layers in the primary's lower half; those of the config when `None`.
           aux_input: what the auxiliaries see, see `video_mtl`.
@@ -181,14 +201,15 @@ class Job:
         drop_after = self.config.drop_after if middle is None else 0
         primary = self.view(self.task, middle, drop_after=drop_after)
         views = {name: self.view(task) for name, task in aux.items()}
-        made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in views.items()})
+        sizes = method_sizes(primary.backbone, {name: view.backbone for name, view in views.items()})
+        made = make_method(method, sizes)
         sources: dict[str, Sequence[ClipSource]] = {}
         for part in self.parts:
             named = {PRIMARY: self.states(part, self.task, middle)} | self.others(part, aux, aux_input)
             kept = [Prefixed(source, f"middle/{name}/") for name, source in named.items()]
-            sources[part] = [video_models.labels(self.clips(part)), *kept]
+            sources[part] = [icons.labels(self.clips(part)), *kept]
         mode, cached = self.config.prompt_mode, (PRIMARY, *aux)
-        return Row(Pipeline(primary, views, TASKS[self.task], made, mode, aux_input, cached), sources)
+        return Row(Pipeline(primary, views, self.spec.task, made, mode, aux_input, cached), sources)
 
 
 def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path) -> Job:
@@ -197,10 +218,10 @@ def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path) -> Job:
     Raises:
       UserError: an unknown task, or a model that cannot be read.
     """
-    task = pick(config.task, video_models.MODELS, "primary task")
+    task = pick(config.task, SPECS, "primary task")
     for name in config.aux:
-        pick(name, [other for other in video_models.MODELS if other != task], "auxiliary task")
-    weights = video_models.load(config.models, (task, *config.aux))
+        pick(name, [other for other in SPECS if other != task], "auxiliary task")
+    weights = icons.load(config.models, (task, *config.aux))
     pick(config.clips.evaluate_on, ("test", "tune"), "clips.evaluate_on")
     return Job(config, workdir, shared, weights, parts_of(task, config.clips.evaluate_on))
 
@@ -233,7 +254,7 @@ def strip(arrays: Mapping[str, Any]) -> dict[str, Any]:
 # --- training ---
 
 
-def problem_of(job: Job, row: Row) -> Problem:
+def row_problem(job: Job, row: Row) -> Problem:
     """Return the problem of a row."""
     part, sources = next(iter(row.sources.items()))
     seen = [job.clips(part)] if row.tune else []  # to see which weights the lower half reads
@@ -267,22 +288,19 @@ def train(
     """
     if not tree.count(problem.params):
         return loop.Result(problem.params, 0, None, 0.0, 0.0)
-    settings = plan(job, row, len(sources[0]))
+    settings = settings_of(job, row, len(sources[0]))
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
     batches = partial(stream, sources, job.config)
     return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
 
 
-def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
+def settings_of(job: Job, name: str, clips: int) -> dict[str, Any]:
     """Return the loop's settings of a row that is trained on so many clips."""
     config = job.config
-    steps = max(clips // config.train.batch_size, 1)
-    run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0}
     about = {"row": name, "task": config.task, "method": dict(config.method), "prompt_mode": config.prompt_mode}
     optimizer = dict(config.train.optimizer) | {"learning_rate": rate_of(config, name)}
-    whole = {"steps_per_epoch": steps, "steps": steps * config.train.epochs, "optimizer": optimizer}
-    return dict(config.train) | run | about | whole
+    return loop_settings(config, clips, about) | {"optimizer": optimizer}
 
 
 def rate_of(config: Any, row: str) -> float:

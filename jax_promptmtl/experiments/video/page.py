@@ -14,7 +14,7 @@ from jax_promptmtl.engine import writer
 from jax_promptmtl.experiments.image import results
 from jax_promptmtl.experiments.video.job import Job
 from jax_promptmtl.experiments.video.rows import ROWS
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.models.video.pixels import uniform
 from jax_promptmtl.reporting import figures, page, plots, records, video_tables, webpage
 from jax_promptmtl.reporting.tables import NOTHING, ranks, size
 from jax_promptmtl.reporting.typeset import Cell, Sheet, markdown
@@ -228,7 +228,7 @@ def strip(frames: np.ndarray) -> np.ndarray:
     >>> strip(np.zeros((16, 32, 32, 3), np.uint8)).shape
     (64, 396, 3)
     """
-    some = video_models.uniform(frames[None], FRAMES)[0]
+    some = uniform(frames[None], FRAMES)[0]
     factor = max(FRAME // frames.shape[1], 1)
     large = some.repeat(factor, axis=1).repeat(factor, axis=2)
     return rearrange(np.pad(large, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255), "l h w c -> h (l w) c")

@@ -22,11 +22,10 @@ from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.engine import writer
 from jax_promptmtl.experiments.video import page
-from jax_promptmtl.experiments.video.job import Job, Row, open_job, problem_of, train
+from jax_promptmtl.experiments.video.job import Job, Row, open_job, row_problem, train
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
-from jax_promptmtl.models.video import video_models
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_tasks import icons
 
 PyTree = Any
 Scores = dict[str, dict[str, float]]  # part -> metrics
@@ -49,7 +48,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         start = time.perf_counter()
         results[name] = measure_row(job, name)
         results[name]["wall_seconds"] = time.perf_counter() - start
-        print(table(results, TASKS[job.task].metric), flush=True)
+        print(table(results, job.spec.task.metric), flush=True)
         (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     page.publish(job, results)
 
@@ -58,7 +57,7 @@ def describe(job: Job) -> None:
     """Print what every row would train, except those that need a training before."""
     for name in job.config.rows:
         if name not in ("hps", "mvlpt"):
-            print(f"{ROWS[name][0]}: {tree.count(problem_of(job, ROWS[name][1](job)).params):,} trainable parameters")
+            print(f"{ROWS[name][0]}: {tree.count(row_problem(job, ROWS[name][1](job)).params):,} trainable parameters")
 
 
 def measure_row(job: Job, name: str) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     """
     title, make = ROWS[name]
     row = make(job)
-    problem = problem_of(job, row)
+    problem = row_problem(job, row)
     trainable, loaded = row.sizes or (tree.count(problem.params), models_of(job, row))
     print(f"{title}: {trainable:,} trainable parameters", flush=True)
     score = evaluators(job, row, problem)
@@ -92,7 +91,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
         "trainable": trainable,
         "primary": tree.count(job.view(job.task).backbone.params),
         "loaded": loaded,
-        "metric": TASKS[job.task].metric,
+        "metric": job.spec.task.metric,
         "scores": found,
         "answers": answers.get("test"),
         "curve": [line["evaluation"] for line in lines if "evaluation" in line],
@@ -104,13 +103,13 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
 def models_of(job: Job, row: Row) -> int:
     """Return the parameters of all models that a row uses; a trunk whose features two models read counts once."""
-    names = video_models.needed({job.task, *(view.backbone.name for view in row.pipeline.aux.values())})
+    names = icons.needed({job.task, *(view.backbone.name for view in row.pipeline.aux.values())})
     return sum(tree.count(job.weights[name]) for name in names)
 
 
 def evaluators(job: Job, row: Row, problem: Problem) -> Any:
     """Return the function from parameters and names of parts to the metrics of each and the answers, compiled once."""
-    size, task = job.config.evaluation_batch_size, TASKS[job.task]
+    size, task = job.config.evaluation_batch_size, job.spec.task
     predict = video_mtl.predictor(problem, task)
 
     def score(params: PyTree, parts: Any) -> tuple[Scores, dict[str, str | None]]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 
 from jax_promptmtl.core.errors import UserError
@@ -127,3 +128,14 @@ def until(prompts: Array | None, middle: int, leave: int, depth: int) -> dict[in
     if prompts is None:
         return None
     return {middle: prompts} | ({leave: prompts[:, :0]} if leave < depth else {})
+
+
+def draw(model: nn.Module, inputs: tuple, seed: int) -> Any:
+    """Draw the parameters of a model from inputs of any legal shape."""
+    return initialiser(model)(jax.random.key(seed), *inputs)["params"]
+
+
+@cache
+def initialiser(model: nn.Module) -> Any:
+    """Return the compiled function that draws a model's parameters: training and tests draw the same ones."""
+    return jax.jit(model.init)

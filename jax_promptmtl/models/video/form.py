@@ -1,0 +1,72 @@
+"""In which form a model sees videos, and where it is cut."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.models.video.pixels import NORMALISED, PIXELS, uniform
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Sequences of features that a model reads instead of frames.
+
+    Attributes:
+      steps: of a sequence, padding included.
+      channels: of a feature.
+      step: time from one feature to the next, in the unit of the labels.
+      start: time of the first.
+    """
+
+    steps: int
+    channels: int
+    step: float = 1.0
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """In which form a model sees a video.
+
+    Attributes:
+      frames: that it sees, at even distances.
+      size: rows and columns of a frame, padding included.
+      pixels: a key of `PIXELS`.
+      boxes: whether it is given labelled boxes; an auxiliary is not, since they are labels.
+      features: what it reads, where that is features.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    pixels: str = NORMALISED
+    boxes: bool = True
+    features: Features | None = None
+
+    def video(self, batch: Batch) -> Array:
+        """Return the frames of a batch in this form, float[B, L, H, W, 3], zero in the padding of frames."""
+        video = PIXELS[self.pixels](uniform(batch["frames"], self.frames))
+        return jnp.where(batch["shown"][:, None, :, :, None], video, 0.0) if "shown" in batch else video
+
+    def features_of(self) -> Features:
+        """Return what is read, of a model of features."""
+        if self.features is None:
+            raise UserError("A model of features was given a video; give it features, or an extractor.")
+        return self.features
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a model is cut, and how long prompts stay; see `middle.halves`."""
+
+    middle: int | None = None
+    drop_after: int = 0
+
+
+IN_HALF = Cut()
