@@ -36,19 +36,6 @@ def test_every_method_of_the_table_is_a_method(name):
     assert issubclass(METHODS[name], Method)
 
 
-def test_constructors_get_the_sizes_that_they_declare():
-    maple = make_method({"name": "maple", "length": 2, "depth": 2}, SIZES)
-    assert dict(maple.towers) == SIZES["towers"] and not hasattr(maple, "embed_dim")
-    adapter = make_method({"name": "adapter", "side": "both"}, SIZES)
-    assert adapter.embed_dim == 12 and not hasattr(adapter, "towers")
-
-
-@pytest.mark.parametrize("option", ["towers", "embed_dim", "parent", "dept"])
-def test_sizes_are_no_options(option):
-    with pytest.raises(UserError, match=f"Unknown option of the method 'maple' {option!r}; legal values: depth,"):
-        make_method({"name": "maple", option: 2}, SIZES)
-
-
 def test_depths_must_fit_every_tower():
     check_depth(2, SIZES["towers"])
     for depth, tower, layers in ((3, "image", 2), (0, "text", 3)):

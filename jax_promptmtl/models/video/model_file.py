@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.core.files import read_json
+from jax_promptmtl.core.files import read_json, sync_folder, write_whole
 from jax_promptmtl.core.hashes import weights_sha256
 
 PyTree = Any
@@ -35,9 +35,12 @@ def write_model(folder: str | os.PathLike, name: str, params: PyTree, card: Mapp
     path = pathlib.Path(folder) / f"{name}{SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
     leaves = {key: np.ascontiguousarray(leaf, np.float32) for key, leaf in tree.flatten(params).items()}
-    save_file(leaves, path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file(leaves, draft)
+    draft.replace(path)
+    sync_folder(path.parent)
     content = {"task": name, "sha256": weights_sha256(tree.unflatten(leaves)), "parameters": tree.count(params)}
-    path.with_suffix(".json").write_text(json.dumps(content | dict(card), indent=2) + "\n", "utf-8")
+    write_whole(path.with_suffix(".json"), json.dumps(content | dict(card), indent=2) + "\n")  # last: it vouches
     return path
 
 
