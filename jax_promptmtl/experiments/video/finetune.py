@@ -100,13 +100,13 @@ def sizes_of(spec: VideoTaskSpec, classes: int, config: Any, batch: Batch) -> Si
     return spec.sizes(config.model, classes, trained)
 
 
-def rules_of(data: VideoSet, config: Any, sizes: Sizes) -> Rules:
+def rules_of(data: VideoSet, config: Any, sizes: Sizes, *, soft: bool = False) -> Rules:
     """Return what the recipe and the rules of a data set's own evaluation decide about its task."""
     return Rules(
         scored=data.scored,
         background=data.background,
         views=config.sampling.clips * config.sampling.crops,
-        soft=mixing_of(config).on,
+        soft=soft,
         every=config.every,
         points=config.points,
         sizes=sizes,
@@ -118,7 +118,7 @@ def pipeline_of(data: VideoSet, config: Any, batch: Batch) -> video_mtl.Pipeline
     spec = SPECS[data.task]
     sizes = sizes_of(spec, len(data.class_names), config, batch)
     params = spec.start(sizes, config.seed, config.weights)
-    task = spec.rule(spec.task, rules_of(data, config, sizes))
+    task = spec.rule(spec.task, rules_of(data, config, sizes, soft=mixing_of(config).on))
     return video_mtl.alone(spec.view(sizes, params, form_of(config, batch)), task, vary=varied(data, config))
 
 
