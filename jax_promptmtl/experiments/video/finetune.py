@@ -24,7 +24,7 @@ from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
 from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
-from jax_promptmtl.experiments.video.settings import loop_settings
+from jax_promptmtl.experiments.video.training import loop_settings
 from jax_promptmtl.models.video import videomae
 from jax_promptmtl.models.video.form import Features, InputForm
 from jax_promptmtl.models.video.model_file import write_model
@@ -43,9 +43,9 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
     data = by_frame(data) if SPECS[data.task].key_frames else data
-    parts = parts_of(data, config)
+    parts = sources_of(data, config)
     problem, _ = tuning_problem(data, config, parts["train"])
-    settings = settings_of(config, len(data.parts["train"]))
+    settings = tuning_settings(config, len(data.parts["train"]))
     counts = ", ".join(f"{len(examples):,} clips to {part}" for part, examples in data.parts.items())
     print(f"{data.name}: {tree.count(problem.params):,} trainable parameters, {counts}, {settings['steps']:,} steps")
     stream = partial(batches, data, parts["train"], config)
@@ -63,7 +63,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"The model is {path}, with a card beside it.")
 
 
-def parts_of(data: VideoSet, config: Any) -> Sources:
+def sources_of(data: VideoSet, config: Any) -> Sources:
     """Return the sources of a data set's parts."""
     seconds = config.feature.stride / config.feature.rate
     options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
@@ -160,7 +160,7 @@ def varied(data: VideoSet, config: Any) -> Callable[[Batch, Array], Batch] | Non
     return vary
 
 
-def settings_of(config: Any, clips: int) -> dict[str, Any]:
+def tuning_settings(config: Any, clips: int) -> dict[str, Any]:
     """Return the loop's settings of a training on so many clips."""
     about = {"data": config.data.to_dict(), "sampling": config.sampling.to_dict(), "model": config.model.to_dict()}
     about |= {"mixing": config.mixing.to_dict(), "drop_path": config.drop_path}
@@ -176,7 +176,7 @@ def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step
     )
     if not SPECS[data.task].guided:
         return found
-    steps = settings_of(config, len(data.parts["train"]))["steps"]
+    steps = tuning_settings(config, len(data.parts["train"]))["steps"]
     return guide(found, start_step, config.guided * steps)
 
 

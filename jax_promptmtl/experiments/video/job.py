@@ -1,7 +1,7 @@
 """What the rows of the video job share: clips, frozen models, kept middle states, and how a row is trained."""
 
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,10 +22,9 @@ from jax_promptmtl.data.video_batches import (
     Prefixed,
     all_batches,
     cut_prefix,
-    training_batches,
 )
 from jax_promptmtl.engine import loop
-from jax_promptmtl.experiments.video.settings import loop_settings
+from jax_promptmtl.experiments.video.training import loop_settings, stream
 from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video.view import View, pack
 from jax_promptmtl.problems import video_mtl
@@ -288,14 +287,14 @@ def train(
     """
     if not tree.count(problem.params):
         return loop.Result(problem.params, 0, None, 0.0, 0.0)
-    settings = settings_of(job, row, len(sources[0]))
+    settings = row_settings(job, row, len(sources[0]))
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
     batches = partial(stream, sources, job.config)
     return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
 
 
-def settings_of(job: Job, name: str, clips: int) -> dict[str, Any]:
+def row_settings(job: Job, name: str, clips: int) -> dict[str, Any]:
     """Return the loop's settings of a row that is trained on so many clips."""
     config = job.config
     about = {"row": name, "task": config.task, "method": dict(config.method), "prompt_mode": config.prompt_mode}
@@ -308,8 +307,3 @@ def rate_of(config: Any, row: str) -> float:
     if row in config.rates:
         return config.rates[row]
     return config.train.optimizer.learning_rate
-
-
-def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:
-    """Return the training batches from a step on."""
-    return training_batches(sources, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)
