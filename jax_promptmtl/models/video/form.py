@@ -1,4 +1,4 @@
-"""In which form a model sees videos, and where it is cut."""
+"""In which form a model sees videos."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,14 +59,3 @@ class InputForm:
         if self.features is None:
             raise UserError("A model of features was given a video; give it features, or an extractor.")
         return self.features
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where a model is cut, and how long prompts stay; see `middle.halves`."""
-
-    middle: int | None = None
-    drop_after: int = 0
-
-
-IN_HALF = Cut()
