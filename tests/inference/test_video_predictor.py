@@ -154,7 +154,7 @@ def test_the_mapper_answers_as_in_training(tmp_path):
     job = video_job.open_job(config, work, work)
     row = video_rows.mapper(job)
     problem = video_job.row_problem(job, row)
-    settings = video_job.settings_of(job, "dlm", 8)
+    settings = video_job.row_settings(job, "dlm", 8)
     tx = optim.make(settings["optimizer"], mask=problem.mask, steps_per_epoch=1, total_steps=1)
     checkpoints = Checkpoints(work / "checkpoints" / "dlm", config=settings, about=problem.about)
     checkpoints.save(step.initial(problem, tx))

@@ -17,6 +17,7 @@ from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.parallel import parallelize, replicate
 from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video import videomae
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.view import View, pack, unpack
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS
@@ -35,7 +36,7 @@ def vit(seed, sizes=SIZES, middle=None):
     rng = np.random.default_rng(seed)
     draw = lambda path, leaf: (path[-1].key == "scale") + 0.2 * rng.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
     params = jax.tree_util.tree_map_with_path(draw, shapes["params"])
-    return videomae.handle(f"vit_{seed}", sizes, params, middle)
+    return videomae.handle(f"vit_{seed}", sizes, params, Cut(middle))
 
 
 def sees(key):

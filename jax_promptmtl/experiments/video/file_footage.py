@@ -1,7 +1,7 @@
 """The files of a data set as the videos of a job, with models from files."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
 from jax_promptmtl.experiments.video import finetune
 from jax_promptmtl.experiments.video.footage import Evaluate, Footage, Kept, other_data
-from jax_promptmtl.models.video.form import Cut
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems.video_tasks import SPECS, files
 from jax_promptmtl.problems.video_tasks.files import FileModel
@@ -135,6 +135,10 @@ class FileFootage:
     def view(self, model: str, sight: Sight) -> View:
         return self.models[model].view(auxiliary=sight.auxiliary, cut=Cut(sight.middle, sight.drop_after))
 
+    def about(self) -> dict[str, Any]:
+        others = {name: weights_sha256(model.params) for name, model in self.models.items() if name != PRIMARY}
+        return {"classes": list(self.classes), "aux_sha256": others}
+
     def parameters(self, model: str) -> PyTree:
         return self.models[model].params
 
@@ -162,10 +166,11 @@ def open_files(config: Any, *, drawn: bool = False) -> FileFootage:
     data = videos.build(config.data)
     spec = SPECS[data.task]
     data = by_frame(data) if spec.key_frames else data
-    found = finetune.parts_of(data, config)
+    found = finetune.sources_of(data, config)
     sources = {part: Remembered(with_frames(source, data, config)) for part, (source,) in found.items()}
     example = next(all_batches([sources["train"]], batch_size=1))
-    primary, task = open_primary(data, config, example, drawn=drawn)
+    primary = files.open_primary(spec, data.class_names, config, example, drawn=drawn)
+    task = spec.rule(spec.task, finetune.rules_of(data, config, primary.sizes))
     size = example[FRAMES].shape[2:4] if FRAMES in example else (0, 0)
     models = {PRIMARY: primary}
     if FRAMES not in example and any(section.weights for section in config.aux.values()):
@@ -179,28 +184,8 @@ def open_files(config: Any, *, drawn: bool = False) -> FileFootage:
     return FileFootage(config, data, sources, models, task)
 
 
-def open_primary(data: VideoSet, config: Any, example: Batch, *, drawn: bool) -> tuple[FileModel, VideoTask]:
-    """Return the model that is prompted, and its task with the rules of the data set."""
-    spec = SPECS[data.task]
-    section = {"model": config.model}
-    card = files.card_of(config.primary.weights) if config.primary.weights else {}
-    config = config.copy_and_resolve_references().unlock()
-    config.model = type(config.model)(files.plain_sizes(section, card))
-    sizes = finetune.sizes_of(spec, len(data.class_names), config, example)
-    form = replace(finetune.form_of(config, example), pixels=config.primary.pixels)
-    if config.sampling.tested:  # test videos are longer
-        form = replace(form, frames=0)
-    params = files.read_primary(spec, sizes, config.primary.weights, drawn=drawn)
-    return FileModel(spec, sizes, params, form), spec.rule(spec.task, finetune.rules_of(data, config, sizes))
-
-
 def with_frames(source: Any, data: VideoSet, config: Any) -> ClipSource:
     """Return a source of features with frames of the videos beside them, where the config says where those are."""
     if not data.channels or not config.frames.root:
         return source
     return Beside(source, FramesBeside(source, **config.frames))
-
-
-def hashes(footage: FileFootage) -> dict[str, str]:
-    """Return model -> sha256 of its weights."""
-    return {name: weights_sha256(model.params) for name, model in footage.models.items()}

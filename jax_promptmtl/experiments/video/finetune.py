@@ -8,7 +8,6 @@ start from published weights where `weights` names some; TransVOD and DVIS from 
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,13 +23,12 @@ from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
 from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
-from jax_promptmtl.experiments.video.settings import loop_settings
+from jax_promptmtl.experiments.video.training import loop_settings
 from jax_promptmtl.models.video import videomae
-from jax_promptmtl.models.video.form import Features, InputForm
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.problems.video_tasks import SPECS
-from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes, VideoTaskSpec
+from jax_promptmtl.problems.video_tasks import SPECS, files
+from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes
 from jax_promptmtl.tasks.mixing import Mixing, mix
 from jax_promptmtl.tasks.task import VideoTask
 
@@ -43,9 +41,9 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
     data = by_frame(data) if SPECS[data.task].key_frames else data
-    parts = parts_of(data, config)
+    parts = sources_of(data, config)
     problem, _ = tuning_problem(data, config, parts["train"])
-    settings = settings_of(config, len(data.parts["train"]))
+    settings = tuning_settings(config, len(data.parts["train"]))
     counts = ", ".join(f"{len(examples):,} clips to {part}" for part, examples in data.parts.items())
     print(f"{data.name}: {tree.count(problem.params):,} trainable parameters, {counts}, {settings['steps']:,} steps")
     stream = partial(batches, data, parts["train"], config)
@@ -63,7 +61,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"The model is {path}, with a card beside it.")
 
 
-def parts_of(data: VideoSet, config: Any) -> Sources:
+def sources_of(data: VideoSet, config: Any) -> Sources:
     """Return the sources of a data set's parts."""
     seconds = config.feature.stride / config.feature.rate
     options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
@@ -82,24 +80,6 @@ def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: Py
 # --- model and task ---
 
 
-def form_of(config: Any, batch: Batch) -> InputForm:
-    """Return the form of the videos, or of the features, of a batch."""
-    if "features" not in batch:
-        frames, *size = batch["frames"].shape[1:4]
-        return InputForm(frames, (size[0], size[1]))
-    steps, channels = batch["features"].shape[1:]
-    rate = config.feature.rate
-    times = (config.feature.stride / rate, config.feature.window / 2 / rate)  # the middle of its window of frames
-    return InputForm(0, (0, 0), features=Features(steps, channels, *times))
-
-
-def sizes_of(spec: VideoTaskSpec, classes: int, config: Any, batch: Batch) -> Sizes:
-    """Return the sizes of a data set's model, whose positions are those of the clips that it is trained on."""
-    side = config.sampling.size
-    trained = replace(form_of(config, batch), frames=config.sampling.frames, size=(side, side))
-    return spec.sizes(config.model, classes, trained)
-
-
 def rules_of(data: VideoSet, config: Any, sizes: Sizes, *, soft: bool = False) -> Rules:
     """Return what the recipe and the rules of a data set's own evaluation decide about its task."""
     return Rules(
@@ -116,10 +96,10 @@ def rules_of(data: VideoSet, config: Any, sizes: Sizes, *, soft: bool = False) -
 def pipeline_of(data: VideoSet, config: Any, batch: Batch) -> video_mtl.Pipeline:
     """Return the model of a data set with its task, for clips as long as those of a batch."""
     spec = SPECS[data.task]
-    sizes = sizes_of(spec, len(data.class_names), config, batch)
+    sizes = files.sizes_of(spec, len(data.class_names), config, batch)
     params = spec.start(sizes, config.seed, config.weights)
     task = spec.rule(spec.task, rules_of(data, config, sizes, soft=mixing_of(config).on))
-    return video_mtl.alone(spec.view(sizes, params, form_of(config, batch)), task, vary=varied(data, config))
+    return video_mtl.alone(spec.view(sizes, params, files.form_of(config, batch)), task, vary=varied(data, config))
 
 
 def tuning_problem(data: VideoSet, config: Any, clips: Sequence[ClipSource]) -> tuple[Problem, VideoTask]:
@@ -160,7 +140,7 @@ def varied(data: VideoSet, config: Any) -> Callable[[Batch, Array], Batch] | Non
     return vary
 
 
-def settings_of(config: Any, clips: int) -> dict[str, Any]:
+def tuning_settings(config: Any, clips: int) -> dict[str, Any]:
     """Return the loop's settings of a training on so many clips."""
     about = {"data": config.data.to_dict(), "sampling": config.sampling.to_dict(), "model": config.model.to_dict()}
     about |= {"mixing": config.mixing.to_dict(), "drop_path": config.drop_path}
@@ -176,7 +156,7 @@ def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step
     )
     if not SPECS[data.task].guided:
         return found
-    steps = settings_of(config, len(data.parts["train"]))["steps"]
+    steps = tuning_settings(config, len(data.parts["train"]))["steps"]
     return guide(found, start_step, config.guided * steps)
 
 

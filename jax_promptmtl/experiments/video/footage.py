@@ -87,6 +87,9 @@ class Footage(Protocol):
     def view(self, model: str, sight: Sight) -> View:
         """Return a model as it sees these videos."""
 
+    def about(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the videos and the auxiliaries, beside the names of models."""
+
     def parameters(self, model: str) -> PyTree:
         """Return the weights of a model."""
 
@@ -169,6 +172,9 @@ class IconFootage:
 
     def view(self, model: str, sight: Sight) -> View:
         return icons.view(model, self.weights, icons.frames_of(self.name), sight)
+
+    def about(self) -> dict[str, Any]:
+        return {}  # the config says it all
 
     def parameters(self, model: str) -> PyTree:
         return self.weights[model]

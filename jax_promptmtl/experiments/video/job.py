@@ -20,13 +20,12 @@ from jax_promptmtl.data.video_batches import (
     Prefixed,
     all_batches,
     cut_prefix,
-    training_batches,
 )
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.file_footage import open_files
 from jax_promptmtl.experiments.video.finetune import guide
 from jax_promptmtl.experiments.video.footage import Footage, Kept, open_icons, other_data
-from jax_promptmtl.experiments.video.settings import loop_settings
+from jax_promptmtl.experiments.video.training import loop_settings, stream
 from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video.view import View, pack
 from jax_promptmtl.problems import video_mtl
@@ -252,6 +251,7 @@ def row_problem(job: Job, row: Row) -> Problem:
     about = {
         "backbone": {"name": job.task, "sha256": weights_sha256(job.footage.parameters(job.footage.primary))},
         "aux": list(row.pipeline.aux),
+        **job.footage.about(),
     }
     start = {"initial": row.initial, "start_layer": row.start_layer, "seed": job.config.seed}
     return video_mtl.build(row.pipeline, example=example, tune=row.tune, about=about, **start)
@@ -278,14 +278,14 @@ def train(
     """
     if not tree.count(problem.params):
         return loop.Result(problem.params, 0, None, 0.0, 0.0)
-    settings = settings_of(job, row, len(sources[0]))
+    settings = row_settings(job, row, len(sources[0]))
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
-    batches = partial(stream, job, sources)
+    batches = partial(job_stream, job, sources)
     return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
 
 
-def settings_of(job: Job, name: str, clips: int) -> dict[str, Any]:
+def row_settings(job: Job, name: str, clips: int) -> dict[str, Any]:
     """Return the loop's settings of a row that is trained on so many clips."""
     config = job.config
     about = {"row": name, "task": config.task, "method": dict(config.method), "prompt_mode": config.prompt_mode}
@@ -300,9 +300,7 @@ def rate_of(config: Any, row: str) -> float:
     return config.train.optimizer.learning_rate
 
 
-def stream(job: Job, sources: Sequence[ClipSource], start_step: int) -> Iterator[Any]:
+def job_stream(job: Job, sources: Sequence[ClipSource], start_step: int) -> Iterator[Any]:
     """Return the training batches from a step on."""
-    config, views = job.config, job.footage.views
-    size, seed = config.train.batch_size, config.seed
-    batches = training_batches(sources, batch_size=size, seed=seed, start_step=start_step, views=views)
-    return guide(batches, start_step, 0) if job.spec.guided and "data" in config else batches
+    batches = stream(sources, job.config, start_step, views=job.footage.views)
+    return guide(batches, start_step, 0) if job.spec.guided and "data" in job.config else batches

@@ -7,7 +7,7 @@ the lower stages as they are, and is trained as DVIS's makers do it: the segment
 
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,9 +20,9 @@ from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.middle_cache import Recipe, open_cache
-from jax_promptmtl.data.video_batches import Batch, ClipSource, all_batches, training_batches
+from jax_promptmtl.data.video_batches import Batch, ClipSource, all_batches
 from jax_promptmtl.engine import loop
-from jax_promptmtl.experiments.video.settings import loop_settings
+from jax_promptmtl.experiments.video.training import loop_settings, stream
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, icons
@@ -46,7 +46,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"{task}: {tree.count(weights[task]):,} parameters, {config.clips.train:,} clips")
     if dry_run:
         return
-    sources = {part: [read(task, weights, config, part)] for part in ("train", "test")}
+    sources = {part: [videos_of(task, weights, config, part)] for part in ("train", "test")}
     cost = {"steps": 0, "minutes": 0.0, "cpu_minutes": 0.0}
     for stage in stages(task):
         before = time.process_time()
@@ -82,7 +82,7 @@ def card(config: Any, weights: PyTree, found: Mapping[str, float], cost: Mapping
     return content
 
 
-def read(task: str, weights: Any, config: Any, part: str) -> ClipSource:
+def videos_of(task: str, weights: Any, config: Any, part: str) -> ClipSource:
     """Return the videos of a part; where the model is trained on features, these and the labels, kept in memory."""
     spec, seen = SPECS[task], config.train.frames if part == "train" else icons.SEEN["primary"]
     drawn = icons.Drawn(task, config.clips[part], part, config.clips.seed, seen)
@@ -107,8 +107,3 @@ def stage_problem(
     goal = spec.task if stage.loss is None else replace(spec.task, loss=stage.loss)
     pipeline = video_mtl.alone(icons.view(task, weights, icons.frames_of(task), sight), goal)
     return video_mtl.build(pipeline, example=next(all_batches(sources, batch_size=1)), tune=stage.tune)
-
-
-def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:
-    """Return the training batches from a step on."""
-    return training_batches(sources, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)

@@ -21,7 +21,7 @@ from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.engine import writer
-from jax_promptmtl.experiments.video import page
+from jax_promptmtl.experiments.video import cost, page
 from jax_promptmtl.experiments.video.job import Job, Row, open_job, row_problem, train
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
 from jax_promptmtl.problems import video_mtl
@@ -38,10 +38,12 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         config = config.copy_and_resolve_references().unlock()
         config.clips.train = config.clips.test = config.evaluation_batch_size = 1
     job = open_job(config, workdir, workdir / "shared", sizes_only=dry_run)
+    if dry_run:
+        for line in cost.describe(job):
+            print(line, flush=True)
+        return
     for name in (job.footage.primary, *job.footage.aux):
         print(f"{name}: {tree.count(job.view(name).backbone.params):,} frozen parameters")
-    if dry_run:
-        return describe(job)
     results = {}
     for name in config.rows:
         start = time.perf_counter()
@@ -50,13 +52,6 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         print(table(results, job.spec.task.metric), flush=True)
         (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     page.publish(job, results)
-
-
-def describe(job: Job) -> None:
-    """Print what every row would train, except those that need a training before."""
-    for name in job.config.rows:
-        if name not in ("hps", "mvlpt"):
-            print(f"{ROWS[name][0]}: {tree.count(row_problem(job, ROWS[name][1](job)).params):,} trainable parameters")
 
 
 def measure_row(job: Job, name: str) -> dict[str, Any]:

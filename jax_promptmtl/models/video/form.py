@@ -1,4 +1,4 @@
-"""In which form a model sees videos, and where it is cut."""
+"""In which form a model sees videos."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,14 +79,3 @@ def fit(video: Array, size: tuple[int, int]) -> Array:
     top, left = (height - rows) // 2, (width - columns) // 2
     part = video[:, :, top : top + rows, left : left + columns]
     return jax.image.resize(part, (*video.shape[:2], *size, video.shape[-1]), "linear")  # with antialiasing
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where a model is cut, and how long prompts stay; see `middle.halves`."""
-
-    middle: int | None = None
-    drop_after: int = 0
-
-
-IN_HALF = Cut()

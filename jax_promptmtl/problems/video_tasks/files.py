@@ -4,7 +4,7 @@ A file of ours has a card that says its sizes; for others the section of the con
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import ASSETS, read_json
-from jax_promptmtl.models.video.form import IN_HALF, Cut, Features, InputForm
+from jax_promptmtl.models.video.form import Features, InputForm
+from jax_promptmtl.models.video.middle import IN_HALF, Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, has_card
 from jax_promptmtl.models.video.pixels import PIXELS
 from jax_promptmtl.models.video.view import View
@@ -23,6 +24,7 @@ from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskS
 
 PyTree = Any
 Section = Mapping[str, Any]
+Batch = Mapping[str, Any]
 PACKAGE = "package:"  # before the name of a model that comes with the package
 
 
@@ -76,6 +78,64 @@ def plain_sizes(section: Section, card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes that a card says, or else those of the config."""
     trained = card.get("config", {})
     return dict(trained["model"]) if "model" in trained else dict(section["model"])
+
+
+def form_of(config: Section, batch: Batch) -> InputForm:
+    """Return the form of the videos, or of the features, of a batch.
+
+    Args:
+      config: of a job on files; `feature` is read, of sets of features.
+      batch: any batch, of which only shapes are read.
+    """
+    if "features" not in batch:
+        frames, *size = batch["frames"].shape[1:4]
+        return InputForm(frames, (size[0], size[1]))
+    steps, channels = batch["features"].shape[1:]
+    rate = config["feature"]["rate"]
+    middle = config["feature"]["window"] / 2 / rate  # of its window of frames
+    times = (config["feature"]["stride"] / rate, middle)
+    return InputForm(0, (0, 0), features=Features(steps, channels, *times))
+
+
+def sizes_of(spec: VideoTaskSpec, classes: int, config: Section, batch: Batch) -> Sizes:
+    """Return the sizes of a data set's model, whose positions are those of the videos that it is trained on."""
+    side = config["sampling"]["size"]
+    trained = replace(form_of(config, batch), frames=config["sampling"]["frames"], size=(side, side))
+    return spec.sizes(config["model"], classes, trained)
+
+
+def open_primary(
+    spec: VideoTaskSpec, classes: Sequence[str], config: Section, batch: Batch, *, drawn: bool = False
+) -> FileModel:
+    """Return the frozen model of a data set.
+
+    Args:
+      spec: of its task.
+      classes: names of the data set's classes.
+      config: of the job: `primary`, `model`, `sampling`, `feature`.
+      batch: any batch of the data set, of which only shapes are read.
+      drawn: draw the weights where none are given, to look at sizes.
+
+    Raises:
+      UserError: see `read_primary`; a card with other classes, or the same in another order.
+    """
+    section = config["primary"]
+    card = card_of(section["weights"]) if section["weights"] else {}
+    known = tuple(card.get("classes", classes))
+    if known != tuple(classes):
+        odd = next(
+            (pair for pair in zip(known, classes, strict=False) if pair[0] != pair[1]), (len(known), len(classes))
+        )
+        raise UserError(
+            f"The model {section['weights']!r} knows other classes than the data, first {odd[0]!r} where the data has "
+            f"{odd[1]!r}; give the model that was fine-tuned on this data."
+        )
+    sized = {**config, "model": plain_sizes({"model": config["model"]}, card)}
+    sizes = sizes_of(spec, len(classes), sized, batch)
+    form = replace(form_of(config, batch), pixels=pick(section["pixels"], PIXELS, "pixels"))
+    if config["sampling"]["tested"]:  # test videos are longer
+        form = replace(form, frames=0)
+    return FileModel(spec, sizes, read_primary(spec, sizes, section["weights"], drawn=drawn), form)
 
 
 def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool = False) -> PyTree:

@@ -19,7 +19,8 @@ from jax_promptmtl.core.files import ASSETS
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.video_batches import Clips
 from jax_promptmtl.models.video import featured
-from jax_promptmtl.models.video.form import Cut, Features, InputForm
+from jax_promptmtl.models.video.form import Features, InputForm
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, read_model
 from jax_promptmtl.models.video.pixels import STANDARDISED, uniform
 from jax_promptmtl.models.video.videomae import VideoMaeConfig

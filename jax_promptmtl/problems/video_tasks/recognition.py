@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from jax_promptmtl.models.video import videomae
-from jax_promptmtl.models.video.form import Cut, InputForm
-from jax_promptmtl.models.video.middle import VideoBackbone
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.models.video.videomae import VideoMaeConfig
 from jax_promptmtl.problems.video_tasks import vision
 from jax_promptmtl.problems.video_tasks.spec import Batch, Rules, VideoTaskSpec
@@ -22,7 +22,7 @@ NAME = "recognition"
 
 def handle(sizes: VideoMaeConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
     """Return a classifier whose inputs are a video and what `videomae.drop_path` keeps of the branches."""
-    model = videomae.handle(NAME, sizes, params, cut.middle, drop_after=cut.drop_after)
+    model = videomae.handle(NAME, sizes, params, cut)
     return replace(model, lower=lambda params, inputs: model.lower(params, *inputs))
 
 

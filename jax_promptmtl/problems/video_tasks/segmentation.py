@@ -9,8 +9,8 @@ import numpy as np
 
 from jax_promptmtl.models.video import asformer, convert_asformer
 from jax_promptmtl.models.video.asformer import AsFormerConfig
-from jax_promptmtl.models.video.form import Cut, InputForm
-from jax_promptmtl.models.video.middle import VideoBackbone
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import (
     Rules,
@@ -33,7 +33,7 @@ def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> AsFormerCo
 
 def handle(sizes: AsFormerConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
     """Return a model that labels every step."""
-    return asformer.handle(NAME, sizes, params, cut.middle, drop_after=cut.drop_after)
+    return asformer.handle(NAME, sizes, params, cut)
 
 
 def adopt(sizes: AsFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.models.video import roi_head
-from jax_promptmtl.models.video.form import Cut, InputForm
-from jax_promptmtl.models.video.middle import VideoBackbone
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.models.video.videomae import VideoMaeConfig
 from jax_promptmtl.problems.video_tasks import vision
 from jax_promptmtl.problems.video_tasks.spec import Batch, Rules, VideoTaskSpec
@@ -29,7 +29,7 @@ def example(sizes: VideoMaeConfig) -> tuple[Array, ...]:
 
 def handle(sizes: VideoMaeConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
     """Return a detector."""
-    return roi_head.handle(NAME, sizes, params, cut.middle, drop_after=cut.drop_after)
+    return roi_head.handle(NAME, sizes, params, cut)
 
 
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.models.video import featured
-from jax_promptmtl.models.video.form import IN_HALF, Cut, InputForm
-from jax_promptmtl.models.video.middle import VideoBackbone, draw
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, VideoBackbone, draw
 from jax_promptmtl.models.video.model_file import has_card, read_model
 from jax_promptmtl.models.video.videomae import VideoMaeConfig
 from jax_promptmtl.models.video.view import View

@@ -5,8 +5,8 @@ from typing import Any
 
 from jax_promptmtl.models.video import actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormerConfig
-from jax_promptmtl.models.video.form import Cut, InputForm
-from jax_promptmtl.models.video.middle import VideoBackbone
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import TrainingStage, VideoTaskSpec, feature_example, features_with_mask
 from jax_promptmtl.tasks import temporal
@@ -25,7 +25,7 @@ def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut)
     """Return a detector in the unit of time of the labels."""
     given = form.features_of()
     times = {"step": given.step, "start": given.start}
-    return actionformer.handle(NAME, sizes, params, given.steps, cut.middle, drop_after=cut.drop_after, **times)
+    return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)
 
 
 def adopt(sizes: ActionFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:

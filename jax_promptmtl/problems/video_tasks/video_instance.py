@@ -12,9 +12,9 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.models.video import convert_dvis, dvis
 from jax_promptmtl.models.video.dvis import DvisConfig
-from jax_promptmtl.models.video.form import Cut, InputForm
+from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.mask_decoder import MaskDecoderConfig
-from jax_promptmtl.models.video.middle import VideoBackbone
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.models.video.pixel_decoder import PixelDecoderConfig
 from jax_promptmtl.models.video.pixels import uniform
 from jax_promptmtl.models.video.resnet import ResNetConfig
@@ -61,7 +61,7 @@ def handle(sizes: DvisConfig, params: PyTree, form: InputForm, cut: Cut) -> Vide
             f"Frames of {height} x {width} pixels do not fit masks of every {stride} pixels; give a sampling.canvas, "
             "or a sampling.size, that this number divides."
         )
-    return dvis.handle(NAME, sizes, params, form.size, cut.middle, drop_after=cut.drop_after)
+    return dvis.handle(NAME, sizes, params, form.size, cut)
 
 
 def stride_of(sizes: DvisConfig) -> int:

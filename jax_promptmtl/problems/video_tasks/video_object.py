@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.models.video import convert_transvod, transvod
 from jax_promptmtl.models.video.deformable_detr import DetectorConfig
-from jax_promptmtl.models.video.form import Cut, InputForm
-from jax_promptmtl.models.video.middle import VideoBackbone
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.transvod import TransVodConfig
 from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
@@ -42,7 +42,7 @@ def example(sizes: TransVodConfig) -> tuple[Array, Array]:
 
 def handle(sizes: TransVodConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
     """Return a detector of videos of the form."""
-    return transvod.handle(NAME, sizes, params, form.frames, form.size, cut.middle, drop_after=cut.drop_after)
+    return transvod.handle(NAME, sizes, params, form.frames, form.size, cut)
 
 
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:

@@ -126,7 +126,7 @@ def test_a_stage_keeps_what_the_one_before_has_learnt(tmp_path):
 def test_a_model_of_features_fits_its_data(tmp_path):
     config = small("thumos14", video_trees.thumos14(tmp_path / "data"))
     data = videos.build(config.data)
-    parts = finetune.parts_of(data, config)
+    parts = finetune.sources_of(data, config)
     params = finetune.tuning_problem(data, config, parts["train"])[0].params
     found = finetune.measure(data, config, parts["test"], params)
     assert "map" in found and all(0 <= value <= 100 for value in found.values() if value == value)
@@ -206,7 +206,7 @@ def test_weights_that_nothing_reads_are_refused(name, tmp_path):
     config = small(name, video_trees.TREES[preset(name).data.name](tmp_path / "data"), weights="nowhere.pth")
     data = videos.build(config.data)
     with pytest.raises(UserError, match=r"nowhere\.pth"):
-        finetune.tuning_problem(data, config, finetune.parts_of(data, config)["train"])
+        finetune.tuning_problem(data, config, finetune.sources_of(data, config)["train"])
 
 
 def test_every_preset_names_options_that_its_reader_has():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.video.form import IN_HALF, InputForm
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import IN_HALF
 from jax_promptmtl.problems.video_tasks import icons
 from jax_promptmtl.problems.video_tasks.video_instance import SPEC
 
