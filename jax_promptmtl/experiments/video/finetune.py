@@ -16,6 +16,7 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
@@ -57,7 +58,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     said = {"data": data.name, "kind": data.task, "classes": data.class_names, "test": found}
     weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     path = write_model(workdir / "models", data.name, weights, said | {"config": config.to_dict()})
-    (workdir / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_whole(workdir / "results.json", json.dumps(found, indent=2) + "\n")
     print(f"The model is {path}, with a card beside it.")
 
 

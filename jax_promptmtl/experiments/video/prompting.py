@@ -16,6 +16,7 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import prompt_file
@@ -50,7 +51,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         results[name] = measure_row(job, name)
         results[name]["wall_seconds"] = time.perf_counter() - start
         print(table(results, job.spec.task.metric), flush=True)
-        (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        write_whole(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     page.publish(job, results)
 
 
