@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jax_promptmtl.data.source import ArraySource, Suite, Task
     from jax_promptmtl.engine import loop, optim, step
     from jax_promptmtl.inference.image_predictor import Predictor
-    from jax_promptmtl.inference.video_predictor import ClipPredictor
+    from jax_promptmtl.inference.video_predictor import VideoPredictor
     from jax_promptmtl.methods import clustering, grouping
     from jax_promptmtl.models.clip.load import load as load_clip
     from jax_promptmtl.problems import clip_mtl, video_mtl
@@ -58,7 +58,7 @@ PLACES = {  # name: room or module, and the name there
 
 def load(
     place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
-) -> "Predictor | ClipPredictor":
+) -> "Predictor | VideoPredictor":
     """Load what was trained, for images or clips: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
 
     See `jax_promptmtl.inference.trained.load`.

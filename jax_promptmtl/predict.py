@@ -22,13 +22,13 @@ from jax_promptmtl.core.errors import UserError, pick
 
 if TYPE_CHECKING:
     from jax_promptmtl.inference.image_predictor import Predictor
-    from jax_promptmtl.inference.video_predictor import ClipPredictor
+    from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
 WAIT = 2.0  # seconds before there is a progress bar
 
 
-def collect(model: "Predictor | ClipPredictor", places: Iterable[str], lines: Iterable[str]) -> list[str]:
+def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: Iterable[str]) -> list[str]:
     """Return the paths of all images or clips: files as given, folders with all below, "-" for the paths in `lines`."""
     paths: list[str] = []
     for place in places:
@@ -46,7 +46,7 @@ def collect(model: "Predictor | ClipPredictor", places: Iterable[str], lines: It
     return paths
 
 
-def classify(model: "Predictor | ClipPredictor", paths: list[str], task: str | None, top: int) -> Iterator[Row]:
+def classify(model: "Predictor | VideoPredictor", paths: list[str], task: str | None, top: int) -> Iterator[Row]:
     """Yield one row per image, while the next ones are computed."""
     names = iter(paths)
     with tqdm.tqdm(total=len(paths), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:

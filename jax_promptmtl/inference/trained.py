@@ -11,12 +11,12 @@ from jax_promptmtl.inference import VIDEO_JOBS, image_predictor
 from jax_promptmtl.inference.image_predictor import Predictor
 
 if TYPE_CHECKING:  # else only when it is used: images do not wait for the models of videos
-    from jax_promptmtl.inference.video_predictor import ClipPredictor
+    from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 
 def load(
     place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
-) -> "Predictor | ClipPredictor":
+) -> "Predictor | VideoPredictor":
     """Load what was trained.
 
     Args:

@@ -61,7 +61,7 @@ class VideoSet:
 
     Attributes:
       name: of the data set.
-      task: a key of `tasks.TASKS`, or video_object, video_instance.
+      task: a key of `problems.video_tasks.SPECS`.
       root: the folder that paths are relative to.
       class_names: a label is a position here.
       parts: "train" and "test" (the part that the official protocol evaluates) -> examples.
