@@ -73,7 +73,7 @@ def test_files_without_pictures_or_decoder_are_not_to_be_got_again(tmp_path):
         video_file.length(sound)
     path = clips.write(tmp_path / "clip.mkv")
     path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/XYZ"))
-    with pytest.raises(UserError, match="no decoder for the video .*; convert it, or leave it out"):
+    with pytest.raises(UserError, match=r"no decoder for the video .*; convert it, or leave it out"):
         video_file.length(path)
 
 

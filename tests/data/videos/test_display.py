@@ -1,4 +1,4 @@
-"""Frames as they are shown: turned and mirrored as ffmpeg's own filters do it, square pixels, colours by closed form."""
+"""Frames as they are shown: turned, mirrored, square pixels, colours by closed form."""
 
 import fractions
 
