@@ -72,6 +72,11 @@ def length(video: str | os.PathLike, *, whole: bool = True) -> int:
     return len(picture_files(path)) if path.is_dir() else read_timeline(path, whole=whole).count
 
 
+def shortage(video: str | os.PathLike) -> str:
+    """Return in words what a file lacks at its end; "" if nothing, and of a folder."""
+    return "" if pathlib.Path(video).is_dir() else read_timeline(video, whole=False).lost
+
+
 def nearest(video: str | os.PathLike, second: float, folder_rate: float = 0.0, *, whole: bool = True) -> int:
     """Return the number of the frame that is shown at a time; where two are half a frame away, the nearer one.
 

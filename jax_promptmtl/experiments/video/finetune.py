@@ -23,6 +23,7 @@ from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
+from jax_promptmtl.data.videos.left_out import LeftOut
 from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video import object_models
@@ -44,7 +45,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
     data = by_frame(data) if data.task == "video_object" else data
-    parts = parts_of(data, config)
+    left_out = None if config.data.strict else LeftOut("" if dry_run else workdir / "left_out.jsonl")
+    parts = parts_of(data, config, left_out)
     problem = problem_of(data, config, parts["train"])
     settings = plan(config, len(data.parts["train"]))
     counts = ", ".join(f"{len(examples):,} clips to {part}" for part, examples in data.parts.items())
@@ -57,6 +59,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     params = loop.train(problem, stream, settings, workdir, name=data.name).params
     found = measure(data, config, parts["test"], params)
     print(f"{data.name}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+    for line in left_out.words() if left_out is not None else ():
+        print(line)
     card = {
         "data": data.name,
         "kind": data.task,
@@ -70,11 +74,12 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"The model is {workdir / 'models' / data.name}.safetensors, with a card beside it.")
 
 
-def parts_of(data: VideoSet, config: Any) -> Sources:
-    """Return the sources of a data set's parts."""
+def parts_of(data: VideoSet, config: Any, left_out: LeftOut | None = None) -> Sources:
+    """Return the sources of a data set's parts; without `left_out` a file that cannot be read ends the run."""
     seconds = config.feature.stride / config.feature.rate
     options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
-    return sources(data, Sampling(**config.sampling), views=config.views, seed=config.seed, **options)
+    common = {"views": config.views, "seed": config.seed, "left_out": left_out}
+    return sources(data, Sampling(**config.sampling), **common, **options)
 
 
 def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: PyTree) -> dict[str, float]:
