@@ -22,8 +22,12 @@ def pyav() -> Any:
 
 
 @contextlib.contextmanager
-def opened(video: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
+def opened(video: str | os.PathLike, *, careful: bool = False) -> Iterator[tuple[Any, Any]]:
     """Open a file; metadata that is no UTF-8 does no harm.
+
+    Args:
+      video: the file.
+      careful: stop at the first fault, in one thread; else decoders conceal what they can.
 
     Yields:
       (container, stream of pictures), of PyAV.
@@ -34,7 +38,10 @@ def opened(video: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
     path, av = pathlib.Path(video), pyav()
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            yield container, pictures_of(container, path)
+            stream = pictures_of(container, path)
+            if careful:
+                stream.codec_context.options, stream.codec_context.thread_count = {"err_detect": "explode"}, 1
+            yield container, stream
     except UserError:
         raise
     except Exception as error:
