@@ -52,9 +52,10 @@ def test_the_angle_of_a_phone_is_clockwise(tmp_path):
     np.testing.assert_array_equal(video_file.frames(path, [0])[0], np.rot90(odd_clips.plain(path)[0], -1))
 
 
-def test_other_angles_are_refused_by_name(tmp_path):
-    half = int(ONE * 0.7071)
-    path = odd_clips.shown(tmp_path / "clip.mp4", [half, half, 0, -half, half, 0, 0, 0, 1 << 30])
+@pytest.mark.parametrize("matrix", [(0.7071, 0.7071, -0.7071, 0.7071), (1, 1, 0, 0), (1, 0, 1, 0), (1, 0.2, -0.2, 1)])
+def test_other_angles_are_refused_by_name(matrix, tmp_path):
+    a, b, c, d = (int(ONE * value) for value in matrix)
+    path = odd_clips.shown(tmp_path / "clip.mp4", [a, b, 0, c, d, 0, 0, 0, 1 << 30])
     with pytest.raises(UserError, match="turned by no multiple of 90 degrees; convert it"):
         video_file.frames(path, [0])
 
@@ -66,6 +67,14 @@ def test_pixels_become_square_by_the_width(aspect, width, suffix, tmp_path):
     frame = video_file.frames(path, [0])[0]
     assert frame.shape == (32, width, 3) and bright(frame) == "top left"
     assert abs((frame[4, :, 1] > 127).mean() - 0.25) < 0.03  # a quarter of the width, as before
+
+
+def test_absurd_pixels_are_refused(tmp_path):
+    path = odd_clips.shown(tmp_path / "clip.mp4")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    with pytest.raises(UserError, match="are 200 times as wide as high; convert the video"):
+        display.shown(frame, 200.0, path)
 
 
 def test_the_shape_of_pixels_is_that_before_turning(tmp_path):
@@ -113,6 +122,9 @@ def test_a_matrix_that_is_not_converted_is_refused(tmp_path):
     path = odd_clips.shown(tmp_path / "clip.mp4")
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
+    unnamed = display.shown(frame, 1.0, path)
+    frame.colorspace = 3  # reserved: nobody knows which
+    np.testing.assert_array_equal(display.shown(frame, 1.0, path), unnamed)
     frame.colorspace = 8
     with pytest.raises(UserError, match=r"matrix 8 of ITU-T H\.273, which is not converted"):
         display.shown(frame, 1.0, path)
