@@ -5,7 +5,6 @@ of counts, such as bytes that were passed over.
 """
 
 import contextlib
-import json
 import logging
 import pathlib
 import threading
@@ -16,6 +15,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.videos.container import opened, pyav
 from jax_promptmtl.data.videos.decoding import lost, other
 from jax_promptmtl.data.videos.display import shown
+from jax_promptmtl.data.videos.kept_lines import KeptLines
 from jax_promptmtl.data.videos.timeline import read_timeline
 
 
@@ -27,12 +27,8 @@ class FullLook:
     """
 
     def __init__(self, path: pathlib.Path):
-        self.path, self.lock = path, threading.Lock()
-        text = path.read_text("utf-8") if path.exists() else ""
-        if text and not text.endswith("\n"):  # a run was stopped while it wrote
-            with path.open("a", encoding="utf-8") as log:
-                log.write("\n")
-        self.known = {(row["file"], row["size"], row["changed"]): row["fault"] for row in whole(text.splitlines())}
+        self.kept, self.lock = KeptLines(path), threading.Lock()
+        self.known = {(row["file"], row["size"], row["changed"]): row["fault"] for row in self.kept.rows}
 
     def fault(self, file: pathlib.Path) -> str:
         """Return what is wrong with a file in words, "" if nothing; decoded once."""
@@ -40,22 +36,10 @@ class FullLook:
         key = (str(file.resolve()), state.st_size, state.st_mtime_ns)
         if key not in self.known:
             found = damage(file)
-            with self.lock, self.path.open("a", encoding="utf-8") as log:
+            with self.lock:
                 self.known[key] = found
-                row = {"file": key[0], "size": key[1], "changed": key[2], "fault": found}
-                log.write(json.dumps(row) + "\n")
+                self.kept.add({"file": key[0], "size": key[1], "changed": key[2], "fault": found})
         return self.known[key]
-
-
-def whole(rows: list[str]) -> Iterator[dict]:
-    """Yield the rows of a list, whose last may have been cut off.
-
-    >>> list(whole(['{"a": 1}', '{"a"']))
-    [{'a': 1}]
-    """
-    for row in rows:
-        with contextlib.suppress(ValueError):
-            yield json.loads(row)
 
 
 def damage(path: pathlib.Path) -> str:

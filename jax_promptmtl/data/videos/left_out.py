@@ -1,11 +1,11 @@
 """What a run with `data.strict=False` could not read: named when it is met, counted, and kept in a file."""
 
-import json
 import pathlib
 import threading
 from collections.abc import Callable
 
 from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.data.videos.kept_lines import KeptLines
 
 
 class LeftOut:
@@ -18,12 +18,11 @@ class LeftOut:
 
     def __init__(self, path: str | pathlib.Path = "", say: Callable[[str], object] = print):
         self.path, self.say = pathlib.Path(path) if path else None, say
+        self.kept, self.lock = KeptLines(self.path), threading.Lock()
         self.found: dict[str, str] = {}
         self.short: dict[str, str] = {}
-        self.lock = threading.Lock()
-        if self.path is not None and self.path.exists():
-            for row in map(json.loads, self.path.read_text("utf-8").splitlines()):
-                (self.found if row["left_out"] else self.short)[row["name"]] = row["why"]
+        for row in self.kept.rows:
+            (self.found if row["left_out"] else self.short)[row["name"]] = row["why"]
 
     def add(self, name: str, why: str, *, short: bool = False) -> None:
         """Note an example that was left out, or, if `short`, a video that ends early."""
@@ -33,10 +32,7 @@ class LeftOut:
                 return
             known[name] = why
             self.say(f"{'used up to where it ends' if short else 'left out'}: {name!r}: {why}")
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"left_out": not short, "name": name, "why": why}) + "\n")
+            self.kept.add({"left_out": not short, "name": name, "why": why})
 
     def words(self) -> list[str]:
         """Return in words what was left out and what was cut short.
