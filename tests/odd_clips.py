@@ -1,6 +1,7 @@
 """Videos as phones, recorders and cutters leave them, and what a plain decode makes of any video."""
 
 import fractions
+import struct
 
 import numpy as np
 
@@ -59,6 +60,22 @@ def copy(source, path, start=0, end=None, skip=(), **options):
                 continue
             packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, target
             new.mux(packet)
+    return path
+
+
+def edit(path, entries):
+    """Replace the edit list of an MP4 by (seconds, stamp of the stream at which they begin, -1 for nothing)."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"elst") - 4
+    before = int.from_bytes(data[start : start + 4], "big")
+    body = b"".join(struct.pack(">IiI", int(seconds * 1000), stamp, 1 << 16) for seconds, stamp in entries)
+    box = struct.pack(">I4sII", 16 + len(body), b"elst", 0, len(entries)) + body
+    data[start : start + before] = box
+    for name in (b"edts", b"trak", b"moov"):  # around it
+        place = data.index(name) - 4
+        size = int.from_bytes(data[place : place + 4], "big") + len(box) - before
+        data[place : place + 4] = size.to_bytes(4, "big")
+    path.write_bytes(data)
     return path
 
 

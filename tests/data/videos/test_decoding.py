@@ -88,6 +88,22 @@ def test_files_trimmed_without_encoding_again_are_read_right(suffix, start, tmp_
     assert not differing(path)
 
 
+@pytest.mark.parametrize(
+    ("entries", "starts"),
+    [
+        ([(1, 512 * 50), (1, 512 * 12)], {0: 50, 25: 12}),
+        ([(1, 512 * 12), (1, 512 * 12)], {0: 12, 25: 12}),
+        ([(1, -1), (1, 512 * 30)], {0: 30}),
+        ([(2, 512 * 20), (3, 0), (1, 512 * 55)], {0: 20, 50: 0, 125: 55}),
+        ([(0.5, 512 * 13 + 100)], {0: 14}),
+    ],
+)
+def test_edit_lists_may_cut_turn_around_and_repeat(entries, starts, tmp_path):
+    path = odd_clips.edit(clips.write(tmp_path / "clip.mp4", 80, bf="0"), entries)
+    assert not differing(path, range(0, len(odd_clips.plain(path)), 3))
+    assert {place: clips.number(video_file.frames(path, [place])[0]) for place in starts} == starts
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_stream_that_begins_with_undecodable_pictures_is_counted_from_the_first_that_decodes(suffix, codec, tmp_path):
