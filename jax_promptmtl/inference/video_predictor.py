@@ -21,7 +21,7 @@ from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.data.icons import moving_icons
-from jax_promptmtl.data.videos import video_file
+from jax_promptmtl.data.videos import folders, video_file
 from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length, resize
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.experiments.video import finetune
@@ -61,7 +61,7 @@ class ClipPredictor:
     @staticmethod
     def listing(folder: str) -> list[str]:
         """Return the paths of the videos below a folder; a folder of frames is one video."""
-        return [str(path) for path in video_file.listing(folder)]
+        return list(folders.listing(folder).videos)
 
     def predict(self, videos: str | pathlib.Path | Sequence[str | pathlib.Path], task: str | None = None) -> Prediction:
         """Return classes and probabilities of videos.

@@ -14,7 +14,7 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import fewshot, label_table
 from jax_promptmtl.data.suites.folder import folder, some, subfolders
-from jax_promptmtl.data.videos import video_file
+from jax_promptmtl.data.videos import folders
 from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 NAME, HOME = "own", "where your videos are"
@@ -69,10 +69,10 @@ def read_table(path: pathlib.Path) -> tuple[Classes, Classes | None]:
 def scan(root: pathlib.Path) -> Classes:
     """Return the classes of a folder."""
     places = subfolders(folder(root, "root/<class>/*.mp4, or a table of labels in CSV"))
-    found = {place.name: video_file.listing(place) for place in places}
+    found = {place.name: folders.listing(place).videos for place in places}
     if not found:
         raise UserError(f"Folder {str(root)!r} has no classes; expected subfolders root/<class>/*.mp4.")
-    return {name: [str(path.relative_to(root)) for path in paths] for name, paths in found.items()}
+    return {name: [str(pathlib.Path(path).relative_to(root)) for path in paths] for name, paths in found.items()}
 
 
 def hold_out(classes: Classes, share: float, seed: int) -> tuple[Classes, Classes]:

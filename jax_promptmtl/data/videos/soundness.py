@@ -13,6 +13,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
 from jax_promptmtl.data.videos import rle, video_file
 from jax_promptmtl.data.videos.features import features_of
+from jax_promptmtl.data.videos.folders import picture_files
 from jax_promptmtl.data.videos.index import Example, VideoSet
 
 THREADS = 8
@@ -61,7 +62,7 @@ def look_at(data: VideoSet, examples: list[Example]) -> Look:
 def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path) -> Look:
     """Open every picture of a folder, and every mask."""
     given = [str(data.path(file)) for file in examples[0].files] or examples[0].pictures
-    files: Sequence[str | bytes] = given or video_file.picture_files(path)
+    files: Sequence[str | bytes] = given or picture_files(path)
     sizes = {images.decode(file, "" if isinstance(file, str) else examples[0].video).shape[:2] for file in files}
     if len(sizes) > 1:
         video_file.same_size([np.zeros(size) for size in sorted(sizes)], path)

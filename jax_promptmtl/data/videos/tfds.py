@@ -19,7 +19,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos import ucf101, youtube_vis
-from jax_promptmtl.data.videos.index import Example, VideoSet, locate, read_lines, require_examples
+from jax_promptmtl.data.videos.annotations import locate, read_lines
+from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 HOME = "TFDS: tfds.builder(name, file_format='array_record').download_and_prepare()"
 RAGGED = ("flat_values", "row_lengths_0")
