@@ -43,6 +43,8 @@ Batch = Mapping[str, Any]
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
+    for note in data.notes:
+        print(f"note: {note}")
     data = by_frame(data) if data.task == "video_object" else data
     parts = parts_of(data, config)
     problem = problem_of(data, config, parts["train"])
