@@ -13,7 +13,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images, suites, videos
 from jax_promptmtl.data.source import Source, Suite, Task
 from jax_promptmtl.data.suites import folder
-from jax_promptmtl.data.videos import soundness
+from jax_promptmtl.data.videos import feature_time, soundness
 from jax_promptmtl.data.videos.index import Example, VideoSet, spell
 
 LISTED = 20  # problems of a kind that are named one by one
@@ -38,7 +38,7 @@ def check(config: Mapping[str, Any], *, fast: bool = False) -> Findings:
     """
     found = Findings()
     if "data" in config:
-        check_videos(dict(config["data"]), found, fast=fast)
+        check_videos(dict(config["data"]), found, fast=fast, feature=config.get("feature"))
         return found
     named = [config["suite"]] if "suite" in config else list(config.get("suites", {}).values())
     if not named:
@@ -173,8 +173,10 @@ def same_pictures(seen: Pictures) -> Iterable[str]:
 # --- videos ---
 
 
-def check_videos(options: Mapping[str, Any], found: Findings, *, fast: bool) -> None:
-    """Look at a video data set."""
+def check_videos(
+    options: Mapping[str, Any], found: Findings, *, fast: bool, feature: Mapping[str, float] | None = None
+) -> None:
+    """Look at a video data set; `feature` is the config's, for features that are longer or shorter than their video."""
     try:
         data = videos.read(options)
     except UserError as error:
@@ -192,6 +194,7 @@ def check_videos(options: Mapping[str, Any], found: Findings, *, fast: bool) -> 
                 f"{len(names):,} of the {part} videos are not whole in {str(data.root)!r}: {folder.some(names)}; get "
                 f"them from {data.home}"
             )
+    found.remarks += feature_time.misfits(data, feature) if feature else []
     if not fast:
         open_videos(data, {example.video for examples in gone.values() for example in examples}, found)
 

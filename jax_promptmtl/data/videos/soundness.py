@@ -66,6 +66,7 @@ def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path
     sizes = {images.decode(file, "" if isinstance(file, str) else examples[0].video).shape[:2] for file in files}
     if len(sizes) > 1:
         video_file.same_size([np.zeros(size) for size in sorted(sizes)], path)
+    require_size(examples[0], next(iter(sizes)))
     for example in examples:
         if example.second is not None:
             video_file.nearest(path, example.second, data.rate)
@@ -73,6 +74,16 @@ def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path
             mask = rle.mask_of(code, example.name)
             video_file.same_size([mask, np.zeros(next(iter(sizes)))], path)
     return Look(length=len(files))
+
+
+def require_size(example: Example, found: tuple[int, ...]) -> None:
+    """Refuse frames of another height and width than the annotations have, whose boxes and masks would not fit."""
+    if example.size not in ((), found):
+        (height, width), (rows, columns) = example.size, found
+        raise UserError(
+            f"Frames of {example.video!r} are {columns} x {rows} pixels, but the annotations have {width} x {height}; "
+            "get both again."
+        )
 
 
 def twins(data: VideoSet, parts: tuple[str, str] = ("train", "test")) -> Iterator[tuple[str, str]]:

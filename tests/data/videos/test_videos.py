@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
@@ -13,6 +14,7 @@ from jax_promptmtl.data.videos import (
     hmdb51,
     imagenet_vid,
     rle,
+    soundness,
     ssv2,
     thumos14,
     ucf101,
@@ -296,6 +298,16 @@ def test_youtube_vis_editions_are_told_by_their_classes(tmp_path, annotations_on
     (tmp_path / "train.json").rename(tmp_path / file)
     data = videos.read(config)
     assert data.published["videos"] == count and "these are the counts of" in data.notes[-1]
+
+
+@pytest.mark.parametrize("name", ["imagenet_vid", "youtube_vis"])
+def test_frames_of_another_size_than_annotated_are_named(tmp_path, name):
+    config = video_trees.TREES[name](tmp_path)
+    for file in (tmp_path / ("Data" if name == "imagenet_vid" else "train/JPEGImages")).rglob("*.[Jj]*"):
+        Image.new("RGB", (64, 32)).save(file)
+    data = videos.read(config)
+    looks = [soundness.look_at(data, [example]) for part in data.parts.values() for example in part]
+    assert all("are 64 x 32 pixels, but the annotations have 48 x 32" in look.fault for look in looks)
 
 
 def test_youtube_vis_masks_come_back_and_the_test_part_is_carved(trees):
