@@ -54,14 +54,14 @@ def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[s
 class Faults:
     """What could not be read; each but the last is printed when the next one is met, as the last ends the command."""
 
-    numbers: list[int] = field(default_factory=list)
+    numbers: set[int] = field(default_factory=set)
     last: str = ""
 
     def add(self, number: int, error: UserError) -> None:
         """Take note of an image or clip that cannot be read."""
         if self.numbers:
             command.complain(self.last)
-        self.numbers.append(number)
+        self.numbers.add(number)
         self.last = str(error)
 
     def settle(self, unit: str, count: int) -> None:

@@ -194,5 +194,5 @@ def kinds(names: Iterable[str]) -> dict[tuple[str, str], list[str]]:
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Return the pictures that are a folder's frames: of the kind that there are most of."""
-    return max(kinds(names).values(), key=len)
+    """Return the pictures that may be a folder's frames."""
+    return [name for some in kinds(names).values() for name in some]
