@@ -1,6 +1,7 @@
 """What folders hold: videos of every ending, frames beside other things, and what is passed over and counted."""
 
 import pathlib
+import re
 
 import av
 import pytest
@@ -9,6 +10,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.videos import folders, video_file
 from tests import clips
 
+DOC = pathlib.Path(__file__).parents[3] / "docs" / "video_data.md"
 AS = {  # endings that are another's: muxers do not know them
     **{".divx": ".avi", ".qt": ".mov", ".f4v": ".mp4", ".mpe": ".mpg", ".mpv": ".m2v", ".m2t": ".ts", ".rmvb": ".rm"},
     **{".mjpg": ".mjpeg", ".ogm": ".ogv", ".265": ".hevc", ".264": ".h264"},
@@ -56,6 +58,11 @@ def test_every_ending_is_one_that_the_decoder_opens(tmp_path, ending):
     assert listed(tmp_path) == ([path.name], [])
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).width in (176, 720)
+
+
+def test_the_documentation_names_every_ending():
+    (line,) = [line for line in DOC.read_text("utf-8").splitlines() if line.startswith("| files that end in")]
+    assert tuple(re.findall(r"\.\w+", line)) == folders.VIDEOS
 
 
 def test_pictures_beside_videos_are_passed_over(tmp_path):
