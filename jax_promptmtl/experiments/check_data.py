@@ -13,7 +13,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images, suites, videos
 from jax_promptmtl.data.source import Source, Suite, Task
 from jax_promptmtl.data.suites import folder
-from jax_promptmtl.data.videos import soundness
+from jax_promptmtl.data.videos import feature_time, soundness
 from jax_promptmtl.data.videos.full_look import FullLook
 from jax_promptmtl.data.videos.index import Example, VideoSet, spell
 
@@ -44,7 +44,7 @@ def check(config: Mapping[str, Any], *, fast: bool = False, full: str = "") -> F
     """
     found = Findings()
     if "data" in config:
-        check_videos(dict(config["data"]), found, fast=fast, full=full)
+        check_videos(dict(config["data"]), found, fast=fast, full=full, feature=config.get("feature"))
         return found
     named = [config["suite"]] if "suite" in config else list(config.get("suites", {}).values())
     if not named:
@@ -179,8 +179,15 @@ def same_pictures(seen: Pictures) -> Iterable[str]:
 # --- videos ---
 
 
-def check_videos(options: Mapping[str, Any], found: Findings, *, fast: bool, full: str = "") -> None:
-    """Look at a video data set."""
+def check_videos(
+    options: Mapping[str, Any],
+    found: Findings,
+    *,
+    fast: bool,
+    full: str = "",
+    feature: Mapping[str, float] | None = None,
+) -> None:
+    """Look at a video data set; `feature` is the config's, for features that are longer or shorter than their video."""
     try:
         data = videos.read(options)
     except UserError as error:
@@ -198,6 +205,7 @@ def check_videos(options: Mapping[str, Any], found: Findings, *, fast: bool, ful
                 f"{len(names):,} of the {part} videos are not whole in {str(data.root)!r}: {folder.some(names)}; get "
                 f"them from {data.home}"
             )
+    found.remarks += feature_time.misfits(data, feature) if feature else []
     if not fast:
         gone_names = {example.video for examples in gone.values() for example in examples}
         open_videos(data, gone_names, found, FullLook(pathlib.Path(full)) if full else None)

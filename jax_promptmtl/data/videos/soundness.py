@@ -14,6 +14,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
 from jax_promptmtl.data.videos import rle, video_file
 from jax_promptmtl.data.videos.features import features_of, require_finite
+from jax_promptmtl.data.videos.folders import picture_files
 from jax_promptmtl.data.videos.full_look import FullLook, listening
 from jax_promptmtl.data.videos.index import Example, VideoSet
 from jax_promptmtl.data.videos.timeline import read_timeline
@@ -69,10 +70,11 @@ def look_at(data: VideoSet, examples: list[Example], full: FullLook | None = Non
 def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path) -> Look:
     """Open every picture of a folder, and every mask."""
     given = [str(data.path(file)) for file in examples[0].files] or examples[0].pictures
-    files: Sequence[str | bytes] = given or video_file.picture_files(path)
+    files: Sequence[str | bytes] = given or picture_files(path)
     sizes = {images.decode(file, "" if isinstance(file, str) else examples[0].video).shape[:2] for file in files}
     if len(sizes) > 1:
         video_file.same_size([np.zeros(size) for size in sorted(sizes)], path)
+    require_size(examples[0], next(iter(sizes)))
     for example in examples:
         if example.second is not None:
             video_file.nearest(path, example.second, data.rate)
@@ -80,6 +82,16 @@ def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path
             mask = rle.mask_of(code, example.name)
             video_file.same_size([mask, np.zeros(next(iter(sizes)))], path)
     return Look(length=len(files))
+
+
+def require_size(example: Example, found: tuple[int, ...]) -> None:
+    """Refuse frames of another height and width than the annotations have, whose boxes and masks would not fit."""
+    if example.size not in ((), found):
+        (height, width), (rows, columns) = example.size, found
+        raise UserError(
+            f"Frames of {example.video!r} are {columns} x {rows} pixels, but the annotations have {width} x {height}; "
+            "get both again."
+        )
 
 
 def twins(data: VideoSet, parts: tuple[str, str] = ("train", "test")) -> Iterator[tuple[str, str]]:

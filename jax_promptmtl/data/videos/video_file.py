@@ -4,10 +4,8 @@ Frame n is the n-th that decoding the file from its start gives, whatever the fr
 and `decoding` how to come by them sooner. It is as a player shows it; see `display`.
 """
 
-import functools
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +13,10 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
 from jax_promptmtl.data.videos import decoding
+from jax_promptmtl.data.videos.folders import picture_files
 from jax_promptmtl.data.videos.timeline import read_index, read_timeline
 
 Array = np.ndarray
-PICTURES = (".jpg", ".jpeg", ".png")
-VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 def frames(video: str | os.PathLike, numbers: Sequence[int] | Array, *, whole: bool = True) -> Array:
@@ -55,15 +52,6 @@ def require(path: pathlib.Path, wanted: Sequence[int], count: int) -> None:
             f"Video {str(path)!r} has {count} frames, 0 to {count - 1}, but {asked} were asked for; sample fewer or "
             "closer frames, or leave it out."
         )
-
-
-def listing(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Return the videos below a folder in sorted order: files, and folders of pictures; hidden ones are passed over."""
-    entries = sorted(path for path in pathlib.Path(folder).iterdir() if not path.name.startswith("."))
-    if any(path.name.lower().endswith(PICTURES) for path in entries):
-        return [pathlib.Path(folder)]
-    below = (listing(path) if path.is_dir() else [path] for path in entries)
-    return [path for paths in below for path in paths if path.is_dir() or path.name.lower().endswith(VIDEOS)]
 
 
 def length(video: str | os.PathLike, *, whole: bool = True) -> int:
@@ -109,44 +97,6 @@ def nearest(video: str | os.PathLike, second: float, folder_rate: float = 0.0, *
 
 
 # --- folders ---
-
-
-def picture_files(folder: str | os.PathLike) -> tuple[str, ...]:
-    """Return the paths of a folder's pictures in the order of their numbers, which must have no gap.
-
-    Raises:
-      UserError: no picture, a number twice, or a gap.
-    """
-    try:
-        return _picture_files(str(folder), os.stat(folder).st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"Cannot read the folder of frames {str(folder)!r}: {error.strerror}.") from None
-
-
-@functools.lru_cache(maxsize=4096)
-def _picture_files(folder: str, changed: int) -> tuple[str, ...]:
-    names = [name for name in os.listdir(folder) if name.lower().endswith(PICTURES) and not name.startswith(".")]
-    if not names:
-        raise UserError(f"Folder {folder!r} has no frames; expected pictures such as img_00001.jpg.")
-    order = sorted((frame_number(name), name) for name in names)
-    steps = np.diff([number for number, _ in order])
-    if len(steps) and (steps.min() < 1 or steps.max() != steps.min()):
-        at = int(steps.argmax() if steps.min() > 0 else steps.argmin())
-        raise UserError(
-            f"Folder {folder!r} has frames {order[at][1]!r} and {order[at + 1][1]!r} side by side, but its numbers go "
-            f"in steps of {max(int(np.median(steps)), 1)}; extract the frames again."
-        )
-    return tuple(os.path.join(folder, name) for _, name in order)
-
-
-def frame_number(name: str) -> int:
-    """Return the last number in a file's name, by which frames are ordered; 0 without any.
-
-    >>> frame_number("img_00012.jpg"), frame_number("v2_clip_7.png")
-    (12, 7)
-    """
-    found = re.findall(r"\d+", name.rsplit(".", 1)[0])
-    return int(found[-1]) if found else 0
 
 
 def pictures(files: Sequence[str | os.PathLike]) -> Array:

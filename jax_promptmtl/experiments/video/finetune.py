@@ -21,6 +21,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.data.videos import feature_time
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
 from jax_promptmtl.data.videos.left_out import LeftOut
@@ -44,6 +45,9 @@ Batch = Mapping[str, Any]
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
+    for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
+        print(f"note: {note}")
+    data = feature_time.on_one_clock(data, config.feature.rate) if data.task == "temporal_action" else data
     data = by_frame(data) if data.task == "video_object" else data
     left_out = None if config.data.strict else LeftOut("" if dry_run else workdir / "left_out.jsonl")
     parts = parts_of(data, config, left_out)
