@@ -45,6 +45,7 @@ SPEC = VideoTaskSpec(
     heads=("model/(classify|regress)/.*",),
     own="model",
     extractor="recognition",
+    timed=True,
     base="recognition",
     stages=(TrainingStage(NAME, ("model/.*",)),),
 )
