@@ -81,7 +81,7 @@ def _read_zip(stream: BinaryIO, size: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(stream) as archive:
         root = _root(archive, size)
         pickled = archive.read(root + "data.pkl")
-        content = interpret(io.BytesIO(pickled), len(pickled), names.storage)
+        content = interpret(io.BytesIO(pickled), len(pickled), names.storage, size)
 
         def load(storage: Storage) -> np.ndarray:
             return np.frombuffer(archive.read(f"{root}data/{storage.key}"), storage.dtype)

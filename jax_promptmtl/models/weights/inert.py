@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from jax_promptmtl.models.weights.names import construct, named
 from jax_promptmtl.models.weights.values import MARK, Array, DType, Module, Name, Object, Refused, expect
 
-MAX_OPCODES = 1_000_000  # the training state of a model of 1,000 tensors has 0.2 million
+FEWEST, SHARE, MOST = 100_000, 8, 2_000_000  # opcodes that any file may have, bytes for each one more, and of any size
 MAX_KEY = 2**31  # of integer keys and of the memo: larger ones can be made to collide
 CONSTANTS = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"),
@@ -41,21 +41,22 @@ class Bounded:
         return self.stream.tell()
 
 
-def interpret(stream: BinaryIO, size: int, storage: Callable[[Any], Any]) -> Any:
+def interpret(stream: BinaryIO, size: int, storage: Callable[[Any], Any], whole: int = 0) -> Any:
     """Return the value of the pickle at which the stream stands, and leave the stream behind it.
 
     Args:
       stream: seekable.
-      size: of the file in bytes.
+      size: of the stream in bytes.
       storage: what stands for a persistent id.
+      whole: size of the file that the stream is a part of; an opcode of a checkpoint has tens of bytes of tensors.
 
     Raises:
       Refused: the pickle asks for something that weights do not need.
     """
-    machine = Machine(storage)
+    machine, most = Machine(storage), min(MOST, FEWEST + max(size, whole) // SHARE)
     for count, (opcode, argument, _) in enumerate(pickletools.genops(Bounded(stream, size))):  # type: ignore[arg-type]
-        if count > MAX_OPCODES:
-            raise Refused(f"its pickle has over {MAX_OPCODES:,} opcodes")
+        if count > most:
+            raise Refused(f"its pickle has over {most:,} opcodes, too many for so few weights")
         if opcode.name == "STOP":
             return machine.pop(1)[0]
         machine.run(opcode.name, argument)

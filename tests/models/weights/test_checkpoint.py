@@ -59,9 +59,9 @@ def test_every_tensor_equals_torch(small, kind):
     if kind == "checkpoint":
         arrays = {name.removeprefix("state_dict."): array for name, array in arrays.items()}
     assert arrays.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert str(arrays[name].dtype) == str(tensor.dtype).removeprefix("torch."), name
-        np.testing.assert_array_equal(arrays[name].astype(np.float64), tensor.double().numpy(), err_msg=name)
+    for name, leaf in expected.items():
+        assert str(arrays[name].dtype) == str(leaf.dtype).removeprefix("torch."), name
+        np.testing.assert_array_equal(arrays[name].astype(np.float64), leaf.double().numpy(), err_msg=name)
         assert not arrays[name].flags.writeable
 
 
@@ -70,8 +70,8 @@ def test_every_storage_type(tmp_path):
     tensors = {str(kind): torch.arange(5).to(kind) for kind in kinds} | {"empty": torch.zeros(0, 4)}
     torch.save(tensors, tmp_path / "t.pt")
     arrays = checkpoint.read(tmp_path / "t.pt")
-    for name, tensor in tensors.items():
-        np.testing.assert_array_equal(arrays[name], tensor.numpy())
+    for name, leaf in tensors.items():
+        np.testing.assert_array_equal(arrays[name], leaf.numpy())
 
 
 def test_views_share_their_storage(tmp_path):
