@@ -96,7 +96,7 @@ OTHERS = {  # what a leaf tells of other models
     r"visual\.head\.proj\.weight": "a CLIP with another image tower",
     r"text_decoder\..*": "a CoCa",
     r"visual_encoder\..*": "a BLIP or an ALBEF",
-    r"text\.transformer\.embeddings\..*": "a CLIP with a text tower of Hugging Face",
+    r"transformer\.embeddings\..*": "a CLIP with a text tower of Hugging Face",
     r"image_encoder\..*": "a MobileCLIP",
 }
 NOT_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
