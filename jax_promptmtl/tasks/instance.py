@@ -108,14 +108,15 @@ def clip_loss(
     rules: Mapping[str, Any],
 ) -> Array:
     """Return the loss of one clip; see `loss`, of whose arguments these are the rows, and the rest of its options."""
-    stage, points = rules["stage"], rules["points"]
+    stage, points, matching = rules["stage"], rules["points"], rules["matching"]
     truth = truth.astype(jnp.float32)
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
     asked = present if stage == "minvis" else present.any(axis=0) & shown[:, None]
     key = jax.random.key(seed)
-    choose = partial(choice, truth=truth, label=label, present=present, shown=shown, **rules)
+    seen_by: dict[str, Any] = {"truth": truth, "label": label, "present": present, "shown": shown}
+    choose = partial(choice, **seen_by, stage=stage, points=points, matching=matching)
     chosen = choose(*guide, jax.random.fold_in(key, 0)) if guided else None
-    released = stage == "online" and rules["matching"] == "released"
+    released = stage == "online" and matching == "released"
 
     def layer(number: Array, logits: Array, masks: Array) -> Array:
         first, second = jax.random.split(jax.random.fold_in(key, number))

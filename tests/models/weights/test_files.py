@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.weights import files
 
 torch = pytest.importorskip("torch")
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def leaves():
@@ -84,3 +87,13 @@ def test_what_a_file_is_counts_and_not_its_ending(tmp_path):
     (tmp_path / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match="Git LFS"):
         files.read_state(tmp_path / "pointer.safetensors")
+
+
+@pytest.mark.parametrize("page", ["weights.md", "video_data.md"])
+def test_every_row_of_the_docs_has_its_test(page):
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    cells = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`((?:, `::\w+`)*)", text)
+    assert len(cells) >= 6
+    for file, first, more in cells:
+        source = (ROOT / file).read_text("utf-8")
+        assert all(f"def {name}(" in source for name in [first, *re.findall(r"::(\w+)", more)]), file
