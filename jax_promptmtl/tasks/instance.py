@@ -113,8 +113,8 @@ def clip_loss(
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
     asked = present if stage == "minvis" else present.any(axis=0) & shown[:, None]
     key = jax.random.key(seed)
-    seen_by: dict[str, Any] = {"truth": truth, "label": label, "present": present, "shown": shown}
-    choose = partial(choice, **seen_by, stage=stage, points=points, matching=matching)
+    about = partial(choice, truth=truth, label=label, present=present, shown=shown)
+    choose = partial(about, stage=stage, points=points, matching=matching)
     chosen = choose(*guide, jax.random.fold_in(key, 0)) if guided else None
     released = stage == "online" and matching == "released"
 
