@@ -114,9 +114,9 @@ def _read_stream(stream: BinaryIO, size: int) -> dict[str, np.ndarray]:
     _recognise(stream)
     seen: dict[str, Storage] = {}
 
-    def storage(persistent: Any) -> Storage:
+    def storage(persistent: Any) -> Any:
         found = names.storage(persistent)
-        if seen.setdefault(found.key, found) != found:
+        if isinstance(found, Storage) and seen.setdefault(found.key, found) != found:
             raise Refused(f"storage {found.key[:40]!r} has two sizes or types")
         return found
 

@@ -27,7 +27,7 @@ from jax_promptmtl.models.weights.values import (
 MODULE = "__torch__."  # classes of a script
 DOTTED = re.compile(r"[A-Za-z_][\w<>]*(\.[A-Za-z_][\w<>]*)+", re.ASCII)
 LIBRARY = sys.stdlib_module_names | {"__builtin__", "copy_reg", "pip", "setuptools", "pkg_resources", "nt", "cPickle"}
-TYPES = "object set frozenset list dict tuple int float str bool bytes bytearray complex slice range unicode long"
+TYPES = "object set frozenset list dict tuple int float str bool bytes bytearray complex slice range type unicode long"
 INERT = {
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in TYPES.split()),
     *("argparse.Namespace", "types.SimpleNamespace", "functools.partial", "collections.deque"),
@@ -36,6 +36,7 @@ INERT = {
     *(f"pathlib.{name}" for name in ("Path", "PurePath", "PurePosixPath", "PureWindowsPath")),
     *(f"typing.{name}" for name in ("Any", "Union", "Optional", "List", "Dict", "Tuple")),
     *("decimal.Decimal", "fractions.Fraction", "uuid.UUID"),
+    *("operator.getitem", "_operator.getitem", "types.GenericAlias"),  # of types, such as typing.Optional[int]
     *("torch.device", "torch.serialization._get_layout", "torch._utils._rebuild_device_tensor_from_numpy"),
     *(f"numpy.random._pickle.__{name}_ctor" for name in ("randomstate", "generator", "bit_generator")),
     *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
@@ -73,11 +74,11 @@ def construct(name: Any, arguments: Any, *, new: bool) -> Any:
     return Object(text)
 
 
-def storage(persistent: Any) -> Storage:
-    """Return the storage that `('storage', type, key, device, numel)` stands for."""
+def storage(persistent: Any) -> Storage | Name:
+    """Return the storage that `('storage', type, key, device, numel)` stands for, or the class of a pickled module."""
     parts = expect(persistent, tuple)
-    if parts[:1] == ("module",):
-        raise Refused("it is a whole pickled model; save its state_dict()")
+    if parts[:1] == ("module",) and len(parts) > 1:
+        return expect(parts[1], Name)
     if parts[:1] != ("storage",) or len(parts) < 5:
         raise Refused("it refers to something that is not a tensor's storage")
     kind, key, numel = expect(parts[1], Name).text, expect(parts[2], str), expect(parts[4], int)

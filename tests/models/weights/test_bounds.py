@@ -26,15 +26,21 @@ def long(value):
     return b"\x8a" + bytes([len(data)]) + data
 
 
+def outcome_of(path):
+    try:
+        return checkpoint.read(path)
+    except UserError as error:
+        return str(error)
+
+
 def cost(path):
     """Return the outcome, seconds and peak bytes of reading a file."""
-    tracemalloc.start()
     start = time.process_time()
-    try:
-        outcome = checkpoint.read(path)
-    except UserError as error:
-        outcome = str(error)
-    seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
+    outcome = outcome_of(path)
+    seconds = time.process_time() - start
+    tracemalloc.start()
+    outcome_of(path)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return outcome, seconds, peak
 
@@ -98,8 +104,8 @@ CASES = {
     "empty containers": lambda: b"\x80\x02](" + b"}" * 1_500_000 + b"e.",
     "constants": lambda: b"\x80\x02(" + b"N" * 1_500_000 + b"l.",
     "memo": lambda: b"\x80\x04}" + b"\x94" * 1_500_000 + b".",
-    "nested tuples": lambda: b"\x80\x02)" + b"\x85" * 900_000 + b".",
-    "nested lists": lambda: b"\x80\x02" + b"](" * 300_000 + b"N" + b"e" * 300_000 + b".",
+    "nested tuples": lambda: b"\x80\x02)" + b"\x85" * 130_000 + b".",
+    "nested lists": lambda: b"\x80\x02" + b"](" * 100_000 + b"N" + b"e" * 100_000 + b".",
     "claimed bytes": lambda: b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
     "claimed text": lambda: b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"x.",
     "claimed shape": lambda: state(tensor(shape=(2**62, 2**62, 2**62, 2**62), strides=(1, 1, 1, 1))),
@@ -114,7 +120,7 @@ def test_hostile_files_are_refused_at_little_cost(tmp_path, case):
     file.write_bytes(pickled) if len(case) % 2 else archive(file, pickled)  # bare, or in a zip file
     outcome, seconds, peak = cost(file)
     assert isinstance(outcome, str) and "\n" not in outcome and len(outcome) < 600
-    assert seconds < 20 and peak < FLOOR + 16 * file.stat().st_size
+    assert seconds < 5 and peak < FLOOR + 16 * file.stat().st_size
 
 
 def test_colliding_keys_are_refused_at_once(tmp_path):

@@ -142,7 +142,7 @@ HOSTILE = {
     "opcode OBJ": (state(b"(c__torch__.M\nM\no"), "opcode OBJ"),
     "opcode EXT1": (state(b"\x82\x01"), "opcode EXT1"),
     "opcode LONG4": (state(b"\x8b\x01\x00\x00\x00\x05"), "opcode LONG4"),
-    "foreign persistent id": (state(b"(" + text("module") + b"ctorch\nFloatStorage\nNNNtQ"), "whole pickled model"),
+    "foreign persistent id": (state(b"(" + text("module") + b"ctorch\nFloatStorage\nNNNtQ"), "no tensors"),
     "unknown persistent id": (state(b"(" + text("thing") + b"NNNNtQ"), "not a tensor's storage"),
     "tuple as a key": (b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"Ns.", "dict key of type tuple"),
     "stack underflow": (b"\x80\x02\x86.", "values that are not there"),
