@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jax_promptmtl.models.video import actionformer
+from jax_promptmtl.models.video import actionformer, convert_actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormerConfig
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
@@ -28,6 +28,11 @@ def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut)
     return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)
 
 
+def convert(path: str, sizes: ActionFormerConfig) -> PyTree:
+    """Return the parameters of a published ActionFormer."""
+    return convert_actionformer.load(path, sizes.heads, sizes.window, sizes.reach)[1]
+
+
 def adopt(sizes: ActionFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:
     """Return drawn parameters with the weights in their place."""
     return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify")
@@ -41,6 +46,7 @@ SPEC = VideoTaskSpec(
     handle=handle,
     see=features_with_mask,
     adopt=adopt,
+    convert=convert,
     width=lambda sizes: sizes.width,
     heads=("model/(classify|regress)/.*",),
     own="model",
