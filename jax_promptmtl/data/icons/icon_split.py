@@ -1,7 +1,7 @@
 """Which drawings of the icon suite are for training, for tuning and for the test.
 
 The unit is the shape group: glyphs that are variants of one icon or near-duplicates, across all families of a class. A
-group has one part in every style, so no drawing is ever on both sides. `python -m jax_promptmtl.data.icon_split`
+group has one part in every style, so no drawing is ever on both sides. `python -m jax_promptmtl.data.icons.icon_split`
 writes the committed file again; reading it costs nothing and needs no font.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.files import ASSETS
-from jax_promptmtl.data.icons import concepts, glyphs
+from jax_promptmtl.data.icons import concepts, glyphs, likeness
 
 STYLES: dict[str, tuple[str, ...]] = {  # a style is a task; a family is in one style only
     "line": ("lucide", "lineicons", "eva"),
@@ -62,67 +62,6 @@ def collect(styles: dict[str, tuple[str, ...]] = STYLES) -> Glyphs:
         classes += [str(labels[name]) for name in names]
         masks.append(drawn)
     return Glyphs(keys, styled, classes, np.concatenate(masks))
-
-
-def variant(key: str) -> tuple:
-    """Return what the variants of one icon in one family have in common.
-
-    Font Awesome 5 and 6 count as one family and the order of words does not matter: the newer one renamed
-    `shopping-bag` to `bag-shopping`.
-
-    >>> variant("remix:heart-2-fill") == variant("remix:heart-2-line") != variant("remix:heart-3-line")
-    True
-    >>> variant("fa5s:shopping-bag") == variant("fa6s:bag-shopping")
-    True
-    """
-    family, name = key.split(":")
-    digits = [part for part in name.replace("_", "-").split("-") if any(c.isdigit() for c in part)]
-    return ("fa" if family.startswith("fa") else family, *sorted([*concepts.words(family, name), *digits]))
-
-
-def group(keys: list[str], masks: np.ndarray) -> list[int]:
-    """Join variants and near-duplicates into groups.
-
-    Args:
-      keys: N glyph keys.
-      masks: uint8[N, 64, 64].
-
-    Returns:
-      N group numbers, counted from 0 in order of first appearance.
-    """
-    root = list(range(len(keys)))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            root[i] = i = root[root[i]]
-        return i
-
-    first: dict[tuple, int] = {}
-    for i, key in enumerate(keys):
-        root[find(i)] = find(first.setdefault(variant(key), i))
-    for i, j in zip(*np.nonzero(np.triu(glyphs.cosine(masks, masks) >= glyphs.SAME_DRAWING, 1)), strict=True):
-        root[find(int(i))] = find(int(j))
-    number: dict[int, int] = {}
-    return [number.setdefault(find(i), len(number)) for i in range(len(keys))]
-
-
-def distinct(masks: np.ndarray, classes: list[str]) -> np.ndarray:
-    """Mark the glyphs to keep so that no drawing is left under two classes.
-
-    Args:
-      masks: uint8[N, 64, 64].
-      classes: N class names.
-
-    Returns:
-      bool[N]: false for glyphs dropped, one by one, always the one with most twins in other classes.
-    """
-    label = np.unique(classes, return_inverse=True)[1]
-    clash = (glyphs.cosine(masks, masks) >= glyphs.SAME_DRAWING) & (label[:, None] != label[None])
-    keep = np.ones(len(masks), bool)
-    while clash.any():
-        worst = int(clash.sum(1).argmax())
-        keep[worst] = clash[worst] = clash[:, worst] = False
-    return keep
 
 
 def wanted(groups: int) -> dict[str, int]:
@@ -190,11 +129,12 @@ def make(found: Glyphs) -> dict[str, dict[str, dict[str, list[list[str]]]]]:
       {style: {class: {"train" | "tune" | "test": groups of keys}}}; `tune` is a part of the training half that is held
       out only while hyper-parameters are chosen.
     """
-    keep = distinct(found.masks, found.classes)
+    keep = likeness.distinct(found.masks, found.classes)
     split: dict = {style: {label: {p: [] for p in PARTS} for label in concepts.CLASSES} for style in STYLES}
     for label in concepts.CLASSES:
         index = [i for i in np.flatnonzero(keep) if found.classes[i] == label]
-        number = group([found.keys[i] for i in index], found.masks[index])
+        variants = [concepts.variant(found.keys[i]) for i in index]
+        number = likeness.group(variants, found.masks[index])
         members: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for i, g in zip(index, number, strict=True):
             members[g][found.styles[i]].append(found.keys[i])
@@ -248,7 +188,9 @@ def read() -> dict[str, dict[str, dict[str, list[list[str]]]]]:
     """Read the committed split and verify its hash."""
     stored = json.loads(PATH.read_text())
     if digest(stored["split"]) != stored["sha256"]:
-        raise UserError(f"{PATH.name} was edited by hand; write it again with python -m jax_promptmtl.data.icon_split.")
+        raise UserError(
+            f"{PATH.name} was edited by hand; write it again with python -m jax_promptmtl.data.icons.icon_split."
+        )
     return stored["split"]
 
 

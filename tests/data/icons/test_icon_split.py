@@ -85,13 +85,6 @@ def test_a_drawing_is_never_under_two_classes(found, rows):
     assert len(rows) >= 0.85 * len(found.keys)  # and this cost few glyphs
 
 
-def test_group_joins_chains_and_variants_only():
-    rng = np.random.default_rng(0)
-    one, other = (rng.integers(0, 2, (8, 8), dtype=np.uint8).repeat(8, 0).repeat(8, 1) * 255 for _ in range(2))
-    masks = np.stack([one, other, one, 255 - one])
-    assert icon_split.group(["eva:a", "eva:b", "ion:c", "eva:b-outline"], masks) == [0, 1, 0, 1]
-
-
 def test_wanted_adds_up():
     for size in range(2, 40):
         goal = icon_split.wanted(size)
