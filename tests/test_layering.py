@@ -30,7 +30,7 @@ RANKS = {  # a room imports itself and rooms of lower rank
     "doors": 8,
 }
 ONLY = {"engine": {"core"}, "reporting": {"core", "tasks.metrics"}}  # of other rooms
-LONGEST = 18  # modules in a chain of imports
+LONGEST = 14  # modules in a chain of imports
 METHOD_NAMES = {"mmap", "coop", "cocoop", "vpt", "maple", "ivlp", "bitfit", "adapter", "dlm", "promptsrc"}
 METHOD_NAMES |= METHODS.keys() - {"none", "tokens"}  # words of their own right
 YET = {  # to be mended

@@ -7,7 +7,9 @@ import io
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -59,6 +61,21 @@ def listing(place: str) -> dict[str, int]:
         elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
             sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
     return dict(sorted(sizes.items()))
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Image files, decoded when asked for: `names` are paths below `root`, or absolute."""
+
+    root: str
+    names: Sequence[str]
+    labels: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": decode(pathlib.Path(self.root, self.names[index])), "label": int(self.labels[index])}
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,6 @@ import numpy as np
 
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.data.icons import raster
-from jax_promptmtl.data.icons.plain import plain, plain_batch
-
-__all__ = ["STYLES", "plain", "plain_batch", "render"]
 
 Array = np.ndarray
 Generator = np.random.Generator

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.core.errors import UserError, pick, some
 
 Array = np.ndarray
 Count = int | tuple[int, ...]

@@ -11,9 +11,9 @@ import pathlib
 
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data import fewshot, label_table
-from jax_promptmtl.data.suites.folder import folder, some, subfolders
+from jax_promptmtl.data.suites.folder import folder, subfolders
 from jax_promptmtl.data.videos import video_file
 from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 

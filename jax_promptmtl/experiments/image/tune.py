@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.data.suites.folder import fewer, late, some
+from jax_promptmtl.data.suites.folder import fewer, late
 from jax_promptmtl.engine import checkpoint, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
