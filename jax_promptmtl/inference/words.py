@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_promptmtl.methods import make_method
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
-from jax_promptmtl.problems import clip_mtl
 
 DIRECTIONS = 64  # random ones, to compare with
 
@@ -67,7 +67,7 @@ def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: s
     """
     if not jax.tree.leaves(per_task):
         return {}
-    prompter = clip_mtl.make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
+    prompter = make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
     made = jax.jit(jax.vmap(lambda leaves: prompter.apply({"params": leaves}).get(tower, {})))(per_task)
     return {layer: np.asarray(rows) for layer, rows in made.items()}
 

@@ -15,7 +15,7 @@ from jax_promptmtl.data import sampler
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import FeatureSource, Suite
 from jax_promptmtl.engine.parallel import parallelize, replicate
-from jax_promptmtl.models.clip.model import Backbone, narrow
+from jax_promptmtl.models.clip.model import Backbone, cast_params
 
 
 def encode_images(
@@ -26,7 +26,7 @@ def encode_images(
     Args:
       backbone: the CLIP.
       batches: of `image` float[B, h, w, 3] and anything else, all of one size.
-      dtype: of the tower's matrices; see `clip_mtl.build`.
+      dtype: of the tower's matrices; see `clip_mtl.Options`.
       mode: jit or pmap.
     """
 
@@ -35,7 +35,7 @@ def encode_images(
 
     devices = jax.local_devices()
     encode = parallelize(features, mode, devices=devices, per_example=True)
-    params = replicate(narrow(backbone.params, dtype), devices)
+    params = replicate(cast_params(backbone.params, dtype), devices)
     for batch in batches:
         rest = {key: value for key, value in batch.items() if key != "image"}
         yield rest | {"features": np.asarray(encode({}, params, dict(batch)))}

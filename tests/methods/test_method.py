@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.methods import METHODS
+from jax_promptmtl.methods import METHODS, make_method
 from jax_promptmtl.methods.method import Method, check_depth
 from jax_promptmtl.methods.none import NoPrompts
-from jax_promptmtl.problems import clip_mtl
 
 SIZES = {"towers": {"text": (3, 8), "image": (2, 12)}, "embed_dim": 12}
 
@@ -28,7 +27,7 @@ def test_a_method_that_adapts_nothing_is_never_asked_to(build, batch, monkeypatc
     loss = jax.eval_shape(lambda p: problem.loss(problem.expand(p), problem.frozen, batch, None)[0], problem.params)
     assert loss.shape == ()
     prepared = jax.eval_shape(lambda p: problem.prepare(problem.expand(p), problem.frozen), problem.params)
-    assert prepared["method"] == {}
+    assert prepared.method == {}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -37,16 +36,16 @@ def test_every_method_of_the_table_is_a_method(name):
 
 
 def test_constructors_get_the_sizes_that_they_declare():
-    maple = clip_mtl.make_method({"name": "maple", "length": 2, "depth": 2}, SIZES)
+    maple = make_method({"name": "maple", "length": 2, "depth": 2}, SIZES)
     assert dict(maple.towers) == SIZES["towers"] and not hasattr(maple, "embed_dim")
-    adapter = clip_mtl.make_method({"name": "adapter", "side": "both"}, SIZES)
+    adapter = make_method({"name": "adapter", "side": "both"}, SIZES)
     assert adapter.embed_dim == 12 and not hasattr(adapter, "towers")
 
 
 @pytest.mark.parametrize("option", ["towers", "embed_dim", "parent", "dept"])
 def test_sizes_are_no_options(option):
     with pytest.raises(UserError, match=f"Unknown option of the method 'maple' {option!r}; legal values: depth,"):
-        clip_mtl.make_method({"name": "maple", option: 2}, SIZES)
+        make_method({"name": "maple", option: 2}, SIZES)
 
 
 def test_depths_must_fit_every_tower():
@@ -58,6 +57,6 @@ def test_depths_must_fit_every_tower():
 
 @pytest.mark.parametrize(("tower", "depth", "message"), [("image", 3, "give 1 to 2"), ("vision", 1, "tower 'vision'")])
 def test_free_tokens_for_what_is_not_there_are_an_error(tower, depth, message):
-    method = clip_mtl.make_method({"name": "tokens", "length": {tower: 2}, "depth": {tower: depth}}, SIZES)
+    method = make_method({"name": "tokens", "length": {tower: 2}, "depth": {tower: depth}}, SIZES)
     with pytest.raises(UserError, match=message):
         method.init(jax.random.key(0))

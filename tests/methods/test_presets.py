@@ -11,10 +11,10 @@ import pytest
 from configs import clip, clip_vit_b16
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.methods import make_method
 from jax_promptmtl.methods.sharing import slots
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import ClipConfig
-from jax_promptmtl.problems import clip_mtl
 
 ROOT = pathlib.Path(clip.__file__).parents[1]
 GROUPS = ((0, 3), (1, 2))  # four tasks in two groups
@@ -45,7 +45,7 @@ COUNTS = {  # preset: trainable parameters at ViT-B/16 and of the embedded CLIP
 
 def trained(config, sizes):
     """Return the number of trainable parameters and the method's prompts, from shapes alone."""
-    method = clip_mtl.make_method(config.method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
+    method = make_method(config.method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
     prompts, variables = jax.eval_shape(method.init_with_output, jax.random.key(0))
     params = variables.get("params", {})
     assert set(params) == set(config.sharing)

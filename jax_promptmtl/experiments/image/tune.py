@@ -66,12 +66,12 @@ class Job:
         self.seconds[stage] = time.perf_counter() - start
 
     def problem(self, part: Mapping[str, Any], groups: Groups, *, task_gradients: bool = False) -> Problem:
-        """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.build`."""
+        """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.Options`."""
         options = {key: part[key] for key in ("method", "sharing", "tune")}
         about = {"template": self.config.template, "seed": self.config.seed, "groups": groups}
         savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
         savings["mesh"] = parallel.divisible(self.config.parallel)
-        return clip_mtl.build(self.suite, self.backbone, **options, **about, **savings)
+        return clip_mtl.build(self.suite, self.backbone, clip_mtl.Options(**options, **about, **savings))
 
     def inputs(self, problem: Problem, split: str) -> Suite:
         """Return the suite, with features in place of a split's images where a problem is content with those."""

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from jax_promptmtl.models.layers.transformer import Attention, LayerNorm, Linear, Memory
+from jax_promptmtl.models.layers.transformer import Attention, KeyValues, LayerNorm, Linear
 
 Array = jax.Array
 
@@ -28,8 +28,8 @@ class Attend(nn.Module):
           value: float[B, M, D].
           mask: bool[B, N, M], true where a query may see a key, at least one per query; all may if None.
         """
-        memory = Memory(self.attn.key(key), self.attn.value(value))
-        return self.norm(stream + self.attn(query, memory, mask=mask))
+        own = KeyValues(self.attn.key(key), self.attn.value(value))
+        return self.norm(stream + self.attn(query, own, mask=mask))
 
 
 class FeedForward(nn.Module):

@@ -16,7 +16,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.layers.deformable import DeformableAttention, DeformableEncoder, sine_position, valid_ratios
-from jax_promptmtl.models.layers.transformer import Attention, LayerNorm, Linear, Memory
+from jax_promptmtl.models.layers.transformer import Attention, KeyValues, LayerNorm, Linear
 from jax_promptmtl.models.video.resnet import ResNet, ResNetConfig
 
 Array = jax.Array
@@ -152,7 +152,7 @@ class DecoderBlock(nn.Module):
         count, width = x.shape[1:]
         tokens, query = (jnp.concatenate([y, prompts], axis=1) for y in (x, x + position))
         attn = Attention(width, self.heads, name="self_attn")
-        tokens = LayerNorm(name="ln_1")(tokens + attn(query, Memory(attn.key(query), attn.value(tokens))))
+        tokens = LayerNorm(name="ln_1")(tokens + attn(query, KeyValues(attn.key(query), attn.value(tokens))))
         x, prompts = tokens[:, :count], tokens[:, count:]
         look = DeformableAttention(self.heads, 1, self.points, self.stray, name="cross_attn")
         x = LayerNorm(name="ln_2")(x + look(x + position, reference, cells, [shape], mask))
