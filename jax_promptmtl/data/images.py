@@ -22,7 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TRIES = 10  # of torchvision's RandomResizedCrop before it falls back to a centre crop
 
 
-def decode(image: str | os.PathLike | bytes, name: str = "") -> np.ndarray:
+def decode(image: str | os.PathLike[str] | bytes, name: str = "") -> np.ndarray:
     """Decode an image file or its bytes to RGB.
 
     Args:

@@ -24,14 +24,46 @@ ENDLESS = 2**48  # steps
 THREADS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
 
 
-def example_names(
-    suite: Suite, step: int, *, batch_size: int, seed: int, kind: str, process_index: int = 0, process_count: int = 1
-) -> list[str]:
+@dataclass(frozen=True)
+class Order:
+    """How the training examples of a suite follow one another, and which of them this process reads.
+
+    Attributes:
+      batch_size: B, examples per global batch.
+      seed: fixes order and augmentation.
+      kind: "union" shuffles all tasks together (Dassl's random sampler over the union); "stratified" has the same
+        number of examples of every task in every batch and shuffles each task by itself.
+      reduction: "mean" weighs every example 1 / B; "sum_of_task_means" weighs it 1 / b_t, where b_t is the number of
+        its task in the batch, and needs "stratified".
+      process_index, process_count: which part of the global batch is wanted.
+    """
+
+    batch_size: int
+    seed: int
+    kind: str = "union"
+    reduction: str = "mean"
+    process_index: int = 0
+    process_count: int = 1
+
+    def check(self, tasks: int) -> None:
+        """Refuse what cannot be; see `batches`."""
+        pick(self.kind, ("union", "stratified"), "sampler")
+        pick(self.reduction, ("mean", "sum_of_task_means"), "reduction")
+        _check_sizes(self.batch_size, self.process_count, tasks if self.kind == "stratified" else 1)
+        if self.reduction == "sum_of_task_means" and self.kind == "union":
+            raise UserError(
+                "Reduction 'sum_of_task_means' needs sampler 'stratified'; with 'union' use reduction 'mean'."
+            )
+        if self.seed < 0:
+            raise UserError(f"Seed {self.seed} of the data order is negative; use 0 or more.")
+
+
+def example_names(suite: Suite, step: int, order: Order) -> list[str]:
     """Return `<name> of <task>` for the examples of a training batch; see `batches`."""
     union = Union(suite.tasks, "train")
     sizes = tuple(len(source) for source in union.sources)
-    positions = places(step, batch_size, process_index, process_count)
-    return [union.name(int(number)) for number in ORDERS[kind](positions, sizes, seed)]
+    positions = places(step, order.batch_size, order.process_index, order.process_count)
+    return [union.name(int(number)) for number in ORDERS[order.kind](positions, sizes, order.seed)]
 
 
 @dataclass(frozen=True)
@@ -68,7 +100,8 @@ class _Steps:
     def _prepare(self, example: Example, position: int) -> np.ndarray:
         """Augment with a generator that depends on (seed, position), or preprocess for evaluation."""
         if "features" in example:
-            return example["features"]
+            result: np.ndarray = example["features"]
+            return result
         if not self.train:
             return self.preprocess.evaluate(example["image"])
         bits = np.random.Philox(key=self.seed, counter=[0, 0, 0, position])
@@ -76,33 +109,16 @@ class _Steps:
 
 
 def batches(
-    suite: Suite,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int = 0,
-    kind: str = "union",
-    reduction: str = "mean",
-    train: bool = True,
-    process_index: int = 0,
-    process_count: int = 1,
-    workers: int = 0,
+    suite: Suite, preprocess: Preprocess, order: Order, *, start_step: int = 0, train: bool = True, workers: int = 0
 ) -> Iterator[Batch]:
     """Yield this process's part of the training batches start_step, start_step + 1, ... without end.
 
     Args:
       suite: the tasks; their training sources are drawn without replacement within an epoch.
       preprocess: `augment` is used in training.
-      batch_size: B, examples per global batch.
-      seed: fixes order and augmentation.
+      order: of the examples.
       start_step: steps already taken.
-      kind: "union" shuffles all tasks together (Dassl's random sampler over the union); "stratified" has the same
-        number of examples of every task in every batch and shuffles each task by itself.
-      reduction: "mean" weighs every example 1 / B; "sum_of_task_means" weighs it 1 / b_t, where b_t is the number of
-        its task in the batch, and needs "stratified".
       train: False leaves the augmentation out.
-      process_index, process_count: which part of the global batch is wanted.
       workers: worker processes; 0 reads in threads.
 
     Yields:
@@ -112,23 +128,17 @@ def batches(
     Raises:
       UserError: the sizes do not divide, or a choice is unknown.
     """
-    pick(kind, ("union", "stratified"), "sampler")
-    pick(reduction, ("mean", "sum_of_task_means"), "reduction")
-    _check_sizes(batch_size, process_count, len(suite.tasks) if kind == "stratified" else 1)
-    if reduction == "sum_of_task_means" and kind == "union":
-        raise UserError("Reduction 'sum_of_task_means' needs sampler 'stratified'; with 'union' use reduction 'mean'.")
-    if seed < 0:
-        raise UserError(f"Seed {seed} of the data order is negative; use 0 or more.")
+    order.check(len(suite.tasks))
     steps = _Steps(
         union=Union(suite.tasks, "train"),
         preprocess=preprocess,
-        order=kind,
-        seed=seed,
-        weight=(1 if reduction == "mean" else len(suite.tasks)) / batch_size,
+        order=order.kind,
+        seed=order.seed,
+        weight=(1 if order.reduction == "mean" else len(suite.tasks)) / order.batch_size,
         train=train,
-        batch_size=batch_size,
-        process_index=process_index,
-        process_count=process_count,
+        batch_size=order.batch_size,
+        process_index=order.process_index,
+        process_count=order.process_count,
         length=ENDLESS,
     )
     return _iterate(grain.MapDataset.source(steps)[start_step:], workers)

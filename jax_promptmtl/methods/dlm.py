@@ -118,7 +118,8 @@ class PromptLayer(nn.Module):
         )
         if self.norm == "post":
             x = first(prompts + attention(prompts, tokens, mask))
-            return second(x + feedforward(x))
+            result: Array = second(x + feedforward(x))
+            return result
         x = prompts + attention(first(prompts), first(tokens), mask)
         return x + feedforward(second(x))
 
@@ -219,7 +220,8 @@ class DoubleLayerMapper(Method):
     def scaled(self, name: str, prompts: Array) -> Array:
         """Apply the option `final_scale`."""
         if self.final_scale == "layer_norm":
-            return LayerNorm(name=f"scale_{name}")(prompts)
+            result: Array = LayerNorm(name=f"scale_{name}")(prompts)
+            return result
         if self.final_scale == "scalar":
             return prompts * self.param(f"scale_{name}", nn.initializers.ones, (1,))
         return prompts

@@ -26,7 +26,7 @@ SKETCH = 256  # keeps norms to about sqrt(2 / 256) = 9 %, and their square root,
 SCHEMA = 1
 
 
-def task_gradients(per_task_grads: Mapping, batch: Mapping) -> jax.Array:
+def task_gradients(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
     """Return the gradient of each task's mean loss as one row, float32[T, n].
 
     Args:
@@ -50,7 +50,7 @@ def task_gradients(per_task_grads: Mapping, batch: Mapping) -> jax.Array:
     return jnp.where(seen, rows / jnp.where(seen, weight[:, None], 1.0), 0.0)
 
 
-def observe(per_task_grads: Mapping, batch: Mapping) -> dict[str, jax.Array]:
+def observe(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Return what `Similarity.add_observed` needs of one step; the engine's `observe`, small enough to log every step.
 
     Args:
@@ -141,17 +141,20 @@ class Similarity:
         scale = np.where(signal > 0, 1 / np.sqrt(np.where(signal > 0, signal, 1)), 0)
         normalised = mean * np.outer(scale, scale)
         np.fill_diagonal(normalised, (signal > 0).astype(float))
-        return normalised
+        result: np.ndarray = normalised
+        return result
 
     def std(self) -> np.ndarray:
         """Return the standard deviation of the dot product over snapshots, float[T, T]."""
         grams, _ = self._select(None)
         seen, mean = _seen(grams), self.matrix("dot")
-        return np.sqrt(_mean(np.where(seen, (grams - mean) ** 2, 0), seen, self.names))
+        result: np.ndarray = np.sqrt(_mean(np.where(seen, (grams - mean) ** 2, 0), seen, self.names))
+        return result
 
     def count(self) -> np.ndarray:
         """Return in how many snapshots both tasks were present, int[T, T]."""
-        return _seen(self._select(None)[0]).sum(0)
+        result: np.ndarray = _seen(self._select(None)[0]).sum(0)
+        return result
 
     def conflict_rate(self) -> np.ndarray:
         """Return the share of snapshots in which two gradients conflict (negative dot product), float[T, T]."""
@@ -198,7 +201,8 @@ class Similarity:
 def _seen(grams: np.ndarray) -> np.ndarray:
     """Return bool[S, T, T]: whether both tasks of a pair had examples in a snapshot."""
     present = np.einsum("stt->st", grams) > 0
-    return present[:, :, None] & present[:, None, :]
+    result: np.ndarray = present[:, :, None] & present[:, None, :]
+    return result
 
 
 def _normalise(grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +220,8 @@ def _mean(values: np.ndarray, seen: np.ndarray, names: Sequence[str]) -> np.ndar
         raise UserError(
             f"Tasks {names[one]!r} and {names[two]!r} never shared a batch of gradient snapshots; raise the batch size."
         )
-    return np.where(seen, values, 0).sum(0) / count
+    result: np.ndarray = np.where(seen, values, 0).sum(0) / count
+    return result
 
 
 def stability(

@@ -31,11 +31,15 @@ def accumulated(loss: Loss, size: int) -> Loss:
 
     @jax.custom_vjp
     def total(prepared: PyTree, frozen: PyTree, batch: Batch) -> tuple[Array, Sums]:
-        return accumulate(lambda part: loss(prepared, frozen, part), batch, size)
+        result: tuple[Array, Sums] = accumulate(lambda part: loss(prepared, frozen, part), batch, size)
+        return result
 
     def forward(prepared: PyTree, frozen: PyTree, batch: Batch) -> tuple[tuple[Array, Sums], PyTree]:
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        return accumulate(lambda part: value_and_grad(prepared, frozen, part), batch, size)
+        result: tuple[tuple[Array, Sums], PyTree] = accumulate(
+            lambda part: value_and_grad(prepared, frozen, part), batch, size
+        )
+        return result
 
     def backward(grads: PyTree, cotangents: tuple[Array, Sums]) -> tuple[PyTree, None, None]:
         return jax.tree.map(lambda grad: cotangents[0] * grad, grads), None, None

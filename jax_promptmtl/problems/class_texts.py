@@ -51,7 +51,8 @@ def class_tokens(backbone: Backbone, class_names: Sequence[str], template: str, 
     tokenizer, length = backbone.tokenizer, backbone.config.context_length
     texts = [template.format(name.replace("_", " ")) for name in class_names]
     tokens = tokenizer.tokenize(texts, length - slot)
-    return np.insert(tokens, [1] * slot, 0, axis=1).astype(np.int32)
+    result: np.ndarray = np.insert(tokens, [1] * slot, 0, axis=1).astype(np.int32)
+    return result
 
 
 def class_texts(
@@ -111,12 +112,13 @@ def encode_classes(
     prompts = prompts or {}
     if len(texts.first) < len(texts.where):
         prompts = {layer: rows[texts.first] for layer, rows in prompts.items()}
-    prefix: Prefix = model.apply({"params": weights}, texts.prefix, prompts, slot=slot, method="prefill_text")
+    prefix: Any = model.apply({"params": weights}, texts.prefix, prompts, slot=slot, method="prefill_text")
 
     def encode(weights: PyTree, prefix: Prefix, suffixes: Sequence[Array]) -> Array:
         rows = [rearrange(x, "u r n -> (u r) n") for x in suffixes]
-        features: Array = model.apply({"params": weights}, prefix, *rows, method="encode_suffixes")
-        return rearrange(features, "(u r) n e -> u r n e", u=len(texts.first))
+        features: Any = model.apply({"params": weights}, prefix, *rows, method="encode_suffixes")
+        rows_of_sets: Array = rearrange(features, "(u r) n e -> u r n e", u=len(texts.first))
+        return rows_of_sets
 
     if mesh:
         rows = PartitionSpec(None, AXIS)
@@ -133,4 +135,5 @@ def in_chunks(encode: Callable[[Sequence[Array]], Array], texts: Packed) -> Arra
     if texts.chunks == 1:
         return encode([x[0] for x in suffixes])
     chunks = jax.lax.map(jax.checkpoint(encode), jax.tree.map(jnp.asarray, suffixes))
-    return rearrange(chunks, "k u r n e -> u (k r) n e")
+    result: Array = rearrange(chunks, "k u r n e -> u (k r) n e")
+    return result

@@ -179,7 +179,7 @@ class Classifier:
         """Do what `prepare` does with texts that are packed in another way."""
         weights, method = tree.merge(per_task["backbone"], frozen["backbone"]), per_task["method"]
         tasks = jnp.arange(len(self.texts.real))
-        prompts = jax.vmap(lambda params, _: self.method.apply({"params": params}))(method, tasks)
+        prompts: Any = jax.vmap(lambda params, _: self.method.apply({"params": params}))(method, tasks)
         classes = frozen.get("classes")
         if classes is None:
             text = prompts.get("text", {})
@@ -192,7 +192,8 @@ class Classifier:
     def adapt(self, tower: str, method: PyTree, features: Array) -> Array:
         """Return the features float[T, ..., E] as each task's parameters change them."""
         apply = partial(self.method.apply, method="adapt")
-        return jax.vmap(lambda params, x: apply({"params": params}, tower, x))(method, features)
+        adapted: Any = jax.vmap(lambda params, x: apply({"params": params}, tower, x))(method, features)
+        return jnp.asarray(adapted)
 
     def predict(self, prepared: Prepared, frozen: PyTree, batch: Batch) -> Array:
         """Return logits float[B, C], -inf beyond the classes of an example's task."""
@@ -207,9 +208,9 @@ class Classifier:
         logits = jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
         return jnp.where(jnp.asarray(self.texts.real)[task], logits, -jnp.inf)
 
-    def encode_images(self, prepared: Prepared, weights: PyTree, batch: Batch) -> Array:
+    def encode_images(self, prepared: Prepared, weights: PyTree, batch: Batch) -> Any:
         """Return float[B, E], the features that the batch has, or those of its images."""
-        features: Array | None = batch.get("features")
+        features: Any = batch.get("features")
         if features is None:
             prompts = {"prompts": prepared.image, "rows": batch["task"]} if prepared.image else {}
             features = self.model.apply({"params": weights}, batch["image"], **prompts, method="encode_image")
@@ -230,7 +231,8 @@ class Classifier:
 
 def text_prompts(method: Method, params: PyTree) -> PyTree:
     """Return the prompts of the text tower, {} where there are none."""
-    return method.apply({"params": params}).get("text", {})
+    prompts: Any = method.apply({"params": params})
+    return prompts.get("text", {})
 
 
 def initialise(method: Method, vectors: Mapping[str, np.ndarray], key: Array) -> dict[str, PyTree]:
@@ -265,7 +267,8 @@ def reads(function: Callable[[dict[str, PyTree]], PyTree], params: dict[str, PyT
 def constant(function: Callable[[PyTree], Array], params: PyTree) -> Array:
     """Return the result for weights that training does not change; of shapes, its shape."""
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params))
-    return jax.eval_shape(function, params) if abstract else jax.jit(function)(params)
+    result: Array = jax.eval_shape(function, params) if abstract else jax.jit(function)(params)
+    return result
 
 
 def cross_entropy(logits: Array, batch: Mapping[str, Array], num_tasks: int) -> tuple[Array, dict[str, Array]]:

@@ -11,7 +11,7 @@ Five things differ from Radford et al. 2021 and are part of the model card:
   work with and without prompts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.problem import Problem
+from jax_promptmtl.core.problem import Batch, Problem, Sums
 from jax_promptmtl.data.icons.plain import plain_batch
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig, normalize, score
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
 
 Array = jax.Array
+PyTree = Any
 MAX_SCALE = np.log(100.0)  # as in Radford et al. 2021
 
 
@@ -151,7 +152,7 @@ class Captions:
         orders = {e: np.random.default_rng([seed, 1, e]).permutation(self.epoch) for e in np.unique(epochs)}
         return np.array([orders[e][p % len(self.epoch)] for e, p in zip(epochs, position, strict=True)])
 
-    def batches(self, start: int, *, schedule: Callable[[int], dict]) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, start: int, *, schedule: Callable[[int], Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray]]:
         """Yield the batches from step `start` on, without end; `schedule` gives the options of a step."""
         while True:
             yield self.batch(start, **schedule(start))
@@ -218,7 +219,7 @@ def build(config: ClipConfig, params: Any, captions: Captions) -> Problem:
     """
     model = CLIP(config)
 
-    def loss(params, frozen, batch, rng):
+    def loss(params: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, Sums]:
         variables, slot = {"params": params["backbone"]}, batch["slot"].shape[1]
         prompts = random_prompts(rng, config, slot) if slot else {"image": None, "text": None}
         images: Any = model.apply(
@@ -231,12 +232,12 @@ def build(config: ClipConfig, params: Any, captions: Captions) -> Problem:
         sums = {"loss": losses.sum(), "correct": correct, "count": jnp.float32(losses.size)}
         return (batch["weight"] * losses).sum(), {name: value[None].astype(jnp.float32) for name, value in sums.items()}
 
-    def prepare(params, frozen):
+    def prepare(params: PyTree, frozen: PyTree) -> dict[str, Any]:
         names = captions.tokenize([label.split() for label in captions.labels])[0]
         texts = model.apply({"params": params["backbone"]}, jnp.asarray(names), method="encode_text")
         return {"classes": texts, "params": params["backbone"]}
 
-    def predict(prepared, frozen, batch):
+    def predict(prepared: dict[str, Any], frozen: PyTree, batch: Batch) -> Array:
         features: Any = model.apply({"params": prepared["params"]}, batch["image"], method="encode_image")
         return score(features, prepared["classes"], prepared["params"]["logit_scale"])
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_promptmtl.core.problem import Batch
 from jax_promptmtl.data import sampler
 from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.source import FeatureSource, Suite
@@ -30,7 +31,7 @@ def encode_images(
       mode: jit or pmap.
     """
 
-    def features(_, params, batch, *, axis_name=None):
+    def features(_: Any, params: Any, batch: Batch, *, axis_name: str | None = None) -> Any:
         return backbone.model.apply({"params": params}, batch["image"], method="encode_image")
 
     devices = jax.local_devices()

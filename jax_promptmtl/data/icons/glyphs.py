@@ -140,7 +140,7 @@ def read_names(path: pathlib.Path) -> dict[str, int]:
     return {name: _code_point(value) for name, value in json.loads(text).items()}
 
 
-def _code_point(value: int | str | dict) -> int:
+def _code_point(value: int | str | dict[str, str]) -> int:
     """Read 59905, '0xf102', 'f102' or {'encodedCode': '\\\\e589'}."""
     if isinstance(value, dict):
         value = value["encodedCode"]

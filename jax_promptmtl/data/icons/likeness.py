@@ -28,7 +28,8 @@ def shapes(masks: np.ndarray) -> np.ndarray:
     blurred = first * rows[:, :, :-2] + middle * rows[:, :, 1:-1] + last * rows[:, :, 2:]
     flat = blurred.reshape(len(masks), 32 * 32).astype(np.float32)
     flat -= flat.mean(1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    unit: np.ndarray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    return unit
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -41,7 +42,8 @@ def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     Returns:
       float32[N, M].
     """
-    return shapes(left) @ shapes(right).T
+    cosines: np.ndarray = shapes(left) @ shapes(right).T
+    return cosines
 
 
 def nearest(masks: np.ndarray, others: np.ndarray, block: int = 4096) -> np.ndarray:

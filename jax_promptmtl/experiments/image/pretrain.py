@@ -67,7 +67,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         config.train,
         workdir,
         name="pretrain",
-        evaluation=lambda: held.evaluation(config.batch_size, config.seed),
+        hooks=loop.Hooks(evaluation=lambda: held.evaluation(config.batch_size, config.seed)),
     )
     save(workdir / "clip", sizes, result.params["backbone"], train.tokenizer)
     print(f"Saved {workdir / 'clip'} after {result.seconds / 60:.0f} minutes.")

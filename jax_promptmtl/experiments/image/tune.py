@@ -205,8 +205,8 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
         require_finished(job.workdir, name, settings["steps"])
     suite = job.inputs(problem, "train")
     stream = partial(training_batches, job, suite, settings)
-    names = partial(sampler.example_names, suite, **data_order(job, settings))
-    trained = loop.train(problem, stream, settings, job.workdir, name=name, examples=names, **observers)
+    names = partial(sampler.example_names, suite, order=data_order(job, settings))
+    trained = loop.train(problem, stream, settings, job.workdir, name=name, hooks=loop.Hooks(names, **observers))
     describe_checkpoint(job, problem, part, name)
     job.say("time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares(trained.spent).items()))
     return trained
@@ -224,14 +224,14 @@ def training_batches(
     job: Job, suite: Suite, settings: Mapping[str, Any], start_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return the training batches of a plan from a step on."""
-    options = {"start_step": start_step, "reduction": settings["reduction"], "workers": job.config.workers}
-    return sampler.batches(suite, job.preprocess, **options, **data_order(job, settings))
+    order = data_order(job, settings)
+    return sampler.batches(suite, job.preprocess, order, start_step=start_step, workers=job.config.workers)
 
 
-def data_order(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+def data_order(job: Job, settings: Mapping[str, Any]) -> sampler.Order:
     """Return what fixes which images are in this process's part of a step's batch."""
-    order = {"batch_size": settings["batch_size"], "seed": job.config.seed, "kind": settings["sampler"]}
-    return order | processes.part()
+    kind, reduction = settings["sampler"], settings["reduction"]
+    return sampler.Order(settings["batch_size"], job.config.seed, kind, reduction, **processes.part())
 
 
 def refuse(job: Job) -> None:

@@ -271,7 +271,7 @@ def train(
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
     batches = partial(stream, sources, job.config)
-    return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
+    return loop.train(problem, batches, settings, job.workdir, name=stage or row, hooks=loop.Hooks(measure=measure))
 
 
 def plan(job: Job, name: str, clips: int) -> dict[str, Any]:

@@ -245,7 +245,8 @@ class CLIP(nn.Module):
 def normalize(x: Array) -> Array:
     """Scale to unit length along the last axis, in float32 at least."""
     x = at_least_float32(x)
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    unit: Array = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return unit
 
 
 def score(features: Array, classes: Array, logit_scale: Array) -> Array:

@@ -48,7 +48,8 @@ def sample(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Ar
         sample_map(value[:, :, firsts[k] : firsts[k + 1]], tuple(shape), locations[:, :, :, k], weights[:, :, :, k])
         for k, shape in enumerate(shapes)
     ]
-    return sum(seen[1:], start=seen[0])
+    result: Array = sum(seen[1:], start=seen[0])
+    return result
 
 
 @partial(jax.checkpoint, static_argnums=1)  # the backward pass does it again: what is between is 4 P times the queries
@@ -236,7 +237,7 @@ class DeformableEncoder(nn.Module):
     points: int = 4
     inner: int = 1024
 
-    def setup(self):
+    def setup(self) -> None:
         sizes = (self.heads, self.levels, self.points, self.inner)
         self.blocks = [DeformableBlock(*sizes) for _ in range(self.layers)]
 

@@ -15,7 +15,8 @@ def softmax(logits: Array) -> Array:
     """
     logits = np.asarray(logits, np.float64)
     power = np.exp(logits - logits.max(-1, keepdims=True))
-    return power / power.sum(-1, keepdims=True)
+    result: Array = power / power.sum(-1, keepdims=True)
+    return result
 
 
 def merge_views(logits: Array, clips: Sequence[str] | Array) -> tuple[Array, Array]:

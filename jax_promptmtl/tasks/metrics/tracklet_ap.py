@@ -35,13 +35,15 @@ def tube_iou(left: Array, right: Array) -> Array:
     flat = [rows.astype(np.float64) for rows in flat]
     both = flat[0] @ flat[1].T
     union = flat[0].sum(1)[:, None] + flat[1].sum(1)[None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    result: Array = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return result
 
 
 def mean_area(masks: Array) -> Array:
     """Return the area of each track bool[N, L, H, W] in pixels: the mean over the frames in which it has any."""
     areas = np.asarray(masks, bool).sum((-2, -1))
-    return areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
+    result: Array = areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
+    return result
 
 
 def tracklet_ap(

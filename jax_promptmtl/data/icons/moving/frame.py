@@ -13,7 +13,8 @@ def luma(colour: Array) -> Array:
     >>> round(float(luma(np.array([255.0, 255.0, 255.0]))))
     255
     """
-    return (colour * LUMA).sum(-1)
+    brightness: Array = (colour * LUMA).sum(-1)
+    return brightness
 
 
 def shade(colour: Array, level: Array) -> Array:
@@ -25,7 +26,8 @@ def shade(colour: Array, level: Array) -> Array:
     hue = colour - luma(colour)[..., None]
     room = np.where(hue > 0, 255 - level[..., None], level[..., None])
     fits = np.minimum((room / np.maximum(np.abs(hue), 1e-3)).min(-1, keepdims=True), 1)
-    return (level[..., None] + fits * hue).astype(np.float32)
+    shaded: Array = (level[..., None] + fits * hue).astype(np.float32)
+    return shaded
 
 
 def finish(planes: Array) -> Array:

@@ -17,15 +17,18 @@ _STOCK = 1 << 20
 
 
 def _cloud(rng: np.random.Generator) -> Array:
-    return raster.fractal(rng, TILE, 1.4)[0] * 0.6
+    texture: Array = raster.fractal(rng, TILE, 1.4)[0] * 0.6
+    return texture
 
 
 def _grain(rng: np.random.Generator) -> Array:
-    return raster.fractal(rng, TILE, 0.7)[0] * 0.5
+    tile: Array = raster.fractal(rng, TILE, 0.7)[0] * 0.5
+    return tile
 
 
 def _blobs(rng: np.random.Generator) -> Array:
-    return np.tanh(4 * raster.fractal(rng, TILE, 2.0)[0])
+    texture: Array = np.tanh(4 * raster.fractal(rng, TILE, 2.0)[0])
+    return texture
 
 
 def _stripes(rng: np.random.Generator) -> Array:
@@ -43,7 +46,8 @@ def _checker(rng: np.random.Generator) -> Array:
 def _glow(rng: np.random.Generator) -> Array:
     y, x = np.meshgrid(np.arange(TILE), np.arange(TILE), indexing="ij")
     turn = rng.uniform(0, 2 * np.pi, 2)
-    return np.sin(2 * np.pi * y / TILE + turn[0]) * 0.7 + np.sin(2 * np.pi * x / TILE + turn[1]) * 0.7
+    texture: Array = np.sin(2 * np.pi * y / TILE + turn[0]) * 0.7 + np.sin(2 * np.pi * x / TILE + turn[1]) * 0.7
+    return texture
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Array]] = {
@@ -101,7 +105,8 @@ def _window(texture: Array, corner: Array) -> Array:
     batch = np.arange(len(texture))[:, None, None, None]
     cut = texture[batch, places[:, 0, :, :, None], places[:, 1, :, None, :]]
     rows = cut[:, :, :-1] + (cut[:, :, 1:] - cut[:, :, :-1]) * part[:, 0]
-    return rows[..., :-1] + (rows[..., 1:] - rows[..., :-1]) * part[:, 1]
+    result: Array = rows[..., :-1] + (rows[..., 1:] - rows[..., :-1]) * part[:, 1]
+    return result
 
 
 @functools.cache

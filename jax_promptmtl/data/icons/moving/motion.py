@@ -161,7 +161,8 @@ def _legal(
     towards = np.where(_STEP[None] < 0, reach[:, :1], reach[:, 1:])  # [B, 13, 2]
     fits &= ((_STEP == 0) | (towards >= min(LEAST_TRAVEL, span / 2) - 1e-6)).all(2)
     fits &= (_ZOOM == 0) | ((_ZOOM > 0) == small[:, None])
-    return fits & ((_FADE > 0) == faint[:, None])
+    legal: Array = fits & ((_FADE > 0) == faint[:, None])
+    return legal
 
 
 def path(moves: Plan, start: Array, stop: Array, frames: int, ease: float = 0.0) -> Path:
@@ -210,7 +211,8 @@ def _first(level: Array) -> Array:
     """Return [B, 1]: 1 if a level [B, L] that starts at 0 leaves it upwards first, -1 if downwards, 0 if never."""
     moved = np.abs(level) > 1e-6
     at = np.argmax(moved, axis=1)[:, None]
-    return np.sign(np.take_along_axis(level, at, axis=1)) * moved.any(1)[:, None]
+    signs: Array = np.sign(np.take_along_axis(level, at, axis=1)) * moved.any(1)[:, None]
+    return signs
 
 
 def table(names: Sequence[str]) -> Array:

@@ -43,7 +43,8 @@ class Sprites:
         count = np.bincount(self.concept)
         start = np.cumsum(count) - count
         concept = draws.below(len(count), *shape)
-        return start[concept] + draws.below(count[concept], *shape)
+        drawn: Array = start[concept] + draws.below(count[concept], *shape)
+        return drawn
 
 
 def levels(masks: Array) -> Array:
@@ -119,7 +120,8 @@ def paint(planes: Array, coverage: Array, colour: Array, opacity: Array) -> None
 def solid(coverage: Array) -> Array:
     """Return the pixels that belong to an icon, bool like coverage[..., 32, 32]; none where there is no coverage."""
     most = coverage.max(axis=(-2, -1), keepdims=True)
-    return (coverage > SOLID * most) & (most > 0)
+    inside: Array = (coverage > SOLID * most) & (most > 0)
+    return inside
 
 
 def boxes(masks: Array) -> Array:

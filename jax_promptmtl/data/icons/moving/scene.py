@@ -150,4 +150,5 @@ def _labels(domain: Domain, motions: Array) -> Array:
     """Turn places in MOTIONS into places in the domain's classes; -1, none, becomes any of them."""
     place = np.zeros(len(motion.MOTIONS), int)
     place[motion.table(domain.classes)] = np.arange(len(domain.classes))
-    return place[motions]
+    places: Array = place[motions]
+    return places

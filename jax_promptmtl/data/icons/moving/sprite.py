@@ -71,7 +71,8 @@ def _some(family: str, names: list[str]) -> set[str]:
 def _large(masks: Array) -> Array:
     """Return bool[N]: enough ink to be seen when shown small, and not a mere line."""
     extent = np.stack([(masks > 0).any(axis).sum(1) for axis in (1, 2)])
-    return (masks.mean((1, 2)) > 0.09 * 255) & (extent.min(0) > 0.4 * extent.max(0))
+    large: Array = (masks.mean((1, 2)) > 0.09 * 255) & (extent.min(0) > 0.4 * extent.max(0))
+    return large
 
 
 def _recognisable(keys: list[str], masks: Array, labels: list[str]) -> Array:
@@ -80,7 +81,8 @@ def _recognisable(keys: list[str], masks: Array, labels: list[str]) -> Array:
     plain = [len(concepts.words(*name)) == 1 and not any(map(str.isdigit, name[1])) for name in names]
     label = np.unique(labels, return_inverse=True)[1]
     alike = np.where(label[:, None] == label[plain], likeness.cosine(masks, masks[plain]), 0)
-    return alike.max(1) >= _ALIKE
+    recognisable: Array = alike.max(1) >= _ALIKE
+    return recognisable
 
 
 def _least_turned(masks: Array) -> Array:

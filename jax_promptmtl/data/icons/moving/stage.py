@@ -129,7 +129,10 @@ def _wander(draws: Draws, shape: tuple[int, ...], amplitude: float) -> Array:
     """Draw a slow swing float32[B, A, L] around 0 that takes 30 to 60 frames."""
     actors, frames = shape[1:]
     period, phase = draws.uniform(30, 60, actors, 1), draws.uniform(0, 2 * np.pi, actors, 1)
-    return np.float32(amplitude) * np.sin(np.arange(frames, dtype=np.float32) * np.float32(2 * np.pi) / period + phase)
+    swing: Array = np.float32(amplitude) * np.sin(
+        np.arange(frames, dtype=np.float32) * np.float32(2 * np.pi) / period + phase
+    )
+    return swing
 
 
 def _apart(draws: Draws, x: Array, y: Array, size: Array, present: Array) -> tuple[Array, Array]:
@@ -216,7 +219,8 @@ def sweep(draws: Draws, planes: Array, share: float) -> Array:
     for channel in range(3):
         plane = planes[:, channel]
         plane[...] = np.where(bar, colour[:, channel, None, None, None], plane)
-    return bar
+    result: Array = bar
+    return result
 
 
 def smear(draws: Draws, planes: Array, share: float) -> None:
@@ -248,4 +252,5 @@ def partition(draws: Draws, total: Array, pieces: int, least: int, count: Array 
     spare = total - least * used.sum(1)
     share = np.cumsum(draws.uniform(0.05, 1, pieces) * used, axis=1)
     end = np.round(share / share[:, -1:] * spare[:, None]).astype(int)
-    return np.diff(end, axis=1, prepend=0) + least * used
+    lengths: Array = np.diff(end, axis=1, prepend=0) + least * used
+    return lengths
