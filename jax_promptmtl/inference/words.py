@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_promptmtl.methods import make_method
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
 

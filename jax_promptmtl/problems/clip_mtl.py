@@ -20,7 +20,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import Batch, Problem, Sums
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.methods import make_method
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.methods.method import Method
 from jax_promptmtl.methods.sharing import expand as expand_slots
 from jax_promptmtl.methods.sharing import slots

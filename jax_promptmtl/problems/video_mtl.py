@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_promptmtl import methods
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.problem import AXIS, Problem
 from jax_promptmtl.data.video_batches import cut_prefix
+from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.method import Method
 from jax_promptmtl.models.video.middle import Middle, VideoBackbone
 from jax_promptmtl.models.video.view import View, unpack
@@ -133,7 +133,12 @@ def make_method(config: Mapping[str, Any], primary: VideoBackbone, aux: Mapping[
         "middle": primary.middle,
         "towers": {PRIMARY: (primary.depth, primary.dim)},
     }
-    return methods.make_method(config, sizes)
+    constructor = METHODS[pick(config["name"], METHODS, "method")]
+    fields = [name for name in constructor.__dataclass_fields__ if name not in ("parent", "name")]
+    options = {key: value for key, value in config.items() if key != "name"}
+    for option in options:
+        pick(option, [name for name in fields if name not in sizes], f"option of the method {config['name']!r}")
+    return constructor(**{name: size for name, size in sizes.items() if name in fields}, **options)
 
 
 def build(

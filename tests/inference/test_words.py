@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.inference import words
-from jax_promptmtl.methods import make_method
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer, learn_merges
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.methods import METHODS, make_method
+from jax_promptmtl.methods import METHODS
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.methods.method import Method, check_depth
 from jax_promptmtl.methods.none import NoPrompts
 
@@ -33,19 +34,6 @@ def test_a_method_that_adapts_nothing_is_never_asked_to(build, batch, monkeypatc
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_of_the_table_is_a_method(name):
     assert issubclass(METHODS[name], Method)
-
-
-def test_constructors_get_the_sizes_that_they_declare():
-    maple = make_method({"name": "maple", "length": 2, "depth": 2}, SIZES)
-    assert dict(maple.towers) == SIZES["towers"] and not hasattr(maple, "embed_dim")
-    adapter = make_method({"name": "adapter", "side": "both"}, SIZES)
-    assert adapter.embed_dim == 12 and not hasattr(adapter, "towers")
-
-
-@pytest.mark.parametrize("option", ["towers", "embed_dim", "parent", "dept"])
-def test_sizes_are_no_options(option):
-    with pytest.raises(UserError, match=f"Unknown option of the method 'maple' {option!r}; legal values: depth,"):
-        make_method({"name": "maple", option: 2}, SIZES)
 
 
 def test_depths_must_fit_every_tower():

@@ -11,7 +11,7 @@ import pytest
 from configs import clip, clip_vit_b16
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.methods import make_method
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.methods.sharing import slots
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import ClipConfig

@@ -14,7 +14,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.engine.parallel import make_mesh
-from jax_promptmtl.methods import make_method
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import Backbone, ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
