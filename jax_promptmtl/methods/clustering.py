@@ -110,12 +110,12 @@ class Rule:
         return float(self.score(totals, np.array([len(group) for group in groups])).sum())
 
 
+DEFAULT_RULE = Rule()
+
+
 def partition(
     similarity: np.ndarray,
-    objective: str = "mean",
-    num_groups: int | None = None,
-    singletons: str = "allowed",
-    max_group: int | None = None,
+    rule: Rule = DEFAULT_RULE,
     *,
     top: int = 2,
     restarts: int = 20,
@@ -125,7 +125,7 @@ def partition(
 
     Args:
       similarity: float[N, N]; the diagonal is ignored and the two triangles are averaged.
-      objective, num_groups, singletons, max_group: see `Rule`.
+      rule: what a group is worth and which are legal.
       top: how many partitions to rank (exact solver; the heuristic ranks the distinct ones it met).
       restarts: seeded random starts of the heuristic, on top of those from average linkage.
       exact_limit: most tasks for the exact solver; time and memory grow as 3^N and 2^N.
@@ -136,7 +136,6 @@ def partition(
     >>> partition(np.array([[0, 3, 1], [3, 0, -1], [1, -1, 0]])).groups
     ((0, 1), (2,))
     """
-    rule = Rule(objective, num_groups, singletons, max_group)
     num_tasks = len(similarity)
     rule.check(num_tasks)
     if np.shape(similarity) != (num_tasks, num_tasks) or not np.all(np.isfinite(similarity)):

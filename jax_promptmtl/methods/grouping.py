@@ -9,6 +9,7 @@ disjoint groups is the objective `mean` with singletons forbidden.
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import chex
@@ -19,7 +20,7 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.tree import flatten
-from jax_promptmtl.methods.clustering import Groups, Partition, partition
+from jax_promptmtl.methods.clustering import DEFAULT_RULE, Groups, Partition, Rule, partition
 
 KINDS = ("dot", "cosine", "split_half")
 SKETCH = 256  # keeps norms to about sqrt(2 / 256) = 9 %, and their square root, which split_half uses, to 4 %
@@ -225,7 +226,13 @@ def _mean(values: np.ndarray, seen: np.ndarray, names: Sequence[str]) -> np.ndar
 
 
 def stability(
-    similarity: Similarity, groups: Groups, kind: str = "dot", *, repeats: int = 200, seed: int = 0, **rule: Any
+    similarity: Similarity,
+    groups: Groups,
+    kind: str = "dot",
+    rule: Rule = DEFAULT_RULE,
+    *,
+    repeats: int = 200,
+    seed: int = 0,
 ) -> float:
     """Return the share of bootstrap resamples of the snapshots that give the same groups.
 
@@ -233,15 +240,15 @@ def stability(
       similarity: the snapshots.
       groups: the partition found on all of them.
       kind: of similarity.
+      rule: as given to `partition`. Beyond 10 tasks resamples are searched with the heuristic, with four restarts.
       repeats: number of resamples, drawn with replacement from `seed`.
-      **rule: as given to `partition`. Beyond 10 tasks resamples are searched with the heuristic, with four restarts.
     """
     snapshots = np.flatnonzero(similarity._kept())
     rng = np.random.default_rng(seed)
     same = 0
     for _ in range(repeats):
         matrix = similarity.matrix(kind, rng.choice(snapshots, len(snapshots)))
-        same += partition(matrix, top=1, restarts=4, exact_limit=10, **rule).groups == groups
+        same += partition(matrix, rule, top=1, restarts=4, exact_limit=10).groups == groups
     return same / repeats
 
 
@@ -264,7 +271,12 @@ def random_groups(groups: Groups, seed: int) -> Groups:
 
 
 def report(
-    similarity: Similarity, found: Partition, *, kind: str = "dot", stable: float | None = None, **rule: Any
+    similarity: Similarity,
+    found: Partition,
+    *,
+    kind: str = "dot",
+    stable: float | None = None,
+    rule: Rule = DEFAULT_RULE,
 ) -> dict[str, Any]:
     """Return the content of grouping.json: groups by name, how they were found, and all matrices.
 
@@ -273,7 +285,7 @@ def report(
       found: what `partition` returned for `similarity.matrix(kind)`.
       kind: of similarity.
       stable: result of `stability`.
-      **rule: as given to `partition`.
+      rule: as given to `partition`.
     """
     names = similarity.names
 
@@ -294,7 +306,7 @@ def report(
         "tasks": list(names),
         "groups": named(found.groups),
         "similarity": kind,
-        "rule": {"objective": "mean", "num_groups": None, "singletons": "allowed", "max_group": None} | rule,
+        "rule": asdict(rule),
         "solver": found.solver,
         "score": found.score,
         "runner_up": named(found.runner_up) if found.runner_up else None,

@@ -42,20 +42,34 @@ def encode_images(
         yield rest | {"features": np.asarray(encode({}, params, dict(batch)))}
 
 
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How to encode images.
+
+    Attributes:
+      batch_size: images at a time.
+      workers: processes that read images; 0 reads in threads.
+      dtype: of the tower's matrices; see `clip_mtl.Options`.
+      mode: jit or pmap.
+    """
+
+    batch_size: int
+    workers: int
+    dtype: str
+    mode: str
+
+
 def encode_suite(
     suite: Suite,
     backbone: Backbone,
     preprocess: Preprocess,
     split: str,
-    *,
-    batch_size: int,
-    workers: int,
-    dtype: str,
-    mode: str,
+    how: Encoding,
 ) -> Suite:
     """Return a suite with features in place of the images of one split, train or test."""
-    batches = sampler.evaluation_batches(suite, preprocess, batch_size=batch_size, split=split, workers=workers)
-    encoded = list(encode_images(backbone, batches, dtype=dtype, mode=mode))
+    options = {"batch_size": how.batch_size, "workers": how.workers}
+    batches = sampler.evaluation_batches(suite, preprocess, split=split, **options)
+    encoded = list(encode_images(backbone, batches, dtype=how.dtype, mode=how.mode))
     real = np.concatenate([batch["weight"] for batch in encoded]) > 0
     features, labels, task = (np.concatenate([b[key] for b in encoded])[real] for key in ("features", "label", "task"))
     tasks = []

@@ -22,7 +22,7 @@ from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
 from jax_promptmtl.experiments.image import results
 from jax_promptmtl.methods import grouping
-from jax_promptmtl.methods.clustering import Groups, Partition, partition
+from jax_promptmtl.methods.clustering import Groups, Partition, Rule, partition
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.models.clip.model import Backbone
 from jax_promptmtl.problems import clip_mtl, image_features
@@ -78,9 +78,10 @@ class Job:
         if not problem.takes_features or (split == "train" and self.preprocess.random):
             return self.suite
         if split not in self.encoded:
-            how = {"dtype": self.config.backbone.dtype, "mode": self.config.parallel, "workers": self.config.workers}
-            how["batch_size"] = self.config.evaluation_batch_size
-            self.encoded[split] = image_features.encode_suite(self.suite, self.backbone, self.preprocess, split, **how)
+            how = image_features.Encoding(
+                self.config.evaluation_batch_size, self.config.workers, self.config.backbone.dtype, self.config.parallel
+            )
+            self.encoded[split] = image_features.encode_suite(self.suite, self.backbone, self.preprocess, split, how)
         return self.encoded[split]
 
     def evaluate(self, problem: Problem, params: Any) -> dict[str, np.ndarray]:
@@ -330,10 +331,10 @@ def learn_groups(job: Job) -> tuple[grouping.Similarity, Partition, dict[str, An
     )
     observers = {"observe": grouping.observe, "on_observed": similarity.add_observed}
     train(job, job.problem(options, whole(job), task_gradients=True), options, "global", **observers)
-    rule = {"objective": options.objective, "singletons": options.singletons, "num_groups": options.num_groups or None}
-    found = partition(similarity.matrix(options.similarity), top=RANKING, **rule)
-    share = grouping.stability(similarity, found.groups, options.similarity, **rule)
-    return similarity, found, grouping.report(similarity, found, kind=options.similarity, stable=share, **rule)
+    rule = Rule(options.objective, options.num_groups or None, options.singletons)
+    found = partition(similarity.matrix(options.similarity), rule, top=RANKING)
+    share = grouping.stability(similarity, found.groups, options.similarity, rule)
+    return similarity, found, grouping.report(similarity, found, kind=options.similarity, stable=share, rule=rule)
 
 
 def draw_groups(job: Job, similarity: grouping.Similarity, found: Partition) -> None:
