@@ -42,6 +42,30 @@ class Instances(NamedTuple):
     valid: Array
 
 
+class Truth(NamedTuple):
+    """The instances of a clip.
+
+    Attributes:
+      masks: [L, S, H, W].
+      label: int[S].
+      valid: bool[S], false where a slot is empty.
+      shown: bool[L], false where a frame is padding.
+    """
+
+    masks: Array
+    label: Array
+    valid: Array
+    shown: Array
+
+
+class Comparison(NamedTuple):
+    """Who learns, and where masks are compared; see `loss`."""
+
+    stage: str
+    guided: bool
+    points: int
+
+
 def loss(
     outputs: Instances, batch: Mapping[str, Array], *, stage: str = "online", guided: bool = False, points: int = 0
 ) -> tuple[Array, dict[str, Array]]:
@@ -58,11 +82,11 @@ def loss(
     Returns:
       float[B], {}.
     """
-    one = partial(clip_loss, stage=pick(stage, STAGES, "stage of DVIS"), guided=guided, points=points)
+    how = Comparison(pick(stage, STAGES, "stage of DVIS"), guided, points)
     said = (jnp.moveaxis(outputs.logits, 1, 0), jnp.moveaxis(outputs.masks, 1, 0))
     guide = (outputs.guide_logits, outputs.guide_masks)
-    rows = (said, guide, outputs.valid, batch["mask"], batch["label"], batch["valid"], seeds(batch["mask"]))
-    return jax.vmap(one)(*rows), {}
+    truth = Truth(batch["mask"], batch["label"], batch["valid"], outputs.valid)
+    return jax.vmap(partial(video_loss, how))(said, guide, truth, seeds(batch["mask"])), {}
 
 
 def seeds(masks: Array) -> Array:
@@ -87,39 +111,29 @@ def joint_loss(outputs: Instances, batch: Mapping[str, Array], *, points: int = 
     return parts[0] + parts[1], {}
 
 
-def clip_loss(
-    said: tuple[Array, Array],
-    guide: tuple[Array, Array],
-    shown: Array,
-    truth: Array,
-    label: Array,
-    valid: Array,
-    seed: Array,
-    *,
-    stage: str,
-    guided: bool,
-    points: int,
+def video_loss(
+    how: Comparison, said: tuple[Array, Array], guide: tuple[Array, Array], truth: Truth, seed: Array
 ) -> Array:
     """Return the loss of one clip; see `loss`, of whose arguments these are the rows."""
-    truth = truth.astype(jnp.float32)
-    present = truth.any(axis=(2, 3)) & valid & shown[:, None]
-    asked = present if stage == "minvis" else present.any(axis=0) & shown[:, None]
+    truth = truth._replace(masks=truth.masks.astype(jnp.float32))
+    shown = truth.shown
+    present = truth.masks.any(axis=(2, 3)) & truth.valid & shown[:, None]
+    asked = present if how.stage == "minvis" else present.any(axis=0) & shown[:, None]
     key = jax.random.key(seed)
-    choose = partial(choice, truth=truth, label=label, present=present, shown=shown, stage=stage, points=points)
-    chosen = choose(*guide, jax.random.fold_in(key, 0)) if guided else None
+    chosen = choice(how, *guide, jax.random.fold_in(key, 0), truth, present) if how.guided else None
 
     def layer(number: Array, logits: Array, masks: Array) -> Array:
         first, second = jax.random.split(jax.random.fold_in(key, number))
-        who = choose(logits, masks, first) if chosen is None else chosen
+        who = choice(how, logits, masks, first, truth, present) if chosen is None else chosen
         picked = jnp.take_along_axis(masks, who[..., None, None], axis=1)
-        places = mask_loss.uncertain_points(second, picked, points) if points else None
-        seen, wanted = (mask_loss.read(x, places, masks.shape[-2:]) for x in (picked, truth))
+        places = mask_loss.uncertain_points(second, picked, how.points) if how.points else None
+        seen, wanted = (mask_loss.read(x, places, masks.shape[-2:]) for x in (picked, truth.masks))
         weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
-        if stage == "offline":  # the frames of a video are one image, and its instances have one class
+        if how.stage == "offline":  # the frames of a video are one image, and its instances have one class
             seen, wanted, weight = joined(seen), joined(wanted), weight.reshape(1, -1)
-            rows = (logits[:1], label, who[:1], asked.any(axis=0)[None], jnp.ones(1, bool))
+            rows = (logits[:1], truth.label, who[:1], asked.any(axis=0)[None], jnp.ones(1, bool))
         else:
-            rows = (logits, label, who, asked, shown)
+            rows = (logits, truth.label, who, asked, shown)
         return mask_loss.Losses(
             mask_loss.class_loss(*rows), *mask_loss.mask_losses(seen, wanted, weight, rows[3])
         ).total()
@@ -127,44 +141,31 @@ def clip_loss(
     return jax.vmap(layer)(jnp.arange(1, len(said[0]) + 1), *said).sum()
 
 
-def choice(
-    logits: Array,
-    masks: Array,
-    key: Array,
-    *,
-    truth: Array,
-    label: Array,
-    present: Array,
-    shown: Array,
-    stage: str,
-    points: int,
-) -> Array:
+def choice(how: Comparison, logits: Array, masks: Array, key: Array, truth: Truth, present: Array) -> Array:
     """Return which query answers for each instance in each frame of a clip, int[L, S].
 
     Args:
+      how: who learns, and where masks are compared.
       logits: float[L, Q, C + 1].
       masks: logits float[L, Q, h, w].
       key: of the points.
-      truth: float[L, S, H, W].
-      label: int[S].
+      truth: masks in floats.
       present: bool[L, S], where an instance is seen.
-      shown: bool[L], false in padding.
-      stage: who learns.
-      points: at which masks are compared; every cell if 0.
     """
+    points, shown = how.points, truth.shown
     places = jax.random.uniform(key, (len(shown), 1, points, 2)) if points else None  # the same for all of a frame
 
     def at(x: Array) -> Array:
         spread = None if places is None else jnp.broadcast_to(places, (*x.shape[:2], points, 2))
         return mask_loss.read(x, spread, masks.shape[-2:])
 
-    seen, wanted = at(masks), at(truth)
+    seen, wanted = at(masks), at(truth.masks)
     weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
-    if stage == "offline":
-        cost = mask_loss.pair_cost(logits[0], joined(seen)[0], label, joined(wanted)[0], weight.reshape(-1))
+    if how.stage == "offline":
+        cost = mask_loss.pair_cost(logits[0], joined(seen)[0], truth.label, joined(wanted)[0], weight.reshape(-1))
         return jnp.broadcast_to(assign(cost, present.any(axis=0)), present.shape)
-    cost = jax.vmap(mask_loss.pair_cost, (0, 0, None, 0, 0))(logits, seen, label, wanted, weight)
-    if stage == "minvis":
+    cost = jax.vmap(mask_loss.pair_cost, (0, 0, None, 0, 0))(logits, seen, truth.label, wanted, weight)
+    if how.stage == "minvis":
         return assign(cost, present)
     return jnp.broadcast_to(mask_loss.assign_by_appearance(cost, present), present.shape)
 

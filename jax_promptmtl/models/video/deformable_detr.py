@@ -15,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.layers.deformable import DeformableAttention, DeformableEncoder, sine_position, valid_ratios
+from jax_promptmtl.models.layers.deformable import (
+    DeformableAttention,
+    DeformableEncoder,
+    Span,
+    sine_position,
+    valid_ratios,
+)
 from jax_promptmtl.models.layers.transformer import Attention, KeyValues, LayerNorm, Linear
 from jax_promptmtl.models.video.resnet import ResNet, ResNetConfig
 
@@ -195,7 +201,7 @@ class DeformableDetr(nn.Module):
         """Run layers of the encoder on float[N, h w, D] with a mask bool[N, h w]; see `DeformableEncoder`."""
         grid = mask.reshape(len(mask), *shape)
         position = sine_position(grid, self.config.width).reshape(cells.shape) + self.level[0]
-        return self.encoder(cells, position, mask, [shape], prompts, start, stop, leave)
+        return self.encoder(cells, position, mask, [shape], prompts, Span(start, stop, leave))
 
     def begin(self, count: int) -> Decoded:
         """Return what enters the decoder for so many frames."""
