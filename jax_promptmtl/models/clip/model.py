@@ -5,7 +5,7 @@ After openai/CLIP `clip/model.py`. Sizes come from the weights (`convert.load`);
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -271,13 +271,24 @@ def cast_params(params: Any, dtype: str) -> Any:
     return jax.tree.map(lambda leaf, inside: jnp.asarray(leaf, dtype) if inside else leaf, params, cut)
 
 
+class TextTokenizer(Protocol):
+    """Texts to ids; `start` and `end` are around every text."""
+
+    start: int
+    end: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def tokenize(self, texts: Sequence[str], length: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A loaded CLIP: the module, its weights, and all that belongs to them.
 
     Attributes:
       params: nested dict of float32 arrays in the layout of `CLIP.init`.
-      tokenizer: has `encode(text) -> list[int]`, `start`, `end`.
+      tokenizer: of the text tower.
       preprocess: image size, mean, std of the pixels the weights expect.
       sha256: of the weights file, so that a checkpoint knows which backbone it belongs to.
       tokens: path of the tokenizer, where it is not beside the weights; else "".
@@ -286,7 +297,7 @@ class Backbone:
     name: str
     config: ClipConfig
     params: Any
-    tokenizer: Any
+    tokenizer: TextTokenizer
     preprocess: dict[str, Any]
     sha256: str
     tokens: str = ""
