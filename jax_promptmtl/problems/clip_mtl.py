@@ -92,27 +92,13 @@ def build(suite: Suite, backbone: Backbone, options: Options) -> Problem:
     """
     method = make_method(options.method, {"towers": backbone.config.towers, "embed_dim": backbone.config.embed_dim})
     vectors = {name: slots(kind, len(suite.tasks), options.groups) for name, kind in options.sharing.items()}
-    full = {
-        "backbone": backbone.params,
-        "method": initialise(method, vectors, jax.random.key(options.seed)),
-    }
-    mask = {
-        "backbone": tree.trainable(backbone.params, options.tune),
-        "method": jax.tree.map(lambda _: True, full["method"]),
-    }
+    full, mask = parameters(backbone, method, vectors, options)
     tuned = {tower: any(tree.flatten(mask["backbone"][tower]).values()) for tower in ("image", "text")}
     one = jax.tree.map(lambda leaf: leaf[0], full["method"])
     prompts: Any = jax.eval_shape(lambda: method.apply({"params": one}))
     read = reads(lambda p: text_prompts(method, p), one)
     slot = prompts["text"][0].shape[0] if 0 in prompts.get("text", {}) else 0
-    texts = class_texts(
-        [class_tokens(backbone, task.class_names, options.template, slot) for task in suite.tasks],
-        slot,
-        [vectors[name] for name in sorted(read)],
-        chunk=options.class_chunk,
-        parts=options.mesh.size if options.mesh else 1,
-        task_gradients=options.task_gradients,
-    )
+    texts = texts_of(suite, backbone, options, slot, [vectors[name] for name in sorted(read)])
     model = backbone.model.clone(remat=options.remat)
     params, frozen = tree.partition(full, mask)
     frozen["backbone"] = cast_params(frozen["backbone"], options.dtype)
@@ -131,6 +117,24 @@ def build(suite: Suite, backbone: Backbone, options: Options) -> Problem:
         about=describe(suite, backbone, options),
         takes_features=not (prompts.get("image") or tuned["image"]),
     )
+
+
+def parameters(
+    backbone: Backbone, method: Method, vectors: Mapping[str, np.ndarray], options: Options
+) -> tuple[PyTree, PyTree]:
+    """Return all parameters before the first step, and which of them are trained."""
+    learnt = initialise(method, vectors, jax.random.key(options.seed))
+    tuned = tree.trainable(backbone.params, options.tune)
+    full = {"backbone": backbone.params, "method": learnt}
+    return full, {"backbone": tuned, "method": jax.tree.map(lambda _: True, learnt)}
+
+
+def texts_of(suite: Suite, backbone: Backbone, options: Options, slot: int, read: Sequence[np.ndarray]) -> ClassTexts:
+    """Return the class texts of a suite; see `class_texts`."""
+    tokens = [class_tokens(backbone, task.class_names, options.template, slot) for task in suite.tasks]
+    parts = options.mesh.size if options.mesh else 1
+    chunk, apart = options.class_chunk, options.task_gradients
+    return class_texts(tokens, slot, read, chunk=chunk, parts=parts, task_gradients=apart)
 
 
 def describe(suite: Suite, backbone: Backbone, options: Options) -> dict[str, Any]:
