@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jax_promptmtl.core.outline import outline
+
 PyTree = Any
 Batch = dict[str, Any]  # name -> array of the host or of a device, [B, ...]
 Sums = dict[str, Any]  # name -> float[T]
@@ -42,3 +44,4 @@ class Problem:
     predict: Callable[[Any, PyTree, Batch], Any]
     about: dict[str, Any]
     takes_features: bool = False
+    __repr__ = outline

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -70,6 +71,7 @@ class FileSource:
     root: str
     names: Sequence[str]
     labels: Sequence[int]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.names)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 Example = dict[str, Any]
 
@@ -33,6 +34,7 @@ class Task:
     class_names: tuple[str, ...]
     train: Source
     test: Source
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Suite:
     split_hash: str
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,6 +87,7 @@ class FeatureSource:
     features: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -102,6 +107,7 @@ class Subset:
 
     source: Source
     indices: Sequence[int]
+    __repr__ = outline
 
     @property
     def names(self) -> Sequence[str]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick, some
+from jax_promptmtl.core.outline import outline
 
 Array = np.ndarray
 Count = int | tuple[int, ...]
@@ -88,6 +89,7 @@ class VideoSet:
     rate: float = 0.0
     notes: tuple[str, ...] = ()
     fill: Callable[[Example], Example] | None = None
+    __repr__ = outline
 
     def filled(self, example: Example) -> Example:
         """Return an example with its labels."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 Array = jax.Array
 
@@ -47,6 +48,7 @@ class VideoBackbone:
     params: Mapping[str, Any]
     lower: Callable[[Any, Any], Middle]
     upper: Callable[[Any, Middle, Array | None], Any]
+    __repr__ = outline
 
 
 def halves(
