@@ -136,7 +136,7 @@ class VideoTaskSpec:
     task: VideoTask
     module: type[nn.Module]
     sizes: Callable[[Mapping[str, Any], int, InputForm], Sizes]
-    example: Callable[[Sizes], tuple]
+    example: Callable[[Sizes], tuple[Any, ...]]
     handle: Callable[[Sizes, PyTree, InputForm, Cut], VideoBackbone]
     see: Callable[[InputForm, Batch], Any]
     adopt: Callable[[Sizes, int, PyTree, str], PyTree]
@@ -220,7 +220,8 @@ class VideoTaskSpec:
 
 def given_features(batch: Batch) -> Array:
     """Return features that a batch brings, none of which is padding."""
-    return batch["features"]
+    features: Array = batch["features"]
+    return features
 
 
 def features_with_mask(form: InputForm, batch: Batch) -> dict[str, Array]:
