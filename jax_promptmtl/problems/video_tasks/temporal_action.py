@@ -7,7 +7,6 @@ from jax_promptmtl.models.video import actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormerConfig
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
-from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import TrainingStage, VideoTaskSpec, feature_example, features_with_mask
 from jax_promptmtl.tasks import temporal
 from jax_promptmtl.tasks.task import VideoTask
@@ -28,11 +27,6 @@ def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut)
     return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)
 
 
-def adopt(sizes: ActionFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return drawn parameters with the weights in their place."""
-    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify")
-
-
 SPEC = VideoTaskSpec(
     VideoTask(NAME, ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"),
     module=actionformer.ActionFormer,
@@ -40,8 +34,6 @@ SPEC = VideoTaskSpec(
     example=feature_example,
     handle=handle,
     see=features_with_mask,
-    adopt=adopt,
-    width=lambda sizes: sizes.width,
     heads=("model/(classify|regress)/.*",),
     own="model",
     extractor="recognition",
