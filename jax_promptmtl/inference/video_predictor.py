@@ -17,6 +17,7 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.videos import video_file
 from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length, resize
@@ -47,6 +48,7 @@ class VideoPredictor:
     classes: Mapping[str, tuple[str, ...]]
     sampling: Sampling
     logits: Callable[[np.ndarray], jax.Array]
+    __repr__ = outline
     unit = "clip"
 
     @property

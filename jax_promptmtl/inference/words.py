@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
@@ -20,6 +21,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     directions: np.ndarray
+    __repr__ = outline
 
 
 def vocabulary(tokenizer: Tokenizer, table: Any) -> Vocabulary:

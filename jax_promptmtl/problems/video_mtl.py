@@ -21,6 +21,7 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import AXIS, Problem
 from jax_promptmtl.data.video_batches import cut_prefix
 from jax_promptmtl.methods.method import Method
@@ -63,6 +64,7 @@ class Pipeline:
     aux_input: str = "same_clip"
     cached: Collection[str] = ()
     vary: Callable[[Batch, Array], Batch] | None = None
+    __repr__ = outline
 
     def middle(self, name: str, weights: PyTree, batch: Batch) -> Middle:
         """Return a model's middle state: the batch's, or its lower half's."""

@@ -19,7 +19,7 @@ from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.checkpoint import Checkpoints
 from jax_promptmtl.experiments.video import job as video_job
 from jax_promptmtl.experiments.video import rows as video_rows
-from jax_promptmtl.inference import image_predictor
+from jax_promptmtl.inference import VIDEO_JOBS, image_predictor, video_predictor
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems.video_tasks import SPECS, icons
@@ -171,3 +171,7 @@ def test_the_mapper_answers_as_in_training(tmp_path):
     write_model(tmp_path / "models", "recognition", tree.unflatten(models), {})
     with pytest.raises(UserError, match=r"features of another|another recognition model"):
         jax_promptmtl.load(work)
+
+
+def test_the_jobs_that_see_videos_are_known_without_their_models():
+    assert {*VIDEO_JOBS} == {*video_predictor.JOBS}

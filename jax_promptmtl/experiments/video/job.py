@@ -11,6 +11,7 @@ import jax
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.middle_cache import Recipe, open_cache
@@ -56,6 +57,7 @@ class Row:
     initial: PyTree = None
     start_layer: Mapping[str, str] | None = None
     sizes: tuple[int, int] | None = None
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Job:
     weights: Mapping[str, PyTree]
     parts: tuple[str, ...]
     made: dict[tuple, Any] = field(default_factory=dict)
+    __repr__ = outline
 
     @property
     def task(self) -> str:

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 Array = jax.Array
 
@@ -48,6 +49,7 @@ class VideoBackbone:
     params: Mapping[str, Any]
     lower: Callable[[Any, Any], Middle]
     upper: Callable[[Any, Middle, Array | None], Any]
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
