@@ -47,6 +47,23 @@ def training(epochs: int, batch_size: int, optimizer: ConfigDict) -> ConfigDict:
     return config
 
 
+def mapper(head_dim: int) -> ConfigDict:
+    """Return the section of the double-layer mapper; see methods/dlm.py."""
+    config = ConfigDict()
+    config.name = "dlm"
+    config.num_prompts = 10  # N_0 per auxiliary
+    config.share_equal_dims = False
+    config.prompt_init = "vpt"  # or normal
+    config.head_dim = head_dim  # of the mapper's first layer
+    config.norm = "pre"  # or post
+    config.layer_init = "xavier"  # or normal
+    config.bottleneck = 16  # d_0 of eq. 2
+    config.adapter_rank = 64
+    config.single_layer = False
+    config.final_scale = "none"  # or layer_norm, scalar
+    return config
+
+
 def folder_suite() -> ConfigDict:
     """Return the suite of a user's own images."""
     config = ConfigDict()

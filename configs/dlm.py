@@ -50,18 +50,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.cache.place = "memory"  # or disk
     config.cache.folder = ""  # of the files on disk
 
-    config.method = ConfigDict()  # see methods/dlm.py
-    config.method.name = "dlm"
-    config.method.num_prompts = 10  # N_0 per auxiliary
-    config.method.share_equal_dims = False
-    config.method.prompt_init = "vpt"  # or normal
-    config.method.head_dim = 32  # of the mapper's first layer
-    config.method.norm = "pre"  # or post
-    config.method.layer_init = "xavier"  # or normal
-    config.method.bottleneck = 16  # d_0 of eq. 2
-    config.method.adapter_rank = 64
-    config.method.single_layer = False
-    config.method.final_scale = "none"  # or layer_norm, scalar
+    config.method = common.mapper(head_dim=32)
 
     config.rates = ConfigDict(RATES_ON_VIT if task in ON_VIT else RATES)  # of rows that need another learning rate
 

@@ -24,9 +24,11 @@ from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.inference.prediction import Prediction
 from jax_promptmtl.methods.make import make_method
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, read_model
+from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.problems.video_tasks import SPECS, icons
+from jax_promptmtl.problems.video_tasks import SPECS, files, icons
 from jax_promptmtl.problems.video_tasks.icons import Sight
 from jax_promptmtl.problems.video_tasks.spec import InputForm, VideoTaskSpec
 
@@ -139,10 +141,10 @@ def load_prompted(home: pathlib.Path) -> VideoPredictor:
         raise UserError(
             f"{str(home)!r} was trained with one set of prompts per batch; give a run with dynamic prompts."
         )
-    pipeline = prompted(spec, config, meta)
+    pipeline, sampling, classes = (prompted_files if "data" in config else prompted_icons)(spec, config, meta)
     if weights_sha256(pipeline.primary.backbone.params) != meta["about"]["backbone"]["sha256"]:
         raise UserError(
-            f"{str(home)!r} was trained with another {spec.name} model than that of config.models; restore it."
+            f"{str(home)!r} was trained with another {spec.name} model than that of its config; restore it."
         )
     problem = video_mtl.build(pipeline, example={}, initial=params["method"])
     run = jax.jit(lambda params, frozen, batch: pipeline.outputs(params, frozen, batch)[0])
@@ -151,12 +153,14 @@ def load_prompted(home: pathlib.Path) -> VideoPredictor:
         batch = {"frames": frames, "weight": np.ones(len(frames), np.float32)}
         return run(problem.params, problem.frozen, batch)
 
-    sampling = Sampling(frames=icons.frames_of(spec.name), size=icons.SIDE, short="repeat")
-    return VideoPredictor({spec.name: moving_icons.classes(spec.name)}, sampling, logits)
+    return VideoPredictor({spec.name: classes}, sampling, logits)
 
 
-def prompted(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> video_mtl.Pipeline:
-    """Return the pipeline of a trained mapper.
+Prompted = tuple[video_mtl.Pipeline, Sampling, tuple[str, ...]]  # how to answer, see videos and name the answers
+
+
+def prompted_icons(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
+    """Return what a run on moving icons trained.
 
     Args:
       spec: of the primary.
@@ -168,6 +172,27 @@ def prompted(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, 
     cut = config.get("cut") or None  # runs before it was an option have none
     primary = icons.view(spec.name, weights, count, Sight(middle=cut, drop_after=config["drop_after"]))
     aux = {name: icons.view(name, weights, count, Sight(auxiliary=True)) for name in names}
+    sampling = Sampling(frames=count, size=icons.SIDE, short="repeat")
+    return join(spec, primary, aux, meta), sampling, moving_icons.classes(spec.name)
+
+
+def prompted_files(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
+    """Return what a run on files trained; see `prompted_icons`."""
+    sampling, classes = Sampling(**config["sampling"]), tuple(meta["about"]["classes"])
+    example = {"frames": np.zeros((1, sampling.frames, *sampling.shape, 3), np.uint8)}
+    model = files.open_primary(spec, classes, config, example)
+    names = meta["about"]["aux"]
+    others = {name: files.open_auxiliary(name, config["aux"][name], sampling.shape) for name in names}
+    for name, sha in meta["about"]["aux_sha256"].items():
+        if name in others and weights_sha256(others[name].params) != sha:
+            raise UserError(f"The auxiliary {name!r} is not the model of the training; restore its weights.")
+    primary = model.view(auxiliary=False, cut=Cut(config["cut"] or None, config["drop_after"]))
+    aux = {name: other.view(auxiliary=True) for name, other in others.items()}
+    return join(spec, primary, aux, meta), sampling, classes
+
+
+def join(spec: VideoTaskSpec, primary: View, aux: Mapping[str, View], meta: Mapping[str, Any]) -> video_mtl.Pipeline:
+    """Return the pipeline of models and a checkpoint's method."""
     sizes = video_mtl.method_sizes(primary.backbone, {name: view.backbone for name, view in aux.items()})
     return video_mtl.Pipeline(primary, aux, spec.task, make_method(meta["config"]["method"], sizes))
 

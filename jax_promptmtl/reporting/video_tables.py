@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_promptmtl.experiments.video.job import PARTS
+from jax_promptmtl.experiments.video.footage import PARTS
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS
 from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.reporting import typeset

@@ -8,7 +8,6 @@ start from published weights where `weights` names some; TransVOD and DVIS from 
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
@@ -26,11 +26,10 @@ from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.training import loop_settings
 from jax_promptmtl.models.video import videomae
-from jax_promptmtl.models.video.form import Features, InputForm
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.problems.video_tasks import SPECS
-from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes, VideoTaskSpec
+from jax_promptmtl.problems.video_tasks import SPECS, files
+from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes
 from jax_promptmtl.tasks.mixing import Mixing, mix
 from jax_promptmtl.tasks.task import VideoTask
 
@@ -59,7 +58,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     said = {"data": data.name, "kind": data.task, "classes": data.class_names, "test": found}
     weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     path = write_model(workdir / "models", data.name, weights, said | {"config": config.to_dict()})
-    (workdir / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_whole(workdir / "results.json", json.dumps(found, indent=2) + "\n")
     print(f"The model is {path}, with a card beside it.")
 
 
@@ -82,31 +81,13 @@ def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: Py
 # --- model and task ---
 
 
-def form_of(config: Any, batch: Batch) -> InputForm:
-    """Return the form of the videos, or of the features, of a batch."""
-    if "features" not in batch:
-        frames, *size = batch["frames"].shape[1:4]
-        return InputForm(frames, (size[0], size[1]))
-    steps, channels = batch["features"].shape[1:]
-    rate = config.feature.rate
-    times = (config.feature.stride / rate, config.feature.window / 2 / rate)  # the middle of its window of frames
-    return InputForm(0, (0, 0), features=Features(steps, channels, *times))
-
-
-def sizes_of(spec: VideoTaskSpec, classes: int, config: Any, batch: Batch) -> Sizes:
-    """Return the sizes of a data set's model, whose positions are those of the clips that it is trained on."""
-    side = config.sampling.size
-    trained = replace(form_of(config, batch), frames=config.sampling.frames, size=(side, side))
-    return spec.sizes(config.model, classes, trained)
-
-
-def rules_of(data: VideoSet, config: Any, sizes: Sizes) -> Rules:
+def rules_of(data: VideoSet, config: Any, sizes: Sizes, *, soft: bool = False) -> Rules:
     """Return what the recipe and the rules of a data set's own evaluation decide about its task."""
     return Rules(
         scored=data.scored,
         background=data.background,
         views=config.sampling.clips * config.sampling.crops,
-        soft=mixing_of(config).on,
+        soft=soft,
         every=config.every,
         points=config.points,
         sizes=sizes,
@@ -116,10 +97,10 @@ def rules_of(data: VideoSet, config: Any, sizes: Sizes) -> Rules:
 def pipeline_of(data: VideoSet, config: Any, batch: Batch) -> video_mtl.Pipeline:
     """Return the model of a data set with its task, for clips as long as those of a batch."""
     spec = SPECS[data.task]
-    sizes = sizes_of(spec, len(data.class_names), config, batch)
+    sizes = files.sizes_of(spec, len(data.class_names), config, batch)
     params = spec.start(sizes, config.seed, config.weights)
-    task = spec.rule(spec.task, rules_of(data, config, sizes))
-    return video_mtl.alone(spec.view(sizes, params, form_of(config, batch)), task, vary=varied(data, config))
+    task = spec.rule(spec.task, rules_of(data, config, sizes, soft=mixing_of(config).on))
+    return video_mtl.alone(spec.view(sizes, params, files.form_of(config, batch)), task, vary=varied(data, config))
 
 
 def tuning_problem(data: VideoSet, config: Any, clips: Sequence[ClipSource]) -> tuple[Problem, VideoTask]:

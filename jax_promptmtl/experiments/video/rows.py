@@ -33,7 +33,7 @@ def frozen(job: Job) -> Row:
 
 def mapper(job: Job, **change: Any) -> Row:
     """Return the double-layer mapper of the config, with options changed."""
-    row = job.row(dict(job.config.method) | change, {name: name for name in job.config.aux})
+    row = job.row(dict(job.config.method) | change, {name: name for name in job.footage.aux})
     if not job.config.init_from_aux_layer:
         return row
     layers = {name: SPECS[view.backbone.name].layer_above(view.backbone) for name, view in row.pipeline.aux.items()}
@@ -48,22 +48,22 @@ def mapper(job: Job, **change: Any) -> Row:
 
 def self_aux(job: Job) -> Row:
     """Return the control whose auxiliaries are the primary itself."""
-    return job.row(dict(job.config.method), {f"self_{i}": job.task for i in range(len(job.config.aux))})
+    return job.row(dict(job.config.method), {f"self_{i}": job.footage.primary for i in range(len(job.footage.aux))})
 
 
 def other_clip(job: Job) -> Row:
     """Return the control whose auxiliaries see another clip of the same data."""
-    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, aux_input="other_clip")
+    return job.row(dict(job.config.method), {name: name for name in job.footage.aux}, aux_input="other_clip")
 
 
 def own_data(job: Job) -> Row:
     """Return the other reading of the paper: auxiliaries see their own data, and a batch has one set of prompts."""
-    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, aux_input="aux_data")
+    return job.row(dict(job.config.method), {name: name for name in job.footage.aux}, aux_input="aux_data")
 
 
 def budget(job: Job) -> int:
     """Return how many prompts the mapper makes."""
-    return job.config.method.num_prompts * len(job.config.aux)
+    return job.config.method.num_prompts * len(job.footage.aux)
 
 
 def free_prompts(job: Job) -> Row:
@@ -83,7 +83,7 @@ def transferred_prompts(job: Job) -> Row:
     Where that task's model has another width, they go through a fixed random orthogonal map to their old size.
     """
     name = next_task(job.task)
-    source = job.of(name, SHOTS * len(moving_icons.classes(name)))
+    source = job.of(name, lambda classes: SHOTS * len(classes))
     first = shallow_prompts(source, budget(job))
     found = train(source, row_problem(source, first), first.sources["train"], "mvlpt", stage=f"mvlpt_{name}").params
     row = shallow_prompts(job, budget(job))
@@ -94,15 +94,17 @@ def transferred_prompts(job: Job) -> Row:
 def adapter(job: Job) -> Row:
     """Return an adapter of the middle tokens with as many parameters as the mapper."""
     size = tree.count(row_problem(job, mapper(job)).params)
-    return job.row({"name": "middle_adapter", "rank": rank_of_size(size, job.view(job.task).backbone.dim)}, {})
+    width = job.view(job.footage.primary).backbone.dim
+    return job.row({"name": "middle_adapter", "rank": rank_of_size(size, width)}, {})
 
 
 def whole(job: Job) -> Row:
-    """Return the primary without kept middle states; where it reads features, those are kept."""
-    given = bool(job.spec.extractor)
-    pipeline = video_mtl.alone(job.view(job.task, given=given), job.spec.task)
+    """Return the primary without kept middle states; where models share features, those are kept."""
+    primary = job.footage.primary
+    given = job.footage.features(primary) is not None
+    pipeline = video_mtl.alone(job.view(primary, given=given), job.footage.task)
     sources: dict[str, Sequence[ClipSource]] = {
-        part: [icons.labels(job.clips(part)), job.features(part, job.task)] if given else [job.clips(part)]
+        part: [job.footage.labels(part), job.features(part, primary)] if given else [job.footage.videos(part)]
         for part in job.parts
     }
     return Row(pipeline, sources)
@@ -110,7 +112,8 @@ def whole(job: Job) -> Row:
 
 def full_fine_tuning(job: Job) -> Row:
     """Return the primary with all its weights trained, except the trunk where it reads features."""
-    return replace(whole(job), tune=("model/.*",) if job.spec.extractor else (".*",))
+    shared = job.footage.features(job.footage.primary) is not None
+    return replace(whole(job), tune=("model/.*",) if shared else (".*",))
 
 
 # --- hard parameter sharing ---
@@ -119,15 +122,17 @@ def full_fine_tuning(job: Job) -> Row:
 def hard_sharing(job: Job) -> Row:
     """Return the primary out of one transformer that was trained for three tasks together."""
     pick(job.task, SHARING, "task of hard sharing")
-    jobs = {name: job.of(name, job.config.clips.train) for name in SHARING}
+    count = job.config.clips.train if "clips" in job.config else 0
+    jobs = {name: job.of(name, lambda _: count) for name in SHARING}
     models = {name: other.view(name).backbone for name, other in jobs.items()}
     params = shared_model(job, jobs)
     own = shared_trunk.model_of(job.task, models[job.task], params).params
-    weights = {**job.weights, job.task: own}
+    footage: Any = job.footage
+    weights = {**footage.weights, job.task: own}
     if job.spec.extractor:
-        weights = {**job.weights, job.task: own["model"], job.spec.extractor: {"trunk": own["trunk"]}}
-    clips = {key: made for key, made in job.made.items() if key[0] == "clips"}
-    row = whole(replace(job, weights=weights, parts=job.parts[1:], made=clips))
+        weights = {**footage.weights, job.task: own["model"], job.spec.extractor: {"trunk": own["trunk"]}}
+    tests = replace(footage, weights=weights, parts=footage.parts[1:])
+    row = whole(replace(job, footage=tests, made={}))
     return replace(row, sizes=(tree.count(params), sum(tree.count(model.params) for model in models.values())))
 
 
@@ -150,7 +155,7 @@ def train_shared(jobs: Mapping[str, Job]) -> PyTree:
     views = {name: job.view(name) for name, job in jobs.items()}
     private = (f"({'|'.join(SPECS[name].own for name in jobs)})/.*",)
     problem = shared_trunk.build(views, {name: SPECS[name].task for name in jobs}, private=private, about={})
-    sources = [Prefixed(job.clips("train"), f"{name}/") for name, job in jobs.items()]
+    sources = [Prefixed(job.footage.videos("train"), f"{name}/") for name, job in jobs.items()]
     return train(next(iter(jobs.values())), problem, sources, "hps").params
 
 

@@ -21,6 +21,7 @@ def loop_settings(config: Any, videos: int, about: Mapping[str, Any], *, epochs:
     return dict(config.train) | run | dict(about) | whole
 
 
-def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:
-    """Return the training batches of a job from a step on."""
-    return training_batches(sources, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)
+def stream(sources: Sequence[ClipSource], config: Any, start_step: int, *, views: int = 1) -> Iterator[Batch]:
+    """Return the training batches of a job from a step on; the sources have so many views of every video."""
+    size, seed = config.train.batch_size, config.seed
+    return training_batches(sources, batch_size=size, seed=seed, start_step=start_step, views=views)

@@ -37,12 +37,12 @@ def uniform(frames: Any, count: int) -> Any:
 
     Args:
       frames: [B, L, ...].
-      count: frames wanted.
+      count: frames wanted; 0 for all.
 
     >>> uniform(np.arange(8)[None], 4).tolist(), uniform(np.arange(2)[None], 4).tolist()
     ([[1, 3, 5, 7]], [[0, 0, 1, 1]])
     """
-    if frames.shape[1] == count:
+    if count in (0, frames.shape[1]):
         return frames
     places = ((np.arange(count) + 0.5) * frames.shape[1] / count).astype(int)
     return frames[:, places]

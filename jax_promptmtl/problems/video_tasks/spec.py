@@ -185,10 +185,13 @@ class VideoTaskSpec:
         Raises:
           UserError: weights that cannot be read, or do not fit.
         """
-        given = self.read(weights, sizes) if weights else {}
+        return self.place(sizes, seed, self.read(weights, sizes) if weights else {}, weights)
+
+    def place(self, sizes: Sizes, seed: int, given: PyTree, name: str) -> PyTree:
+        """Return drawn parameters with what fits of weights in their place; the name is for messages."""
         if self.adopt:
-            return self.adopt(sizes, seed, given, weights)
-        return adopt(self.draw(sizes, seed), given, weights, head=self.head, later=self.later, unused=self.unused)
+            return self.adopt(sizes, seed, given, name)
+        return adopt(self.draw(sizes, seed), given, name, head=self.head, later=self.later, unused=self.unused)
 
     def read(self, weights: str, sizes: Sizes) -> PyTree:
         """Return the weights of a file, ours or a published one."""
