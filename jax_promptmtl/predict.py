@@ -4,7 +4,8 @@
     find . -name '*.png' | python -m jax_promptmtl.predict runs/mmap --task=line --format=csv -
 
 WORKDIR is a work directory or an exported folder. IMAGES are files, folders (with all below them), or - for a list on
-standard input, one path per line. For what recognises actions give videos, or folders of frames.
+standard input, one path per line. For what recognises actions give videos, or folders of frames. What cannot be read
+costs a line on stderr and exit code 2 at the end; all others are answered.
 """
 
 import csv
@@ -13,6 +14,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import tqdm
@@ -35,7 +37,9 @@ def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: I
         if place == "-":
             paths += [line.rstrip("\n") for line in lines if line.strip()]
         elif pathlib.Path(place).is_dir():
-            found = model.listing(place)
+            found, others = model.listing(place)
+            if others:
+                print(f"note: in {place!r} {others}", file=sys.stderr)
             if not found:
                 raise UserError(f"There are no {model.unit}s in the folder {place!r}; give files or another folder.")
             paths += found
@@ -46,13 +50,37 @@ def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: I
     return paths
 
 
-def classify(model: "Predictor | VideoPredictor", paths: list[str], task: str | None, top: int) -> Iterator[Row]:
-    """Yield one row per image, while the next ones are computed."""
-    names = iter(paths)
+@dataclass
+class Faults:
+    """What could not be read; each but the last is printed when the next one is met, as the last ends the command."""
+
+    numbers: set[int] = field(default_factory=set)
+    last: str = ""
+
+    def add(self, number: int, error: UserError) -> None:
+        """Take note of an image or clip that cannot be read."""
+        if self.numbers:
+            command.complain(self.last)
+        self.numbers.add(number)
+        self.last = str(error)
+
+    def settle(self, unit: str, count: int) -> None:
+        """End the command with an error if there was any."""
+        if self.numbers:
+            without = f" {len(self.numbers):,} of {count:,} {unit}s have no answer." * (len(self.numbers) > 1)
+            raise UserError(self.last + without)
+
+
+def classify(
+    model: "Predictor | VideoPredictor", paths: list[str], task: str | None, top: int, faults: Faults
+) -> Iterator[Row]:
+    """Yield one row per image that can be read, while the next ones are computed."""
+    numbers = iter(range(len(paths)))
     with tqdm.tqdm(total=len(paths), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
-        for answer in model.stream(paths, task):
+        for answer in model.stream(paths, task, faults.add):
             for best in answer.top(top):
-                yield model.unit, next(names), answer.task, best
+                number = next(number for number in numbers if number not in faults.numbers)
+                yield model.unit, paths[number], answer.task, best
             bar.update(len(answer.logits))
 
 
@@ -64,7 +92,7 @@ def write_json(rows: Iterable[Row]) -> None:
             row = {unit: path, "task": task, "class": best[0][0], "probability": round(best[0][1], 6)}
             print(start + json.dumps(row | {"top": {name: round(p, 6) for name, p in best}}), end="", flush=True)
             start = ",\n"
-    finally:  # a list also when an image in the middle cannot be read
+    finally:  # a list also when something in the middle stops it
         print("[]" if start[0] == "[" else "\n]")
 
 
@@ -81,6 +109,8 @@ def write_csv(rows: Iterable[Row]) -> None:
 def write_table(rows: Iterable[Row]) -> None:
     """Print aligned columns: image, best class, percent, and the next classes."""
     found = list(rows)
+    if not found:
+        return
     wide = max(len(path) for _, path, _, _ in found)
     name = max(len(best[0][0]) for *_, best in found)
     for _, path, _, best in found:
@@ -131,7 +161,9 @@ def start(argv: Sequence[str]) -> None:
     except UserError as error:
         raise UserError(f"{error} Give it as --task." if options.task is None else str(error)) from None
     paths = collect(model, options.images, sys.stdin)
-    FORMATS[options.format](classify(model, paths, task, options.top))
+    faults = Faults()
+    FORMATS[options.format](classify(model, paths, task, options.top, faults))
+    faults.settle(model.unit, len(paths))
 
 
 if __name__ == "__main__":

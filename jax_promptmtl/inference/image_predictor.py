@@ -29,7 +29,7 @@ from jax_promptmtl.data.images import Preprocess, decode, listing
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.engine.parallel import pad
-from jax_promptmtl.inference.prediction import Prediction
+from jax_promptmtl.inference.prediction import Failed, Prediction, read_batch
 from jax_promptmtl.methods import sharing
 from jax_promptmtl.models.clip.load import load as load_backbone
 from jax_promptmtl.models.clip.model import Backbone
@@ -106,13 +106,16 @@ class Predictor:
         empty = np.zeros((0, len(self.classes[task])), np.float32)
         return Prediction(task, self.classes[task], np.concatenate([empty, *parts]))
 
-    def stream(self, images: Sequence[Picture], task: str | None = None) -> Iterator[Prediction]:
-        """Yield the predictions of at most 64 images at a time; see `predict`."""
+    def stream(
+        self, images: Sequence[Picture], task: str | None = None, failed: Failed | None = None
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of at most 64 images at a time; see `predict`, and `read_batch` for `failed`."""
         task = self.choose(task)
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter
             for start in range(0, len(images), BATCH):
-                pixels = np.stack(list(pool.map(self.pixels, images[start : start + BATCH])))
-                yield Prediction(task, self.classes[task], self.logits(pixels, task))
+                pixels = read_batch(pool, self.pixels, images[start : start + BATCH], start, failed)
+                if pixels:
+                    yield Prediction(task, self.classes[task], self.logits(np.stack(pixels), task))
 
     def choose(self, task: str | None) -> str:
         """Return the task that is meant."""
@@ -121,9 +124,9 @@ class Predictor:
         return pick(task or self.tasks[0], self.tasks, "task")
 
     @staticmethod
-    def listing(folder: str) -> list[str]:
-        """Return the paths of the images below a folder."""
-        return [str(pathlib.Path(folder) / name) for name in listing(folder)]
+    def listing(folder: str) -> tuple[list[str], str]:
+        """Return the paths of the images below a folder, and nothing to say of other files."""
+        return [str(pathlib.Path(folder) / name) for name in listing(folder)], ""
 
     def pixels(self, image: Picture) -> np.ndarray:
         """Return an image as the backbone expects it, float32[size, size, 3]."""

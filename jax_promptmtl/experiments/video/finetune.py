@@ -20,8 +20,10 @@ from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.data.videos import feature_time
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
+from jax_promptmtl.data.videos.left_out import LeftOut
 from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.training import loop_settings
@@ -41,8 +43,11 @@ Batch = Mapping[str, Any]
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
-    data = by_frame(data) if SPECS[data.task].key_frames else data
-    parts = sources_of(data, config)
+    for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
+        print(f"note: {note}")
+    left_out = None if config.data.strict else LeftOut("" if dry_run else workdir / "left_out.jsonl")
+    data = in_form(data, config)
+    parts = sources_of(data, config, left_out)
     problem, _ = tuning_problem(data, config, parts["train"])
     settings = tuning_settings(config, len(data.parts["train"]))
     counts = ", ".join(f"{len(examples):,} clips to {part}" for part, examples in data.parts.items())
@@ -55,6 +60,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     params = loop.train(problem, stream, settings, workdir, name=data.name).params
     found = measure(data, config, parts["test"], params)
     print(f"{data.name}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+    for line in left_out.words() if left_out is not None else ():
+        print(line)
     said = {"data": data.name, "kind": data.task, "classes": data.class_names, "test": found}
     weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     path = write_model(workdir / "models", data.name, weights, said | {"config": config.to_dict()})
@@ -62,11 +69,19 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"The model is {path}, with a card beside it.")
 
 
-def sources_of(data: VideoSet, config: Any) -> Sources:
-    """Return the sources of a data set's parts."""
+def in_form(data: VideoSet, config: Any) -> VideoSet:
+    """Return a data set with the times and the examples that its task is trained on."""
+    spec = SPECS[data.task]
+    data = feature_time.on_one_clock(data, config.feature.rate) if spec.timed else data
+    return by_frame(data) if spec.key_frames else data
+
+
+def sources_of(data: VideoSet, config: Any, left_out: LeftOut | None = None) -> Sources:
+    """Return the sources of a data set's parts; without `left_out` a file that cannot be read ends the run."""
     seconds = config.feature.stride / config.feature.rate
     options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
-    return sources(data, Sampling(**config.sampling), views=config.views, seed=config.seed, **options)
+    common = {"views": config.views, "seed": config.seed, "left_out": left_out}
+    return sources(data, Sampling(**config.sampling), **common, **options)
 
 
 def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: PyTree) -> dict[str, float]:

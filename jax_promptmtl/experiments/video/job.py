@@ -200,7 +200,7 @@ def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path, *, sizes_
       UserError: data or a model that cannot be read, an unknown task.
     """
     if "data" in config:
-        footage: Footage = open_files(config, drawn=sizes_only)
+        footage: Footage = open_files(config, "" if sizes_only else workdir / "left_out.jsonl", drawn=sizes_only)
         return choose_place(Job(config, workdir, shared, footage, ""))
     return Job(config, workdir, shared, open_icons(config), config.cache.place)
 

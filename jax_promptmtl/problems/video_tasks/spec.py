@@ -133,6 +133,7 @@ class VideoTaskSpec:
       soft_labels: whether labels may be mixed and smoothed.
       drop_path: whether the model can leave branches out in training.
       key_frames: whether every labelled frame is an example of its own.
+      timed: whether labels are in seconds, so that features of videos of several frame rates need one clock.
       guided: whether a frozen part may choose who answers for what in the first steps.
     """
 
@@ -163,6 +164,7 @@ class VideoTaskSpec:
     soft_labels: bool = False
     drop_path: bool = False
     key_frames: bool = False
+    timed: bool = False
     guided: bool = False
 
     @property

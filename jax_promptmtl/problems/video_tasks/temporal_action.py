@@ -37,6 +37,7 @@ SPEC = VideoTaskSpec(
     heads=("model/(classify|regress)/.*",),
     own="model",
     extractor="recognition",
+    timed=True,
     base="recognition",
     stages=(TrainingStage(NAME, ("model/.*",)),),
 )
