@@ -1,6 +1,6 @@
 """The files of a data set as the videos of a job, with models from files."""
 
-import os
+import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +155,7 @@ class FileFootage:
         raise other_data("hard parameter sharing, MVLPT or auxiliaries that see their own data")
 
 
-def open_files(config: Any, place: str | os.PathLike = "", *, drawn: bool = False) -> FileFootage:
+def open_files(config: Any, place: str | pathlib.Path = "", *, drawn: bool = False) -> FileFootage:
     """Read the annotations and the models of a job on files.
 
     Args:

@@ -31,7 +31,7 @@ from jax_promptmtl.models.video import videomae
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files
-from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes
+from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes, VideoTaskSpec
 from jax_promptmtl.tasks.mixing import Mixing, mix
 from jax_promptmtl.tasks.task import VideoTask
 
@@ -170,13 +170,19 @@ def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step
     found = training_batches(
         parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step, **views
     )
-    if not SPECS[data.task].guided:
-        return found
     steps = tuning_settings(config, len(data.parts["train"]))["steps"]
-    return guide(found, start_step, config.guided * steps)
+    return by_rules(SPECS[data.task], found, start_step, config.guided * steps)
 
 
-def guide(batches: Iterable[Batch], start_step: int, until: float) -> Iterator[Batch]:
-    """Say in every batch whether its step is one of the first `until` ones, as `guided` bool[B]."""
+def by_rules(spec: VideoTaskSpec, batches: Iterable[Batch], start_step: int, until: float) -> Iterator[Batch]:
+    """Yield training batches with what the loss of a task's `rule` reads beside the labels.
+
+    Args:
+      spec: of the task.
+      batches: from a step on.
+      start_step: that step.
+      until: step from which a model that a frozen part below guides at first goes on alone: `guided` bool[B].
+    """
     for step, batch in enumerate(batches, start_step):
-        yield {**batch, "guided": np.full(len(batch["weight"]), step < until)}
+        guided = {"guided": np.full(len(batch["weight"]), step < until)} if spec.guided else {}
+        yield {**(spec.weigh(batch) if spec.weigh else batch), **guided}

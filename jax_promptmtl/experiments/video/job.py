@@ -24,7 +24,7 @@ from jax_promptmtl.data.video_batches import (
 )
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.file_footage import open_files
-from jax_promptmtl.experiments.video.finetune import guide
+from jax_promptmtl.experiments.video.finetune import by_rules
 from jax_promptmtl.experiments.video.footage import Footage, Kept, open_icons, other_data
 from jax_promptmtl.experiments.video.training import loop_settings, stream
 from jax_promptmtl.methods.make import make_method
@@ -306,4 +306,4 @@ def rate_of(config: Any, row: str) -> float:
 def job_stream(job: Job, sources: Sequence[ClipSource], start_step: int) -> Iterator[Any]:
     """Return the training batches from a step on."""
     batches = stream(sources, job.config, start_step, views=job.footage.views)
-    return guide(batches, start_step, 0) if job.spec.guided and "data" in job.config else batches
+    return by_rules(job.spec, batches, start_step, 0) if "data" in job.config else batches

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import Problem
@@ -133,6 +134,7 @@ class VideoTaskSpec:
       soft_labels: whether labels may be mixed and smoothed.
       drop_path: whether the model can leave branches out in training.
       key_frames: whether every labelled frame is an example of its own.
+      weigh: (training batch) -> the same with the weights that the loss of `rule` is a mean with.
       timed: whether labels are in seconds, so that features of videos of several frame rates need one clock.
       guided: whether a frozen part may choose who answers for what in the first steps.
     """
@@ -164,6 +166,7 @@ class VideoTaskSpec:
     soft_labels: bool = False
     drop_path: bool = False
     key_frames: bool = False
+    weigh: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None
     timed: bool = False
     guided: bool = False
 

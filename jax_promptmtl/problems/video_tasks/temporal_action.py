@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jax_promptmtl.models.video import actionformer
+from jax_promptmtl.models.video import actionformer, convert_actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormerConfig
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
@@ -27,6 +27,11 @@ def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut)
     return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)
 
 
+def convert(path: str, sizes: ActionFormerConfig) -> PyTree:
+    """Return the parameters of a published ActionFormer."""
+    return convert_actionformer.load(path, sizes.heads, sizes.window, sizes.reach)[1]
+
+
 SPEC = VideoTaskSpec(
     VideoTask(NAME, ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"),
     module=actionformer.ActionFormer,
@@ -34,6 +39,7 @@ SPEC = VideoTaskSpec(
     example=feature_example,
     handle=handle,
     see=features_with_mask,
+    convert=convert,
     heads=("model/(classify|regress)/.*",),
     own="model",
     extractor="recognition",
