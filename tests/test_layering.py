@@ -35,11 +35,6 @@ METHOD_NAMES = {"mmap", "coop", "cocoop", "vpt", "maple", "ivlp", "bitfit", "ada
 METHOD_NAMES |= METHODS.keys() - {"none", "tokens"}  # words of their own right
 YET = {  # to be mended
     "inference.video_predictor -> experiments.video.finetune",
-    "reporting.video_report -> experiments.video.rows",
-    "reporting.video_report -> models.video.video_models",
-    "reporting.video_tables -> experiments.video.job",
-    "reporting.video_tables -> experiments.video.rows",
-    "reporting.video_tables -> models.video.video_models",
 }
 LAZY = {"": {"inference.trained"}}  # what jax_promptmtl.load imports when it is called
 

@@ -214,7 +214,7 @@ def right(record: Record) -> list[np.ndarray]:
     return np.split(flat, np.cumsum(record["count"])[:-1])
 
 
-def drawings(record: Record) -> np.ndarray:
+def drawings(record: Mapping[str, Any]) -> np.ndarray:
     """Return which drawing each test image shows, int[all test images]."""
     return unpack_numbers(record["drawing"])
 
@@ -226,6 +226,17 @@ def accuracy(record: Record) -> list[float]:
     [50.0, 75.0]
     """
     return [100 * c / n for c, n in zip(record["correct"], record["count"], strict=True)]
+
+
+def score(record: Record) -> float:
+    """Return what a record that is done scored, in percent: the average over tasks, or the metric of the test clips.
+
+    >>> score({"correct": [1, 3], "count": [2, 4]})
+    62.5
+    """
+    if kind_of(record) == "video":
+        return record["scores"]["dynamic"]["test"][record["metric"]]
+    return float(np.mean(accuracy(record)))
 
 
 def per_drawing(correct: Sequence[np.ndarray], drawing: Sequence[np.ndarray]) -> list[float]:

@@ -6,20 +6,16 @@ The page has no script and no link, and asks for nothing: its first lines say so
 
 import base64
 import html
-import io
 import itertools
 import pathlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
-THUMBNAIL = 160  # pixels of the longer side
 UNDERLINED = re.compile("&lt;u&gt;([^<]*?)&lt;/u&gt;")  # the one tag that our tables have
 HEAD = """<!doctype html>
 <html lang="en">
@@ -60,12 +56,12 @@ figure { margin: 1rem 0 } figcaption { color: var(--faint); font-size: .85rem; m
 """
 
 
-def write(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> pathlib.Path:
+def write_html(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> pathlib.Path:
     """Write the HTML of a report beside its Markdown.
 
     Args:
       path: of the Markdown, such as runs/mmap/report.md; its pictures are named relative to it.
-      panels: {picture: HTML that stands in its place}, such as `gallery`.
+      panels: {picture: HTML that stands in its place}, such as `examples.gallery`.
 
     Returns:
       The path of the HTML.
@@ -76,7 +72,7 @@ def write(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> pathli
 
 
 def render(text: str, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
-    """Return Markdown as a page of its own; see `write`.
+    """Return Markdown as a page of its own; see `write_html`.
 
     >>> page = render("# On <cats>\\n\\n![no](<http://example.org/x.png>)", pathlib.Path(), {})
     >>> "<title>On &lt;cats&gt;</title>" in page, "<img" in page
@@ -171,43 +167,3 @@ def encode(content: bytes, kind: str) -> str:
     'data:image/png;base64,YQ=='
     """
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def gallery(rows: Sequence[Mapping[str, Any]], before: str, after: str, *, strips: bool = False) -> str:
-    """Return thumbnails of test images with their class and what two models say.
-
-    Args:
-      rows: as of `figures.example_grid`.
-      before: name of the first model, such as "zero-shot".
-      after: name of the second.
-      strips: the images are several times wider than high.
-    """
-    parts, kind = [], "thumbnails strips" if strips else "thumbnails"
-    side = THUMBNAIL * (3 if strips else 1)
-    for row in rows:
-        found = zip(row["images"], row["labels"], row["before"], row["after"], strict=True)
-        items = [example(image, label, {before: one, after: two}, side) for image, label, one, two in found]
-        listed = "".join(f"<li>{item}</li>" for item in items)
-        parts.append(f'<h3>{html.escape(row["task"])}</h3>\n<ul class="{kind}">{listed}</ul>\n')
-    return "".join(parts)
-
-
-def example(image: Any, label: str, answers: Mapping[str, str], side: int) -> str:
-    """Return a thumbnail, its class, and whether each model is right."""
-    lines = [f'<img src="{thumbnail(image, side)}" alt=""><b>{html.escape(label)}</b>']
-    for model, answer in answers.items():
-        mark, kind = ("✓", "good") if answer == label else ("✗", "bad")
-        lines.append(f'<span class="{kind}">{mark} {html.escape(model)}: {html.escape(answer)}</span>')
-    return "".join(lines)
-
-
-def thumbnail(image: Any, side: int = THUMBNAIL) -> str:
-    """Return an image, uint8[H, W, 3] or floats in 0..1, as the data URI of a JPEG of at most so many pixels a side."""
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8:
-        pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-    small = Image.fromarray(pixels)
-    small.thumbnail((side, side))
-    file = io.BytesIO()
-    small.save(file, "jpeg", quality=90)
-    return encode(file.getvalue(), "jpeg")

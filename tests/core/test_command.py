@@ -8,13 +8,12 @@ import sys
 import pytest
 
 import jax_promptmtl
-from jax_promptmtl import main, predict
+from jax_promptmtl import compare, main, predict, report
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import Preempted, UserError
 from jax_promptmtl.experiments import check_data
 from jax_promptmtl.experiments.image import sweep
 from jax_promptmtl.inference import export
-from jax_promptmtl.reporting import compare, report
 from jax_promptmtl.speed import driver
 
 VERBS = {
@@ -45,6 +44,15 @@ def test_version(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         VERBS[verb](["--version"])
     assert stopped.value.code == 0 and capsys.readouterr().out == f"jax_promptmtl {jax_promptmtl.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_help_about_files_needs_neither_jax_nor_matplotlib(verb):
+    heavy = ("jax", "jaxlib", "flax", "orbax", "matplotlib")
+    code = f"import atexit, runpy, sys; atexit.register(lambda: print([m for m in {heavy} if m in sys.modules])); "
+    code += f"sys.argv = ['{verb}', '--help']; runpy.run_module('jax_promptmtl.{verb}', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ") and done.stdout.splitlines()[-1] == "[]"
 
 
 def test_exit_codes(capsys):
