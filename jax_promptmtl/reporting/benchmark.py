@@ -103,7 +103,7 @@ def _write_runs(page: Page, found: Sequence[Record]) -> None:
         counted = zip(tasks, record.get("correct", [""]), record.get("count", [""]), strict=True)
         for row in counted:
             lines.append([*(record.get(key) for key in CELL), *row, *(record.get(key) for key in COSTS)])
-    page.table("runs.csv", [*CELL, "task", "correct", "count", *COSTS], lines)
+    page.write_csv("runs.csv", [*CELL, "task", "correct", "count", *COSTS], lines)
 
 
 def console_tables(found: Sequence[Record]) -> str:

@@ -81,7 +81,7 @@ def read_run(place: str) -> FinishedRun:
     if not path.is_file():
         raise UserError(f"{place!r} is no finished run; give a work directory with results.json, or a record file.")
     content = read_json(path)
-    if problem := records.complain(content):
+    if problem := records.describe_fault(content):
         raise UserError(f"{place!r} cannot be compared: {problem}; give a work directory or a record.")
     if content["status"] == "failed":
         raise UserError(f"The run {place!r} failed ({content['error']}); give one that is done.")

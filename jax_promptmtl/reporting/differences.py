@@ -120,7 +120,7 @@ def _points(found: Difference | None) -> str:
     return f"{found.mean:+.1f} ({', '.join(f'{value:+.1f}' for value in found.seeds.values())})"
 
 
-def other_rows(rows: Iterable[MethodRuns]) -> list[MethodRuns]:
+def compared_rows(rows: Iterable[MethodRuns]) -> list[MethodRuns]:
     """Return what the mapper is compared with: all other rows, with prompts made of every clip where they have any."""
     return [row for row in rows if row.prompts == "dynamic" and row.method != dlm_paper()["reference"]]
 
@@ -130,7 +130,7 @@ def seed_findings(rows: Sequence[MethodRuns], columns: Sequence[Column]) -> list
     words = {1: "above", -1: "below", 0: "undecided"}
     lines = []
     for own in (row for row in rows if row.method == dlm_paper()["reference"]):
-        for other in other_rows(rows):
+        for other in compared_rows(rows):
             said: dict[int, list[str]] = {}
             for column in columns:
                 if found := video_difference(own, other, column):

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.versions import versions
 from jax_promptmtl.reporting import typeset
 from jax_promptmtl.reporting.typeset import Cell, Sheet
@@ -111,4 +112,4 @@ def console_evaluation(record: Evaluation) -> str:
 def write_results(workdir: pathlib.Path, record: Evaluation, *, command: str, timings: Mapping[str, float]) -> None:
     """Write an evaluation into results.json of a work directory, with the command, the seconds and the versions."""
     content = {**record, "command": command, "timings": dict(timings), "versions": versions()}
-    (workdir / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(workdir / "results.json", json.dumps(content, indent=1) + "\n")

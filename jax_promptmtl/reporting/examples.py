@@ -12,7 +12,7 @@ from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 from PIL import Image
 
 from jax_promptmtl.reporting.style import FAINT, RIGHT, WRONG, canvas, shorten
-from jax_promptmtl.reporting.webpage import encode
+from jax_promptmtl.reporting.webpage import data_uri
 
 THUMBNAIL = 160  # pixels of the longer side
 
@@ -110,14 +110,14 @@ def gallery(rows: Sequence[Examples], models: tuple[str, str], *, strips: bool =
 
 def _list_item(image: np.ndarray, label: str, answers: Iterable[tuple[str, str]], side: int) -> str:
     """Return a thumbnail, its class, and whether each model is right."""
-    lines = [f'<img src="{thumbnail(image, side)}" alt=""><b>{html.escape(label)}</b>']
+    lines = [f'<img src="{_thumbnail(image, side)}" alt=""><b>{html.escape(label)}</b>']
     for model, answer in answers:
         mark, kind = ("✓", "good") if answer == label else ("✗", "bad")
         lines.append(f'<span class="{kind}">{mark} {html.escape(model)}: {html.escape(answer)}</span>')
     return f"<li>{''.join(lines)}</li>"
 
 
-def thumbnail(image: np.ndarray, side: int = THUMBNAIL) -> str:
+def _thumbnail(image: np.ndarray, side: int = THUMBNAIL) -> str:
     """Return an image, uint8[H, W, 3] or floats in 0..1, as the data URI of a JPEG of at most so many pixels a side."""
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8:
@@ -126,4 +126,4 @@ def thumbnail(image: np.ndarray, side: int = THUMBNAIL) -> str:
     small.thumbnail((side, side))
     file = io.BytesIO()
     small.save(file, "jpeg", quality=90)
-    return encode(file.getvalue(), "jpeg")
+    return data_uri(file.getvalue(), "jpeg")

@@ -1,5 +1,6 @@
 """Figures of one run: task similarity, learning curves, gains per class, confusions. Plain data in, PNG out."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -103,31 +104,19 @@ def similarity_curves(
     pairs.sort(key=lambda pair: -matrices[-1][pair])
     with canvas(path, 7.2, 3.6) as figure:
         axes = figure.subplots()
-        for index, pair in enumerate([pair for pair in pairs if pair in mates]):
-            _curve(axes, epochs, matrices, pair, names, PALETTE[index % len(PALETTE)], "-", 2.2)
-        dashes = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-        for index, pair in enumerate([pair for pair in pairs if pair not in mates]):
-            _curve(axes, epochs, matrices, pair, names, FAINT, dashes[index % len(dashes)], 1.4)
+        dashes = itertools.cycle(("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))))
+        colours = itertools.cycle(PALETTE)
+        for pair in sorted(pairs, key=lambda pair: pair not in mates):  # mates first
+            grey: dict[str, Any] = {"color": FAINT, "linewidth": 1.4}
+            style = {"color": next(colours), "linewidth": 2.2} if pair in mates else grey | {"linestyle": next(dashes)}
+            label = " – ".join(names[task] for task in pair)  # noqa: RUF001
+            axes.plot(epochs, matrices[:, *pair], marker="o", markersize=3.5, label=label, **style)
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set(title="Task similarity during training", xlabel="epoch", ylabel="mean gradient dot product" + unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         if len(pairs) <= 15:
             figure.legend(loc="outside right center", title="same group in colour", title_fontsize=8.5)
-
-
-def _curve(axes, epochs, matrices, pair, names, colour, dash, width) -> None:
-    label = f"{names[pair[0]]} – {names[pair[1]]}"  # noqa: RUF001
-    axes.plot(
-        epochs,
-        matrices[:, pair[0], pair[1]],
-        color=colour,
-        linestyle=dash,
-        linewidth=width,
-        marker="o",
-        markersize=3.5,
-        label=label,
-    )
 
 
 def partition_bars(

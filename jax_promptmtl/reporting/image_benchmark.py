@@ -180,4 +180,4 @@ def _write_scores(page: Page, tables: Sequence[ImageTable]) -> None:
          row.runs[-1]["total"]]
         for table in tables for row in table.rows for column in table.columns
     ]  # fmt: skip
-    page.table("results.csv", header, lines)
+    page.write_csv("results.csv", header, lines)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.reporting import typeset, webpage
 
 FIGURES = "figures"
@@ -62,7 +63,7 @@ class Page:
             self.panels[path] = panel
         return self.folder / path
 
-    def table(self, name: str, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    def write_csv(self, name: str, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
         """Write a CSV file beside the page."""
         with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *lines])
@@ -90,7 +91,7 @@ class Page:
                 f"The report shows {', '.join(missing)}, which {self.folder} does not hold; run the whole job again."
             )
         path = self.folder / "report.md"
-        path.write_text("\n\n".join(self.parts) + "\n", "utf-8")
+        write_whole(path, "\n\n".join(self.parts) + "\n")
         webpage.write_html(path, self.panels)
         return path
 

@@ -7,7 +7,7 @@ import numpy as np
 from jax_promptmtl.reporting import plots
 from jax_promptmtl.reporting.collect import Column, VideoTable, collect_videos
 from jax_promptmtl.reporting.cost_tables import video_cost_sheet
-from jax_promptmtl.reporting.differences import other_rows, point_sheet, seed_findings
+from jax_promptmtl.reporting.differences import compared_rows, point_sheet, seed_findings
 from jax_promptmtl.reporting.page import Page
 from jax_promptmtl.reporting.paper import dlm_paper
 from jax_promptmtl.reporting.rate_tables import rate_sheets
@@ -114,7 +114,7 @@ def _add_differences(page: Page, table: VideoTable) -> None:
     """Add the differences of the mapper to everything."""
     page.say(f"### Differences\n\n{DIFFERENCES}")
     for own in table.select([dlm_paper()["reference"]]):
-        others = other_rows(table.rows)
+        others = compared_rows(table.rows)
         page.show(point_sheet(own, others, table.tasks), f"{own.title} against every other row")
         if table.transfers:
             caption = f"{own.title} against every other row, other data"
@@ -131,7 +131,7 @@ def _add_curves(page: Page, table: VideoTable) -> None:
     ]  # fmt: skip
     if not lines:
         return
-    page.table("curves.csv", ["task", "row", "seed", "epoch", "metric", "percent"], lines)
+    page.write_csv("curves.csv", ["task", "row", "seed", "epoch", "metric", "percent"], lines)
     panels: dict[str, dict[str, np.ndarray]] = {}
     for column in table.tasks:
         metric, task = table.metric(column.task), column.task
@@ -155,4 +155,4 @@ def _write_scores(page: Page, table: VideoTable) -> None:
         for row in table.rows for column in table.tasks for run in row.by_task.get(column.task, ())
         for part, metrics in run["scores"][row.prompts].items() for name, value in metrics.items()
     ]  # fmt: skip
-    page.table("video_results.csv", header, lines)
+    page.write_csv("video_results.csv", header, lines)

@@ -41,5 +41,5 @@ def test_tables_with_a_caption_are_in_the_latex_file_too(tmp_path):
     page.show(sheet, "All of it")
     assert page.parts == ["| a\\|b | c |\n|:--|--:|\n| x\\|y | **1** |"] * 2
     assert len(page.tex) == 1 and "\\caption{All of it}" in page.tex[0]
-    page.table("numbers.csv", ["a", "b"], [[1, "x,y"]])
+    page.write_csv("numbers.csv", ["a", "b"], [[1, "x,y"]])
     assert (tmp_path / "numbers.csv").read_text() == 'a,b\n1,"x,y"\n'

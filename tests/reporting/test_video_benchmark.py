@@ -95,8 +95,8 @@ def test_what_does_not_fit_together_is_said(found):
     [({"kind": "sound"}, "its kind is 'sound', not one of images, video"), ({"scores": 3}, "'scores' is missing")],
 )
 def test_a_record_of_another_form_is_not_trusted(changes, reason):
-    assert records.complain(make_video_record()) == ""
-    assert reason in records.complain(make_video_record(**changes))
+    assert records.describe_fault(make_video_record()) == ""
+    assert reason in records.describe_fault(make_video_record(**changes))
 
 
 def test_the_page_says_whose_prompts_had_another_width():

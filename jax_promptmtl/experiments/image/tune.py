@@ -22,7 +22,8 @@ from jax_promptmtl.experiments.image.job import Job, Outcome
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups, Partition, partition
 from jax_promptmtl.models.clip.load import load
-from jax_promptmtl.reporting import card, figures
+from jax_promptmtl.reporting import figures
+from jax_promptmtl.reporting.card import write_card
 
 BEFORE = "zero-shot"
 ZERO_SHOT = {"method": {"name": "none"}, "sharing": {}, "tune": ()}
@@ -134,7 +135,7 @@ def describe_checkpoint(job: Job, problem: Problem, part: Mapping[str, Any], nam
     if processes.first():
         what = {"train": job.config.title}.get(name, "Prompts that group the tasks, trained for all of them")
         about = {"about": problem.about, "params": problem.params, "config": plan(job, part), "counts": counts}
-        card.write(job.workdir / "checkpoints" / name, title=f"{what}: {job.suite.name}", use=name == "train", **about)
+        write_card(job.workdir / "checkpoints" / name, title=f"{what}: {job.suite.name}", use=name == "train", **about)
 
 
 def training_batches(
