@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.videos.annotations import Record, locate, numbered, parse_table, read_json, read_lines
+from jax_promptmtl.data.videos.annotations import LONGEST, Record, locate, numbered, parse_table, read_json, read_lines
 from jax_promptmtl.data.videos.index import Count, Example, VideoSet, require_examples, require_segments
 
 NAME, HOME = "thumos14", "the THUMOS14 challenge page (form), and thumos.tar.gz of the repository actionformer_release"
@@ -37,7 +37,7 @@ Rate = Annotated[float, msgspec.Meta(gt=0, le=10**4)]
 class Action(Record):
     """An action and its start and end."""
 
-    label: str
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
     segment: tuple[Second, Second]
     label_id: int | None = None
 
@@ -45,7 +45,7 @@ class Action(Record):
 class Video(Record):
     """A video; one without labels has no or null annotations."""
 
-    subset: str
+    subset: Annotated[str, msgspec.Meta(max_length=LONGEST)]
     duration: Annotated[float, msgspec.Meta(gt=0, le=10**7)] | None = None
     fps: Rate | None = None
     annotations: list[Action] | None = None
