@@ -43,11 +43,7 @@ Batch = Mapping[str, Any]
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
-    data = videos.build(config.data)
-    for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
-        print(f"note: {note}")
-    data = feature_time.on_one_clock(data, config.feature.rate) if data.task == "temporal_action" else data
-    data = by_frame(data) if data.task == "video_object" else data
+    data = data_of(config)
     parts = parts_of(data, config)
     problem = problem_of(data, config, parts["train"])
     settings = plan(config, len(data.parts["train"]))
@@ -72,6 +68,16 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     video_models.save(workdir / "models", data.name, weights, card)
     (workdir / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     print(f"The model is {workdir / 'models' / data.name}.safetensors, with a card beside it.")
+
+
+def data_of(config: Any) -> VideoSet:
+    """Return the data set in the form that is trained on, after saying what was left out of it and what is peculiar."""
+    data = videos.build(config.data)
+    for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
+        print(f"note: {note}")
+    if data.task == "temporal_action":
+        return feature_time.on_one_clock(data, config.feature.rate)
+    return by_frame(data) if data.task == "video_object" else data
 
 
 def parts_of(data: VideoSet, config: Any) -> Sources:
