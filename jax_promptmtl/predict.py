@@ -15,22 +15,22 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.inference import trained
-from jax_promptmtl.inference.image_predictor import Predictor
-from jax_promptmtl.inference.video_predictor import ClipPredictor
 
-Model = Predictor | ClipPredictor
+if TYPE_CHECKING:
+    from jax_promptmtl.inference.image_predictor import Predictor
+    from jax_promptmtl.inference.video_predictor import VideoPredictor
+
 Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
 WAIT = 2.0  # seconds before there is a progress bar
 
 
-def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[str]:
+def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: Iterable[str]) -> list[str]:
     """Return the paths of all images or clips: files as given, folders with all below, "-" for the paths in `lines`."""
     paths: list[str] = []
     for place in places:
@@ -71,7 +71,9 @@ class Faults:
             raise UserError(self.last + without)
 
 
-def classify(model: Model, paths: list[str], task: str | None, top: int, faults: Faults) -> Iterator[Row]:
+def classify(
+    model: "Predictor | VideoPredictor", paths: list[str], task: str | None, top: int, faults: Faults
+) -> Iterator[Row]:
     """Yield one row per image that can be read, while the next ones are computed."""
     numbers = iter(range(len(paths)))
     with tqdm.tqdm(total=len(paths), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
@@ -151,6 +153,8 @@ def add_options(parser: Any) -> None:
 def start(argv: Sequence[str]) -> None:
     """Read the options, and print what the images show."""
     options = parse(argv)
+    from jax_promptmtl.inference import trained  # only now: --help and mistakes do not wait for JAX
+
     model = trained.load(options.workdir, classes=options.classes, backbone=options.backbone)
     try:
         task = model.choose(options.task)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data import images
 
 Example = dict[str, Any]
@@ -35,6 +36,7 @@ class Task:
     class_names: tuple[str, ...]
     train: Source
     test: Source
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Suite:
     split_hash: str
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +89,7 @@ class FeatureSource:
     features: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,6 +105,7 @@ class FileSource:
     root: str
     names: Sequence[str]
     labels: Sequence[int]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.names)
@@ -119,6 +125,7 @@ class Subset:
 
     source: Source
     indices: Sequence[int]
+    __repr__ = outline
 
     @property
     def names(self) -> Sequence[str]:

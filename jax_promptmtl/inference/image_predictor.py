@@ -23,6 +23,7 @@ from PIL import Image
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data.images import Preprocess, decode, listing
 from jax_promptmtl.data.source import ArraySource, Suite, Task
@@ -48,6 +49,7 @@ class Head:
 
     problem: Problem
     prepared: PyTree
+    __repr__ = outline
 
 
 class Predictor:

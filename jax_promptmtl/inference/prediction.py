@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 T = TypeVar("T")
 Failed = Callable[[int, UserError], object]  # is told the number of what cannot be read, and why
@@ -20,6 +21,7 @@ class Prediction:
     task: str
     classes: tuple[str, ...]
     logits: np.ndarray
+    __repr__ = outline
 
     @property
     def probabilities(self) -> np.ndarray:

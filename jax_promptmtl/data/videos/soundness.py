@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
 from jax_promptmtl.data.videos import rle, video_file
-from jax_promptmtl.data.videos.features import features_of
+from jax_promptmtl.data.videos.features import features_of, require_finite
 from jax_promptmtl.data.videos.folders import picture_files
+from jax_promptmtl.data.videos.full_look import FullLook, listening
 from jax_promptmtl.data.videos.index import Example, VideoSet
+from jax_promptmtl.data.videos.timeline import read_timeline
 
 THREADS = 8
 Watch = Callable[[Iterable, int], Iterable]  # shows the progress of so many steps
@@ -29,27 +32,32 @@ class Look:
     uneven: bool = False
 
 
-def look_at_all(data: VideoSet, examples: list[list[Example]], watch: Watch) -> list[Look]:
-    """Look at videos with several threads; `examples` are those of each video."""
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        return list(watch(pool.map(lambda group: look_at(data, group), examples), len(examples)))
+def look_at_all(
+    data: VideoSet, examples: list[list[Example]], watch: Watch, full: FullLook | None = None
+) -> list[Look]:
+    """Look at videos with several threads; `examples` are those of each video, and `full` takes every frame."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool, listening() if full else nullcontext():
+        return list(watch(pool.map(lambda group: look_at(data, group, full), examples), len(examples)))
 
 
-def look_at(data: VideoSet, examples: list[Example]) -> Look:
-    """Open a video: all pictures, all masks, features, or the first and the last frame and the key frames of a file.
+def look_at(data: VideoSet, examples: list[Example], full: FullLook | None = None) -> Look:
+    """Open a video: all pictures, all masks, all features, or the first and the last frame and key frames of a file.
 
     Args:
       data: the set.
       examples: those of the video.
+      full: looks at all frames of a file.
     """
     path = data.path(examples[0].video)
     try:
         if data.channels:
-            return Look(length=len(features_of(data, examples[0])))
+            return Look(length=len(require_finite(features_of(data, examples[0]), examples[0].name)))
         examples = [data.filled(example) for example in examples]
         if examples[0].files or examples[0].pictures or path.is_dir():
             return look_at_pictures(data, examples, path)
-        timeline = video_file.read_timeline(path)
+        timeline = read_timeline(path)
+        if full is not None and (fault := full.fault(path)):
+            return Look(fault=fault)
         video_file.frames(path, sorted({0, timeline.count - 1}))
         for example in examples:
             if example.second is not None:

@@ -1,5 +1,6 @@
 """TransVOD against the same net written out in torch, its sizes, halves, prompts and padding."""
 
+import argparse
 from dataclasses import replace
 
 import jax
@@ -11,6 +12,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.video import convert_transvod, transvod
 from jax_promptmtl.models.video.deformable_detr import DetectorConfig
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.transvod import TransVod, TransVodConfig
 from jax_promptmtl.models.video.view import pack, unpack
@@ -73,6 +75,7 @@ def test_checkpoint_files(reference, tmp_path):
 
     net, state = reference
     names = {"model": {f"module.{name}": leaf for name, leaf in net.state_dict().items()}, "epoch": 6}
+    names |= {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "args": argparse.Namespace(lr=2e-4, lr_drop=[4])}
     torch.save(names, tmp_path / "checkpoint0006.pth")
     told = TransVodConfig(DetectorConfig(heads=2, groups=4), selected=(3, 2), keys=0, temporal_points="fixed")
     config, params = convert_transvod.load(tmp_path / "checkpoint0006.pth", told)
@@ -102,8 +105,8 @@ PROMPTS = np.random.default_rng(2).standard_normal((2, 4, 8)).astype(np.float32)
 IN_DECODER = pytest.param("decoder_queries", marks=pytest.mark.slow)
 
 
-def handle_of(params, insertion="joint_softmax", middle=None, **options):
-    return transvod.handle("video", TINY, params, FRAMES, SIZE, middle, insertion, **options)
+def handle_of(params, insertion="joint_softmax", middle=None, drop_after=0):
+    return transvod.handle("video", TINY, params, FRAMES, SIZE, Cut(middle, drop_after), insertion)
 
 
 def equal(ours, theirs, **tolerance):
