@@ -7,12 +7,15 @@ import io
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -20,7 +23,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 TRIES = 10  # of torchvision's RandomResizedCrop before it falls back to a centre crop
 
 
-def decode(image: str | os.PathLike | bytes, name: str = "") -> np.ndarray:
+def decode(image: str | os.PathLike[str] | bytes, name: str = "") -> np.ndarray:
     """Decode an image file or its bytes to RGB.
 
     Args:
@@ -59,6 +62,22 @@ def listing(place: str) -> dict[str, int]:
         elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
             sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
     return dict(sorted(sizes.items()))
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Image files, decoded when asked for: `names` are paths below `root`, or absolute."""
+
+    root: str
+    names: Sequence[str]
+    labels: Sequence[int]
+    __repr__ = outline
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": decode(pathlib.Path(self.root, self.names[index])), "label": int(self.labels[index])}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
-from jax_promptmtl.data.sampler import permutation, union_order
+from jax_promptmtl.data.order import permutation, union_order
 
 Batch = dict[str, np.ndarray]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data import images, suites, videos
 from jax_promptmtl.data.source import Source, Suite, Task
 from jax_promptmtl.data.suites import folder
@@ -173,7 +173,7 @@ def same_pictures(seen: Pictures) -> Iterable[str]:
                 yield f"The same picture trains and tests in task {task!r}: {one['train']!r} and {one['test']!r}"
             elif len({label for _, label, _ in here}) > 1:
                 names = [name for _, _, name in here]
-                yield f"The same picture has two labels in task {task!r}: {folder.some(names)}"
+                yield f"The same picture has two labels in task {task!r}: {some(names)}"
 
 
 # --- videos ---
@@ -202,7 +202,7 @@ def check_videos(
         if examples:
             names = sorted({example.video for example in examples})
             found.problems.append(
-                f"{len(names):,} of the {part} videos are not whole in {str(data.root)!r}: {folder.some(names)}; get "
+                f"{len(names):,} of the {part} videos are not whole in {str(data.root)!r}: {some(names)}; get "
                 f"them from {data.home}"
             )
     found.remarks += feature_time.misfits(data, feature) if feature else []

@@ -162,9 +162,7 @@ class Predictor:
         vectors = {
             name: sharing.slots(kind, len(self.tasks), about["groups"]) for name, kind in config["sharing"].items()
         }
-        problem = clip_mtl.build(
-            Suite("saved", (Task(task, self.classes[task], NOTHING, NOTHING),), about["split_hash"]),
-            self.backbone,
+        options = clip_mtl.Options(
             method=frozen_lists(config["method"]),
             sharing=dict.fromkeys(vectors, "all"),
             tune=config["tune"],
@@ -174,6 +172,8 @@ class Predictor:
             dtype=about["backbone"].get("dtype", "float32"),
             task_gradients=False,
         )
+        alone = Suite("saved", (Task(task, self.classes[task], NOTHING, NOTHING),), about["split_hash"])
+        problem = clip_mtl.build(alone, self.backbone, options)
         own = {path: rows(path, leaf, vectors, number) for path, leaf in self.trained.items()}
         leaves = tree.flatten(problem.params)
         if difference := tree.describe_difference({path: x for path, x in leaves.items() if x is not None}, own):

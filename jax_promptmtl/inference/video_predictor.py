@@ -24,13 +24,14 @@ from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.inference.prediction import Failed, Prediction, read_batch
 from jax_promptmtl.methods.make import make_method
+from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, read_model
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files, icons
 from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import InputForm, VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
 
 PyTree = Any
 BATCH = 8  # clips at a time

@@ -83,7 +83,8 @@ def seeds(masks: Array) -> Array:
     """
     flat = masks.reshape(len(masks), -1).astype(jnp.uint32)
     factors = jnp.arange(1, flat.shape[1] + 1, dtype=jnp.uint32) * jnp.uint32(2654435761)
-    return (flat * factors).sum(axis=1, dtype=jnp.uint32)
+    made: Array = (flat * factors).sum(axis=1, dtype=jnp.uint32)
+    return made
 
 
 def joint_loss(outputs: Instances, batch: Mapping[str, Array], *, points: int = 0) -> tuple[Array, dict[str, Array]]:

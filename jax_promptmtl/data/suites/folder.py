@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.data import fewshot, label_table
-from jax_promptmtl.data.images import SUFFIXES, decode, listing
-from jax_promptmtl.data.source import FileSource, Suite, Task
+from jax_promptmtl.data.images import SUFFIXES, FileSource, decode, listing
+from jax_promptmtl.data.source import Suite, Task
 
-NAMED = 5  # files that a message lists
 Tree = label_table.Tree  # task -> class -> paths relative to the root
 
 
@@ -80,17 +79,6 @@ def refuse_empty(sizes: Mapping[str, int], root: str | os.PathLike) -> None:
         raise UserError(
             f"Files {some(empty)} in {str(root)!r} are empty (0 bytes) or broken links; restore or remove them."
         )
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first names, and how many others there are.
-
-    >>> some("ab"), some("abcdefgh")
-    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 3 others")
-    """
-    names = list(names)
-    more = f" and {len(names) - NAMED:,} others" if len(names) > NAMED else ""
-    return ", ".join(repr(name) for name in names[:NAMED]) + more
 
 
 def late(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import folder
 
@@ -76,13 +76,13 @@ def class_folders(place: pathlib.Path, classes: tuple[str, ...], strict: bool) -
     found = folder.spelled(place, classes)
     if strange := [f.name for f in folder.subfolders(place) if f not in found.values()]:
         raise UserError(
-            f"Folder {str(place)!r} holds {folder.some(strange)}, which are no Office-Home classes; expected "
+            f"Folder {str(place)!r} holds {some(strange)}, which are no Office-Home classes; expected "
             f"{place.name}/<class>/*.jpg such as {place.name}/{classes[0]}/00001.jpg: rename, move or remove them."
         )
     missing = [name for name in classes if name not in found]
     if missing and (strict or not found):
         raise UserError(
-            f"Folder {str(place)!r} lacks the classes {folder.some(missing)}; unpack the archive again, or set "
+            f"Folder {str(place)!r} lacks the classes {some(missing)}; unpack the archive again, or set "
             "suite.strict=False to go on with some classes."
         )
     return {name: found[name] for name in classes if name in found}

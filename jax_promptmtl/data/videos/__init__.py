@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.data.videos import (
     action_segmentation,
     ava,

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data.videos.features import open_features
 from jax_promptmtl.data.videos.index import Example, VideoSet
 

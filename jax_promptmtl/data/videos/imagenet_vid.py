@@ -14,8 +14,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data.videos.annotations import Record, locate, numbered, read_json
 from jax_promptmtl.data.videos.index import Example, VideoSet, has_area, require_examples, require_inside
 

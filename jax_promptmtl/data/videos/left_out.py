@@ -4,7 +4,7 @@ import pathlib
 import threading
 from collections.abc import Callable
 
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.core.errors import some
 from jax_promptmtl.data.videos.kept_lines import KeptLines
 
 

@@ -12,9 +12,9 @@ import pathlib
 
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data import fewshot, label_table
-from jax_promptmtl.data.suites.folder import folder, some
+from jax_promptmtl.data.suites.folder import folder
 from jax_promptmtl.data.videos import folders, path_lists
 from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 from jax_promptmtl.data.videos.path_lists import Classes

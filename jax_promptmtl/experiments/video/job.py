@@ -284,8 +284,8 @@ def train(
     settings = row_settings(job, row, len(sources[0]))
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
-    batches = partial(job_stream, job, sources)
-    return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
+    batches, hooks = partial(job_stream, job, sources), loop.Hooks(measure=measure)
+    return loop.train(problem, batches, settings, job.workdir, name=stage or row, hooks=hooks)
 
 
 def row_settings(job: Job, name: str, clips: int) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def storage(persistent: Any) -> Storage | Name:
     """Return the storage that `('storage', type, key, device, numel)` stands for, or the class of a pickled module."""
     parts = expect(persistent, tuple)
     if parts[:1] == ("module",) and len(parts) > 1:
-        return expect(parts[1], Name)
+        found: Name = expect(parts[1], Name)
+        return found
     if parts[:1] != ("storage",) or len(parts) < 5:
         raise Refused("it refers to something that is not a tensor's storage")
     kind, key, numel = expect(parts[1], Name).text, expect(parts[2], str), expect(parts[4], int)
@@ -97,7 +98,8 @@ def _tensor(arguments: Arguments) -> Tensor:
 
 
 def _first_tensor(arguments: Arguments) -> Tensor:
-    return expect(arguments[0], Tensor)
+    found: Tensor = expect(arguments[0], Tensor)
+    return found
 
 
 def _typed(arguments: Arguments) -> Any:
@@ -105,7 +107,7 @@ def _typed(arguments: Arguments) -> Any:
     return construct(arguments[0], arguments[2], new=False)
 
 
-def _dict(arguments: Arguments) -> dict:
+def _dict(arguments: Arguments) -> dict[Any, Any]:
     """Return an empty dict, or one of a list of pairs that stands in the pickle itself, as Python 2 wrote them."""
     pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
     found = {expect(expect(pair, list)[0], str): pair[1] for pair in pairs}

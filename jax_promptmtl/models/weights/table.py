@@ -31,7 +31,7 @@ def norm(torch_name: str, path: str) -> list[Row]:
     return [(f"{torch_name}.weight", f"{path}/scale", KEEP), (f"{torch_name}.bias", f"{path}/bias", KEEP)]
 
 
-def arrange(rows: list[Row], state: Mapping[str, np.ndarray], model: str) -> dict:
+def arrange(rows: list[Row], state: Mapping[str, np.ndarray], model: str) -> dict[str, Any]:
     """Return the float32 tree that the rows make of exactly their leaves; `model` is named where others are there."""
     names = {name for name, _, _ in rows}
     problems = [f"-{name}" for name in sorted(names - state.keys())]

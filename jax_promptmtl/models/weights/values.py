@@ -157,7 +157,7 @@ def expect(value: Any, kind: type) -> Any:
     return value
 
 
-def size_of(shape: tuple) -> int:
+def size_of(shape: tuple[Any, ...]) -> int:
     """Return the elements of a shape that is made of counts."""
     if len(shape) > MAX_AXES:
         raise Refused(f"it has an array of {len(shape)} axes")
@@ -166,7 +166,7 @@ def size_of(shape: tuple) -> int:
     return math.prod(shape)
 
 
-def tensor(storage: Storage, offset: Any, shape: tuple, strides: tuple) -> Tensor:
+def tensor(storage: Storage, offset: Any, shape: tuple[Any, ...], strides: tuple[Any, ...]) -> Tensor:
     """Return a tensor whose every element lies in its storage, none of them invented by a stride of 0."""
     if len(shape) != len(strides) or len(shape) > MAX_AXES:
         raise Refused(f"it has a tensor of {len(shape)} axes and {len(strides)} strides")

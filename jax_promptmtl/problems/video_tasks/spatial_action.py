@@ -70,7 +70,6 @@ SPEC = VideoTaskSpec(
     handle=handle,
     see=see,
     adopt=adopt,
-    width=lambda sizes: sizes.width,
     convert=vision.convert,
     heads=("roi/head/.*",),
     own="roi",

@@ -7,7 +7,6 @@ from jax_promptmtl.models.video import actionformer, convert_actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormerConfig
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
-from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import TrainingStage, VideoTaskSpec, feature_example, features_with_mask
 from jax_promptmtl.tasks import temporal
 from jax_promptmtl.tasks.task import VideoTask
@@ -33,11 +32,6 @@ def convert(path: str, sizes: ActionFormerConfig) -> PyTree:
     return convert_actionformer.load(path, sizes.heads, sizes.window, sizes.reach)[1]
 
 
-def adopt(sizes: ActionFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return drawn parameters with the weights in their place."""
-    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify")
-
-
 SPEC = VideoTaskSpec(
     VideoTask(NAME, ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"),
     module=actionformer.ActionFormer,
@@ -45,9 +39,7 @@ SPEC = VideoTaskSpec(
     example=feature_example,
     handle=handle,
     see=features_with_mask,
-    adopt=adopt,
     convert=convert,
-    width=lambda sizes: sizes.width,
     heads=("model/(classify|regress)/.*",),
     own="model",
     extractor="recognition",

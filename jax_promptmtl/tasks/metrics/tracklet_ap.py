@@ -43,7 +43,8 @@ def tube_iou(left: Array, right: Array) -> Array:
 def mean_area(masks: Array) -> Array:
     """Return the area of each track bool[N, L, H, W] in pixels: the mean over the frames in which it has any."""
     areas = np.asarray(masks, bool).sum((-2, -1))
-    return areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
+    mean: Array = areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
+    return mean
 
 
 def tracklet_ap(

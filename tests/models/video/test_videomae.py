@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.layers.transformer import Transformer
+from jax_promptmtl.models.layers.transformer import Pass, Transformer
 from jax_promptmtl.models.video import convert_videomae, roi_head, videomae
 from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.roi_head import RoiDetector
@@ -278,7 +278,7 @@ def test_prompts_leave_after_as_many_blocks_as_told(params):
     one = videomae.handle("video", TINY, params, Cut(drop_after=1)).upper(params, state, prompts)
     trunk = {"params": params["trunk"]["transformer"]}
     blocks = Transformer(TINY.layers, TINY.heads, "gelu", epsilon=videomae.EPSILON, inner=TINY.inner)
-    after = blocks.apply(trunk, state.tokens, {2: prompts}, at=0, start=2, stop=3)
+    after = blocks.apply(trunk, state.tokens, {2: prompts}, Pass(at=0, start=2, stop=3))
     rest = videomae.handle("video", TINY, params, Cut(3)).upper(params, state._replace(tokens=after), None)
     np.testing.assert_allclose(one, rest, atol=1e-5)
     assert np.abs(one - kept.upper(params, state, prompts)).max() > 1e-3
