@@ -56,9 +56,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def start(argv: Sequence[str]) -> None:
-    """Measure what was asked for."""
+    """Run the requested sections."""
     options = parse(argv)
-    from jax_promptmtl.speed import driver  # only now: --help and mistakes do not wait for JAX
+    from jax_promptmtl.speed import driver  # imported late: --help and user errors do not wait for JAX
 
     pick(options.model, driver.MODELS, "model")
     driver.run(options)

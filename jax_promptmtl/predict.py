@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from jax_promptmtl.inference.image_predictor import Predictor
     from jax_promptmtl.inference.video_predictor import VideoPredictor
 
-Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
-WAIT = 2.0  # seconds before there is a progress bar
+Row = tuple[str, str, str, list[tuple[str, float]]]  # unit, path, task, (class, probability) pairs best first
+WAIT = 2.0  # seconds before a progress bar appears
 
 
 def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: Iterable[str]) -> list[str]:
-    """Return the paths of all images or clips: files as given, folders with all below, "-" for the paths in `lines`."""
+    """Return the paths of all images or videos: files, folders recursively, "-" for the paths in `lines`."""
     paths: list[str] = []
     for place in places:
         if place == "-":
@@ -52,20 +52,20 @@ def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: I
 
 @dataclass
 class Faults:
-    """What could not be read; each but the last is printed when the next one is met, as the last ends the command."""
+    """Unreadable inputs; each is printed when the next one occurs, and the last one becomes the final error."""
 
     numbers: set[int] = field(default_factory=set)
     last: str = ""
 
     def add(self, number: int, error: UserError) -> None:
-        """Take note of an image or clip that cannot be read."""
+        """Record an image or video that cannot be read."""
         if self.numbers:
             command.complain(self.last)
         self.numbers.add(number)
         self.last = str(error)
 
     def settle(self, unit: str, count: int) -> None:
-        """End the command with an error if there was any."""
+        """Raise the final error, if there was any."""
         if self.numbers:
             without = f" {len(self.numbers):,} of {count:,} {unit}s have no answer." * (len(self.numbers) > 1)
             raise UserError(self.last + without)
@@ -74,7 +74,7 @@ class Faults:
 def classify(
     model: "Predictor | VideoPredictor", paths: list[str], task: str | None, top: int, faults: Faults
 ) -> Iterator[Row]:
-    """Yield one row per image that can be read, while the next ones are computed."""
+    """Yield one row per readable input, while the next ones are computed."""
     numbers = iter(range(len(paths)))
     with tqdm.tqdm(total=len(paths), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
         for answer in model.stream(paths, task, faults.add):
@@ -92,12 +92,12 @@ def write_json(rows: Iterable[Row]) -> None:
             row = {unit: path, "task": task, "class": best[0][0], "probability": round(best[0][1], 6)}
             print(start + json.dumps(row | {"top": {name: round(p, 6) for name, p in best}}), end="", flush=True)
             start = ",\n"
-    finally:  # a list also when something in the middle stops it
+    finally:  # valid JSON even when an error stops it midway
         print("[]" if start[0] == "[" else "\n]")
 
 
 def write_csv(rows: Iterable[Row]) -> None:
-    """Print image or clip, task, class, probability, and further pairs of columns for the next classes."""
+    """Print path, task, class, probability, and further pairs of columns for the next classes."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, (unit, path, task, best) in enumerate(rows):
         if number == 0:
@@ -123,7 +123,7 @@ FORMATS: dict[str, Callable[[Iterable[Row]], None]] = {"csv": write_csv, "json":
 
 
 def names(text: str) -> list[str]:
-    """Return the parts of "cat, red fox"."""
+    """Split "cat, red fox" at the commas."""
     return [name.strip() for name in text.split(",")]
 
 
@@ -151,7 +151,7 @@ def add_options(parser: Any) -> None:
 
 
 def start(argv: Sequence[str]) -> None:
-    """Read the options, and print what the images show."""
+    """Parse the options and print the predictions."""
     options = parse(argv)
     from jax_promptmtl.inference import trained  # only now: --help and mistakes do not wait for JAX
 

@@ -1,7 +1,7 @@
 """Find the disjoint task groups of highest total inter-task similarity (the search that follows eq. 8 of MmAP).
 
 All objectives are additive over groups: for up to 16 tasks the best partitions are found exactly, by dynamic
-programming over subsets, beyond that by agglomeration and local search. Ties go to fewer groups, then to lexicographic order.
+programming over subsets, beyond that by agglomeration and local search. Ties prefer fewer groups, then lexical order.
 The paper only says "maximise the total inter-task similarity"; the plain sum puts all tasks in one group as soon as all
 similarities are positive, hence the default `mean`, which is TAG's group score (Fifty et al. 2021) on disjoint groups.
 """

@@ -1,6 +1,6 @@
 """Hard parameter sharing: one trunk, a head per task, one batch of every task per step, the sum of their losses.
 
-A batch has the arrays of every task under `<task>/`; row b holds one clip of each, and `weight` weighs all of them.
+A batch has the arrays of every task under `<task>/`; row b holds one video of each, with a common `weight`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ PyTree = Any
 def build(
     views: Mapping[str, View], tasks: Mapping[str, VideoTask], *, private: Sequence[str], about: Mapping[str, Any]
 ) -> Problem:
-    """Make the problem of training one model for several tasks; everything is trained.
+    """Build the problem of training one model for several tasks; all weights are trainable.
 
     Args:
-      views: task -> model and the form in which it sees a clip; the first one's weights start the trunk.
+      views: task -> model and its input form; the trunk is initialised from the first one's weights.
       tasks: of the same names.
-      private: patterns of the weights that every task has for itself, such as ("pool/.*",).
-      about: what a checkpoint says of itself.
+      private: patterns of task-specific weights, such as ("pool/.*",).
+      about: metadata of checkpoints; see `Problem.about`.
 
     Raises:
-      UserError: trunks of several architectures.
+      UserError: trunks of different architectures.
     """
     cut = {name: split(view.backbone.params, private) for name, view in views.items()}
     first = next(iter(views))
@@ -76,7 +76,7 @@ def build(
 
 
 def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
-    """Cut the weights into those of the trunk and those of the task, without holes.
+    """Split the weights into shared and task-specific ones, without holes.
 
     >>> split({"trunk": {"a": 1}, "head": {"b": 2}}, ["head/.*"])
     ({'trunk': {'a': 1}}, {'head': {'b': 2}})
@@ -87,6 +87,6 @@ def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
 
 
 def model_of(name: str, backbone: VideoBackbone, params: PyTree) -> VideoBackbone:
-    """Return one task's model with the trained weights, to evaluate it like any other."""
+    """Return one task's model with the trained weights, for evaluation on its own."""
     weights = tree.flatten(params["shared"]) | tree.flatten(params["private"][name])
     return replace(backbone, params=tree.unflatten(weights))

@@ -1,4 +1,4 @@
-"""What the two papers print, and which of our rows stand for theirs: the data of assets/paper_*.json."""
+"""Published numbers of the two papers and their mapping to our rows, from assets/paper_*.json."""
 
 import functools
 import json

@@ -1,6 +1,6 @@
-"""Weights of CLIP from and to the files that others publish: OpenAI, open_clip, Hugging Face; never through torch.
+"""Convert weights of CLIP from OpenAI, open_clip and Hugging Face, and to Hugging Face, without torch.
 
-Each layout is one table: torch name, our path, transposition; `{i}` is the number of a block.
+Each layout is one table of (torch name, our path, transposition); `{i}` is the number of a block.
 """
 
 import hashlib
@@ -81,13 +81,13 @@ HF: list[Row] = [
     ("text_model.embeddings.token_embedding.weight", "text/token/embedding", KEEP),
     ("text_model.embeddings.position_embedding.weight", "text/position", KEEP),
     *norm("text_model.final_layer_norm", "text/ln_final"),
-    ("text_projection.weight", "text/projection/kernel", LINEAR),  # square in ViT-B/16: a lost transpose is silent
+    ("text_projection.weight", "text/projection/kernel", LINEAR),  # square in ViT-B/16: a missing transpose is silent
     *block("text_model.encoder.layers.{i}", "text/transformer/blocks_{i}", HF_BLOCK),
     ("logit_scale", "logit_scale", KEEP),
 ]
 LAYOUTS = {"visual.conv1.weight": OPENAI, "vision_model.embeddings.patch_embedding.weight": HF}
 TEXT = re.compile(r"^text\.")  # of open_clip's CustomTextCLIP
-OTHERS = {  # what a leaf tells of other models
+OTHERS = {  # leaves that identify other models
     r"vision_model\.head\.probe": "a SigLIP",
     r"visual\.trunk\.attn_pool\..*": "a SigLIP of open_clip",
     r"visual\.trunk\..*": "a CLIP whose image tower comes from timm, such as ConvNeXt or EVA",
@@ -103,7 +103,7 @@ NOT_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|conte
 
 
 def to_tree(state: Mapping[str, np.ndarray]) -> dict:
-    """Return the float32 parameters of `CLIP` from a state_dict in the layout of OpenAI, open_clip or Hugging Face.
+    """Convert a state_dict in the layout of OpenAI, open_clip or Hugging Face to float32 parameters of `CLIP`.
 
     Raises:
       UserError: another architecture, or leaves missing (-) or left over (+).
@@ -126,7 +126,7 @@ def to_hf(params: Mapping) -> State:
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
-    """Drop the prefixes of trainers and the buffers that are not weights.
+    """Drop prefixes added by trainers, and buffers that are not weights.
 
     >>> strip({"module.visual.conv1.weight": 0, "module.text.ln_final.bias": 1, "module.context_length": 77})
     {'visual.conv1.weight': 0, 'ln_final.bias': 1}
@@ -144,8 +144,8 @@ def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None
 
     Args:
       params: the tree of `to_tree`.
-      activation: quick_gelu or gelu; shapes do not tell.
-      heads: of the image and the text tower; None is one per 64 channels, as published up to an image width of 1024.
+      activation: quick_gelu or gelu; not implied by shapes.
+      heads: of image and text tower; None is one per 64 channels, true of published models up to image width 1024.
     """
     image, text = params["image"], params["text"]
     patch, _, _, image_width = image["patch"]["kernel"].shape
@@ -195,8 +195,8 @@ def shapes(config: ClipConfig) -> dict:
 def declared(folder: Path) -> dict[str, Any]:
     """Return the fields of `ClipConfig` that config.json or open_clip_config.json in the folder declares.
 
-    Activation and heads are always among them where there is such a file: an absent key has the value that transformers
-    (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`) gives it.
+    With such a file, activation and heads are always among them: an absent key has the default of transformers
+    (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`).
     """
     hf, open_clip = (optional_json(folder / name) for name in ("config.json", "open_clip_config.json"))
     if "vision_config" in hf:
@@ -234,11 +234,11 @@ def declared(folder: Path) -> dict[str, Any]:
 
 
 def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict, str]:
-    """Read a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
+    """Load a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
 
     Args:
       path: a folder, or a .safetensors, .pt or .bin file; config files are looked for beside it.
-      activation: needed only where no config file tells: quick_gelu for OpenAI's weights, gelu for most others.
+      activation: if there is no config file: quick_gelu for OpenAI's weights, gelu for most others.
 
     Returns:
       The sizes, the float32 parameters of `CLIP`, and the SHA-256 of the weights file.
@@ -247,7 +247,7 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
     state = read_state(file)
     told = declared(file.parent)
     if not told and any(name.rpartition(".")[2] == "input_resolution" for name in state):
-        told = {"activation": "quick_gelu"}  # only OpenAI's own archives carry this scalar, and all use QuickGELU
+        told = {"activation": "quick_gelu"}  # only OpenAI's own archives have this scalar, and all use QuickGELU
     chosen = activation or told.get("activation")
     if chosen is None:
         raise UserError(
@@ -268,7 +268,7 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
 def pixel_stats(path: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of RGB in [0, 1] that the weights at the path expect.
 
-    They stand in preprocessor_config.json (Hugging Face) or open_clip_config.json; without either, they are OpenAI's.
+    Read from preprocessor_config.json (Hugging Face) or open_clip_config.json; without either, OpenAI's.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     hf, open_clip = (optional_json(folder / name) for name in ("preprocessor_config.json", "open_clip_config.json"))

@@ -1,6 +1,6 @@
-"""Weights of ActionFormer from upstream's checkpoints (`epoch_035.pth.tar`), without torch.
+"""Convert upstream's checkpoints of ActionFormer (`epoch_035.pth.tar`), without torch.
 
-Upstream evaluates the running average of the weights, `state_dict_ema`, and so do we where a file has one.
+Upstream evaluates the moving average of the weights, `state_dict_ema`; it is used here where a file has one.
 """
 
 from collections.abc import Mapping
@@ -107,9 +107,9 @@ def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, re
 
     Args:
       params: the tree of `to_tree`.
-      heads: attention heads; shapes do not tell.
-      window: steps that a step attends to, likewise.
-      reach: longest distance to a boundary that the first level answers for, likewise.
+      heads: attention heads; not implied by shapes.
+      window: width of the attention window, likewise.
+      reach: largest distance to a boundary for the first level, likewise.
     """
     _, inputs, width = params["embed_0"]["kernel"].shape
     branch = len(params["scale"]) - 1
@@ -133,6 +133,6 @@ def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, re
 
 
 def load(path: str | Path, heads: int = 4, window: int = 19, reach: float = 4.0) -> tuple[ActionFormerConfig, dict]:
-    """Read an ActionFormer from a file of torch, or a .safetensors file with the same names; see `infer_config`."""
+    """Load an ActionFormer from a file of torch, or a .safetensors file with the same names; see `infer_config`."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, heads, window, reach), params

@@ -1,4 +1,4 @@
-"""Weights of ASFormer from upstream's checkpoints (`epoch-120.model`), without torch."""
+"""Convert upstream's checkpoints of ASFormer (`epoch-120.model`), without torch."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ STAGE = re.compile(r"(encoder|decoders\.\d+)\.(?:layers\.(\d+)\.)?(.+)\.(weight|
 
 
 def rename(name: str) -> str | None:
-    """Return our path of upstream's leaf, None if it has no place.
+    """Return our path for upstream's leaf, None if it has none.
 
     >>> rename("decoders.2.layers.7.conv_1x1.weight")
     'decoders_2/blocks_7/mix/kernel'
@@ -84,6 +84,6 @@ def infer_config(params: Mapping[str, Any], window_mask: str = "released") -> As
 
 
 def load(path: str | Path, window_mask: str = "released") -> tuple[AsFormerConfig, dict]:
-    """Read an ASFormer from a file of torch, or a .safetensors file with the same names."""
+    """Load an ASFormer from a file of torch, or a .safetensors file with the same names."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, window_mask), params

@@ -1,4 +1,4 @@
-"""Spatial action detection as on AVA: a VideoMAE whose tokens are pooled per box, and classified without exclusion.
+"""Spatial action detection as on AVA: a VideoMAE with RoIAlign per box and multi-label classification.
 
 The maths of VideoMAE's detection recipe: LayerNorm, mean over time, RoIAlign to 7 x 7 cells, maximum over the cells,
 affine map. Boxes are given: ground truth in training, a person detector's in testing.
@@ -32,7 +32,7 @@ def roi_align(maps: Array, boxes: Array, cells: int = CELLS) -> Array:
     Args:
       maps: float[B, h, w, D].
       boxes: float[B, R, 4], x1, y1, x2, y2 in units of cells of the map, inside it.
-      cells: side of the output.
+      cells: output cells per axis.
 
     Returns:
       float[B, R, cells, cells, D].
@@ -57,7 +57,7 @@ def axis_weights(low: Array, high: Array, size: int, cells: int) -> Array:
     """
     side = jnp.maximum(high - low, 1.0)
     count = jnp.ceil(side / cells)[..., None]  # samples per cell
-    sample = jnp.arange(-(-size // cells) + 1)  # as many as a box of the whole map can have, and one for rounding
+    sample = jnp.arange(-(-size // cells) + 1)  # the number for a box of the whole map, plus one for rounding
     step = (side / cells)[..., None, None]
     inside = (sample + 0.5) / count[..., None]
     place = low[..., None, None] + (jnp.arange(cells)[:, None] + inside) * step
@@ -78,7 +78,7 @@ class RoiHead(nn.Module):
 
         Args:
           tokens: float[B, N, D] of a grid of N tokens.
-          boxes: float[B, R, 4], x1, y1, x2, y2 in [0, 1] of the frame; what lies outside is cut off.
+          boxes: float[B, R, 4], x1, y1, x2, y2 in [0, 1] of the frame, clipped to it.
           grid: tokens in time, rows and columns.
 
         Returns:
@@ -153,7 +153,7 @@ def handle(
 
     Args:
       name, config, params, cut: see `halves`.
-      grid: of the clips, where they do not have the size that the config says.
+      grid: of the videos, where their size differs from the config's.
     """
     model, grid = RoiDetector(config), grid or config.grid
     lower, upper = partial(lower_half, model, grid), partial(upper_half, model, grid)

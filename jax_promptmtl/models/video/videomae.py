@@ -1,4 +1,4 @@
-"""VideoMAE's vision transformer for clips, of any size, cut in two at any block.
+"""VideoMAE's vision transformer for videos, of any size, split at any block.
 
 After OpenGVLab/VideoMAEv2 `models/modeling_finetune.py`: tubelet tokens in the order time, row, column; no class token;
 fixed positions; pre-norm blocks with epsilon 1e-6, exact GELU and no key bias (here zeros, and softmax cancels any);
@@ -117,7 +117,7 @@ class VideoMae(nn.Module):
     def upper(
         self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int, keep: Array | None = None
     ) -> Array:
-        """Run the blocks from `middle` on; prompts go in front before their block and are cut off at the end."""
+        """Run the blocks from `middle` on; prompts are prepended before their block and removed at the end."""
         return self.transformer(tokens, prompts, Pass(at=0, start=middle, keep=keep))
 
     def __call__(self, video: Array, prompts: LayerPrompts | None = None) -> Array:
@@ -176,7 +176,7 @@ def handle(name: str, config: VideoMaeConfig, params: Mapping[str, Any], cut: Cu
 
 
 def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:
-    """Draw which branches of the blocks are left out (Huang et al. 2016), for training.
+    """Draw the residual branches to drop in training (stochastic depth, Huang et al. 2016).
 
     Args:
       rate: probability in the last block; it rises linearly from 0 in the first.
@@ -185,7 +185,7 @@ def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:
       rng: of this step.
 
     Returns:
-      float[B, K, 2], 0 where a branch is left out and else what keeps its mean.
+      float[B, K, 2], 0 where a branch is dropped, else the factor that preserves its mean.
 
     >>> drop_path(0.0, 3, 2, jax.random.key(0)).min().item()
     1.0
