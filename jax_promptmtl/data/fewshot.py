@@ -109,9 +109,20 @@ def write_manifest(path: str | os.PathLike, tasks: Split, *, shots: int, seed: i
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    fresh.replace(path)
+    try:
+        fresh.write_bytes(encode(manifest))
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
     return sha256
+
+
+def encode(manifest: Mapping[str, Any]) -> bytes:
+    """Return JSON as UTF-8; names that are none, as file systems may have them, are escaped."""
+    try:
+        return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(manifest, indent=1).encode()
 
 
 def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:

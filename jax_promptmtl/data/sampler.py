@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Example, Suite, Union
 
 Batch = dict[str, np.ndarray]

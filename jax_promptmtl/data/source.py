@@ -42,7 +42,8 @@ class Suite:
     """The tasks that are learnt together; `split_hash` identifies which examples train and which test.
 
     `left_out` names the images that were to be read but could not be, `unused` those that came after the split was
-    drawn and do neither train nor test.
+    drawn and do neither train nor test. `notes` are what else the user should know. `reading` is how pictures of this
+    kind become pixels, in training as in prediction.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Suite:
     split_hash: str
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    reading: images.Reading = images.PLAIN
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,17 @@ class FileSource:
     root: str
     names: Sequence[str]
     labels: Sequence[int]
+    reading: images.Reading = images.PLAIN
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def place(self, index: int) -> pathlib.Path:
+        """Return the path of an image."""
+        return pathlib.Path(self.root, self.names[index])
+
     def __getitem__(self, index: int) -> Example:
-        return {"image": images.decode(pathlib.Path(self.root, self.names[index])), "label": int(self.labels[index])}
+        return {"image": images.decode(self.place(index), reading=self.reading), "label": int(self.labels[index])}
 
 
 @dataclass(frozen=True)

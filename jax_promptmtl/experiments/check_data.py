@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images, suites, videos
+from jax_promptmtl.data.listing import listing, some
 from jax_promptmtl.data.source import Source, Suite, Task
-from jax_promptmtl.data.suites import folder
+from jax_promptmtl.data.suites import drawn
 from jax_promptmtl.data.videos import soundness
 from jax_promptmtl.data.videos.index import Example, VideoSet, spell
 
@@ -78,7 +79,7 @@ def check_suite(options: Mapping[str, Any], found: Findings, *, fast: bool) -> N
     (found.problems if options.get("strict", True) else found.remarks).extend(left_out)
     seen: Pictures = {}
     if suite.unused:
-        found.remarks.append(f"not used: {folder.late(suite.unused)}")
+        found.remarks.append(f"not used: {drawn.late(suite.unused)}")
     for task in suite.tasks:
         parts = {"train": task.train, "test": task.test}
         found.text.append(
@@ -110,7 +111,7 @@ def look_below(root: str, found: Findings, *, fast: bool) -> None:
     if not pathlib.Path(root).expanduser().is_dir():
         return
     base = pathlib.Path(root).expanduser()
-    files = folder.listing(str(base))
+    files = listing(base).sizes
     places = Counter(name.rpartition("/")[0] or "." for name in files)
     found.text += [f"{place}: {count:,} images" for place, count in sorted(places.items())]
     faults = [f"{name} is empty (0 bytes) or a broken link" for name, size in files.items() if not size]
@@ -167,7 +168,7 @@ def same_pictures(seen: Pictures) -> Iterable[str]:
                 yield f"The same picture trains and tests in task {task!r}: {one['train']!r} and {one['test']!r}"
             elif len({label for _, label, _ in here}) > 1:
                 names = [name for _, _, name in here]
-                yield f"The same picture has two labels in task {task!r}: {folder.some(names)}"
+                yield f"The same picture has two labels in task {task!r}: {some(names)}"
 
 
 # --- videos ---
@@ -189,7 +190,7 @@ def check_videos(options: Mapping[str, Any], found: Findings, *, fast: bool) -> 
         if examples:
             names = sorted({example.video for example in examples})
             found.problems.append(
-                f"{len(names):,} of the {part} videos are not whole in {str(data.root)!r}: {folder.some(names)}; get "
+                f"{len(names):,} of the {part} videos are not whole in {str(data.root)!r}: {some(names)}; get "
                 f"them from {data.home}"
             )
     if not fast:

@@ -24,7 +24,9 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.problem import Problem
-from jax_promptmtl.data.images import Preprocess, decode, listing
+from jax_promptmtl.data.images import decode
+from jax_promptmtl.data.listing import listing
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.engine.parallel import pad
@@ -121,7 +123,7 @@ class Predictor:
     @staticmethod
     def listing(folder: str) -> list[str]:
         """Return the paths of the images below a folder."""
-        return [str(pathlib.Path(folder) / name) for name in listing(folder)]
+        return [str(pathlib.Path(folder) / name) for name in listing(folder).sizes]
 
     def pixels(self, image: Picture) -> np.ndarray:
         """Return an image as the backbone expects it, float32[size, size, 3]."""

@@ -174,7 +174,7 @@ def glance(job: Any, towers: Sequence[tuple], task: int, row: Mapping[str, Any])
     image = np.stack([job.preprocess.evaluate(picture) for picture in some["images"]])
     numbers = np.full(len(image), task)
     maps = [np.asarray(attention.attention(job.backbone.config, *tower, image, numbers)) for tower in towers]
-    plain = np.clip(image * np.array(job.preprocess.std) + np.array(job.preprocess.mean), 0, 1)
+    plain = job.preprocess.shown(image)
     strips = [attention.strip(picture, each) for picture, *each in zip(plain, *maps, strict=True)]
     return some | {"images": strips}, [100 * float(seen.sum(axis=(1, 2)).mean()) for seen in maps]
 

@@ -20,7 +20,7 @@ from jax_promptmtl.core import locks, tree
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.memory import reset_peak
 from jax_promptmtl.data import predictions, suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.experiments import grid
 from jax_promptmtl.experiments.grid import Grid
 from jax_promptmtl.experiments.image import results, tune

@@ -14,9 +14,10 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.listing import some
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.data.suites.folder import fewer, late, some
+from jax_promptmtl.data.suites.drawn import fewer, late
 from jax_promptmtl.engine import checkpoint, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
