@@ -24,6 +24,11 @@ def get_config() -> ConfigDict:
     config.suite.seed = 0
     config.suite.reserve = 0  # keep room for so many shots when cutting the test set
     config.suite.strict = True  # False: leave out images that cannot be read
+    config.suite.background = "white"  # colour below transparent images; none: drop their transparency
+    config.suite.exif = True  # turn images as their EXIF orientation says
+    config.suite.megapixels = 178.0  # most of an image; larger ones are refused
+    config.suite.layout = ""  # what the levels of folders are, such as task/part/class; empty: find out
+    config.suite.evaluate_on = "test"  # or tune, the images of folders or lines called val
     config.suite.tasks = ()  # all folders, or the names of some
     config.suite.manifest = ""  # a split file to use instead of drawing one
     for part, epochs in ((config, 20), (config.grouping, 5)):

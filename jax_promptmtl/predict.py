@@ -3,11 +3,14 @@
     python -m jax_promptmtl.predict runs/mmap --task=line bell.png folder/
     find . -name '*.png' | python -m jax_promptmtl.predict runs/mmap --task=line --format=csv -
 
-WORKDIR is a work directory or an exported folder. IMAGES are files, folders (with all below them), or - for a list on
-standard input, one path per line. For what recognises actions give videos, or folders of frames.
+WORKDIR is a work directory or an exported folder. IMAGES are files, folders (with all below them), CSV tables with a
+column path and perhaps task, or - for a list on standard input, one path per line. --task=path takes the task from the
+image's folders. What cannot be read is named, the others are classified, and the exit code is 2. For what recognises
+actions give videos, or folders of frames.
 """
 
 import csv
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -19,41 +22,90 @@ import tqdm
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.data import label_table
 from jax_promptmtl.inference import trained
 from jax_promptmtl.inference.image_predictor import Predictor
 from jax_promptmtl.inference.video_predictor import ClipPredictor
 
 Model = Predictor | ClipPredictor
+Wanted = tuple[str, str | None]  # path, task
+BY_PATH = "path"
 Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
 WAIT = 2.0  # seconds before there is a progress bar
 
 
-def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[str]:
-    """Return the paths of all images or clips: files as given, folders with all below, "-" for the paths in `lines`."""
-    paths: list[str] = []
+def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[Wanted]:
+    """Return the path of every image or clip, and its task where a table tells that.
+
+    Args:
+      model: knows what is looked for in folders.
+      places: files as given, folders with all below, CSV tables with columns path and perhaps task, "-" for `lines`.
+      lines: paths.
+    """
+    wanted: list[Wanted] = []
     for place in places:
         if place == "-":
-            paths += [line.rstrip("\n") for line in lines if line.strip()]
+            wanted += [(line.rstrip("\n"), None) for line in lines if line.strip()]
+        elif place.lower().endswith(".csv"):
+            home = pathlib.Path(place)
+            rows = (row for _, row in label_table.rows(home, needed=("path",)))
+            wanted += [
+                (str(home.parent / label_table.forward(row["path"], home.parent)), row.get("task")) for row in rows
+            ]
         elif pathlib.Path(place).is_dir():
             found = model.listing(place)
             if not found:
                 raise UserError(f"There are no {model.unit}s in the folder {place!r}; give files or another folder.")
-            paths += found
+            wanted += [(path, None) for path in found]
         else:
-            paths.append(place)
-    if not paths:
+            wanted.append((place, None))
+    if not wanted:
         raise UserError(f"No {model.unit}s; give files, folders, or - for a list on standard input.")
-    return paths
+    return wanted
 
 
-def classify(model: Model, paths: list[str], task: str | None, top: int) -> Iterator[Row]:
-    """Yield one row per image, while the next ones are computed."""
-    names = iter(paths)
-    with tqdm.tqdm(total=len(paths), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
-        for answer in model.stream(paths, task):
-            for best in answer.top(top):
-                yield model.unit, next(names), answer.task, best
-            bar.update(len(answer.logits))
+def assign(model: Model, wanted: Iterable[Wanted], task: str | None) -> list[tuple[str, str]]:
+    """Return the path and the task of every image.
+
+    Args:
+      model: knows the tasks.
+      wanted: as of `collect`.
+      task: of those that a table does not give one; "path" for the one whose name is a folder of the path.
+    """
+    found = []
+    for path, told in wanted:
+        if told is None and task == BY_PATH and BY_PATH not in model.tasks:
+            folders = pathlib.Path(path).absolute().parts[:-1]
+            told = next((folder for folder in reversed(folders) if folder in model.tasks), None)
+            if told is None:
+                raise UserError(f"No folder of {path!r} is called like a task: {', '.join(model.tasks)}.")
+        found.append((path, model.choose(told or task)))
+    return found
+
+
+def classify(model: Model, pairs: Sequence[tuple[str, str]], top: int, faults: list[str]) -> Iterator[Row]:
+    """Yield one row per image; what is wrong with those that cannot be read goes to `faults`."""
+    with tqdm.tqdm(total=len(pairs), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
+        for task, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
+            paths = [path for path, _ in group]
+            for start in range(0, len(paths), model.batch):
+                yield from rows_of(model, paths[start : start + model.batch], task, top, faults)
+                bar.update(len(paths[start : start + model.batch]))
+
+
+def rows_of(model: Model, paths: list[str], task: str, top: int, faults: list[str]) -> Iterator[Row]:
+    """Yield one row per image of a batch; where one cannot be read, each is tried alone."""
+    try:
+        best = [row for answer in model.stream(paths, task) for row in answer.top(top)]
+    except UserError as error:
+        if len(paths) > 1:
+            for path in paths:
+                yield from rows_of(model, [path], task, top, faults)
+            return
+        faults.append(str(error))
+        return
+    for path, row in zip(paths, best, strict=True):
+        yield model.unit, path, task, row
 
 
 def write_json(rows: Iterable[Row]) -> None:
@@ -81,6 +133,8 @@ def write_csv(rows: Iterable[Row]) -> None:
 def write_table(rows: Iterable[Row]) -> None:
     """Print aligned columns: image, best class, percent, and the next classes."""
     found = list(rows)
+    if not found:
+        return
     wide = max(len(path) for _, path, _, _ in found)
     name = max(len(best[0][0]) for *_, best in found)
     for _, path, _, best in found:
@@ -93,8 +147,17 @@ FORMATS: dict[str, Callable[[Iterable[Row]], None]] = {"csv": write_csv, "json":
 
 
 def names(text: str) -> list[str]:
-    """Return the parts of "cat, red fox"."""
-    return [name.strip() for name in text.split(",")]
+    """Return the names in a file, one a line, or the parts of a text, in quotes where a comma is in one.
+
+    >>> names('cat, "fox, red"')
+    ['cat', 'fox, red']
+    """
+    try:
+        if pathlib.Path(text).is_file():
+            return [line.strip() for line in pathlib.Path(text).read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"Cannot read the class names {text!r} ({error}); give a text file in UTF-8.") from None
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [""])]
 
 
 def parse(argv: Sequence[str]) -> Any:
@@ -104,8 +167,9 @@ def parse(argv: Sequence[str]) -> Any:
     parser.add_argument("workdir", metavar="WORKDIR", help="work directory or exported folder")
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="files, folders, or -")
     add_options(parser)
-    parser.add_argument("--task", help="which task's prompts; needed where there are several")
+    parser.add_argument("--task", help="which task's prompts, where there are several; path: the folder's")
     parser.add_argument("--format", default="table", help="table (default), json or csv")
+    parser.add_argument("--megapixels", type=float, help="most of an image; default 178")
     parser.add_argument("--top", type=int, default=3, help="how many classes of each image to print; default 3")
     options = parser.parse_intermixed_args(argv)
     pick(options.format, FORMATS, "format")
@@ -116,7 +180,7 @@ def parse(argv: Sequence[str]) -> Any:
 
 def add_options(parser: Any) -> None:
     """Add the options of everything that loads a predictor."""
-    parser.add_argument("--classes", type=names, metavar="A,B,C", help="new class names, with the learned prompts")
+    parser.add_argument("--classes", type=names, metavar="A,B,C", help="new class names, or a file with one a line")
     parser.add_argument("--backbone", metavar="PATH", help="weights of the backbone, if they are somewhere else now")
 
 
@@ -124,12 +188,18 @@ def start(argv: Sequence[str]) -> None:
     """Read the options, and print what the images show."""
     options = parse(argv)
     model = trained.load(options.workdir, classes=options.classes, backbone=options.backbone)
+    if options.megapixels and isinstance(model, Predictor):
+        model.reading = dataclasses.replace(model.reading, pixels=round(1e6 * options.megapixels))
+    wanted, faults = collect(model, options.images, sys.stdin), list[str]()
     try:
-        task = model.choose(options.task)
+        pairs = assign(model, wanted, options.task)
     except UserError as error:
         raise UserError(f"{error} Give it as --task." if options.task is None else str(error)) from None
-    paths = collect(model, options.images, sys.stdin)
-    FORMATS[options.format](classify(model, paths, task, options.top))
+    FORMATS[options.format](classify(model, pairs, options.top, faults))
+    for fault in faults[:-1]:
+        command.complain(fault)
+    if faults:
+        raise UserError(faults[-1])
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ def read_words(file: pathlib.Path, classes: Iterable[str]) -> tuple[dict[str, st
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read the class names {str(file)!r} ({error}); save it as UTF-8.") from None
-    known, words, others = sorted(classes, key=len, reverse=True), {}, []
+    known = sorted(classes, key=len, reverse=True)
+    words: dict[str, str] = {}
+    others: list[str] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

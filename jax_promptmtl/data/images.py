@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
@@ -36,7 +37,7 @@ FORMATS = {  # of Pillow's decoders those that start no program: its name of the
     "TGA": (".tga", ".icb", ".vda", ".vst"),  # has no signature: tried for these endings only
 }
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-MOST = 178_956_970  # pixels of a file, where Pillow itself stops
+MOST = 178_000_000  # pixels of a file; Pillow itself stops a little above
 DROPPED = "none"  # the ground of those who want transparency dropped, as Dassl does
 BYTES = 16  # most bytes of a file per pixel that it may have: 4 channels of 4
 ONE = 1e-6  # what a picture of floats may lie outside 0 to 1, by rounding
@@ -64,6 +65,11 @@ class Reading:
             raise UserError(
                 f"The background {self.background!r} is no colour; give one such as white, #202020, or none."
             ) from None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it, as options of `Preprocess`."""
+        return {"background": self.background, "exif": self.exif}
 
     @property
     def ground(self) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.contents import PARTS, Contents
+from jax_promptmtl.data.contents import PARTS, Contents, Tree
 
 NEEDED = ("path", "class")
 COLUMNS = ("path", "task", "class", "part", "name")
@@ -23,7 +23,12 @@ SEPARATORS = (",", ";", "\t")
 Line = tuple[int, dict[str, str]]
 
 
-def read(file: pathlib.Path, *, strict: bool = True) -> Contents:
+def read(file: pathlib.Path, *, strict: bool = True) -> tuple[Tree, Tree | None]:
+    """Return what to train on, or to draw from, and what to test on; `None` for the latter without `part`."""
+    return contents(file, strict=strict).split("test", str(file))
+
+
+def contents(file: pathlib.Path, *, strict: bool = True) -> Contents:
     """Return what a table holds.
 
     Args:
@@ -62,7 +67,7 @@ def forward(path: str, home: pathlib.Path) -> str:
     return path if "\\" not in path or (home / path).is_file() else path.replace("\\", "/")
 
 
-def rows(file: pathlib.Path) -> Iterator[Line]:
+def rows(file: pathlib.Path, needed: Sequence[str] = NEEDED) -> Iterator[Line]:
     """Yield the number of every line below the head and its cells of the known columns, none of them empty."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -72,7 +77,7 @@ def rows(file: pathlib.Path) -> Iterator[Line]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=head.count), strict=True)
     try:
         names = [name.strip() for name in next(reader, ())]
-        require_columns(names, file)
+        require_columns(names, file, needed)
         for cells in filter(None, reader):
             yield reader.line_num, known(names, cells, f"Line {reader.line_num} of {str(file)!r}")
     except csv.Error as error:
@@ -94,12 +99,12 @@ def known(names: Sequence[str], cells: Sequence[str], line: str) -> dict[str, st
     return row
 
 
-def require_columns(names: Sequence[str], file: pathlib.Path) -> None:
+def require_columns(names: Sequence[str], file: pathlib.Path, needed: Sequence[str]) -> None:
     """Refuse a table without the columns that it needs, or with one of them twice."""
-    if missing := [name for name in NEEDED if name not in names]:
+    if missing := [name for name in needed if name not in names]:
         raise UserError(
             f"Table {str(file)!r} has no column {missing[0]!r} but {', '.join(map(repr, names)) or 'nothing'}; its "
-            f"first line names the columns: {', '.join(COLUMNS)}, of which path and class must be there."
+            f"first line names the columns: {', '.join(COLUMNS)}, of which {' and '.join(needed)} must be there."
         )
     if twice := [name for name in COLUMNS if names.count(name) > 1]:
         raise UserError(f"Table {str(file)!r} has the column {twice[0]!r} twice; rename one.")

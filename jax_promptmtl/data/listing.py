@@ -73,10 +73,10 @@ def loose(parent: pathlib.Path) -> list[str]:
     return sorted(entry.name for entry in entries(parent) if not is_folder(entry) and not hidden(entry.name))
 
 
-def entries(place: str | os.PathLike) -> list[os.DirEntry]:
+def entries(place: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """Return what is in a folder."""
     try:
-        return list(os.scandir(place))
+        return list(os.scandir(os.fspath(place)))
     except OSError as error:
         raise UserError(
             f"Cannot read the folder {os.fspath(place)!r}: {error.strerror}; allow it, or move it."

@@ -48,6 +48,7 @@ class ClipPredictor:
     sampling: Sampling
     logits: Callable[[np.ndarray], jax.Array]
     unit = "clip"
+    batch = BATCH
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -25,27 +25,10 @@ from jax_promptmtl.methods.sharing import slots
 from jax_promptmtl.models.clip.model import Backbone, narrow, score
 from jax_promptmtl.models.clip.packing import Packed, pack
 from jax_promptmtl.problems.accumulation import in_chunks
+from jax_promptmtl.problems.class_texts import Ensemble, Template
 
 Array = jax.Array
 PyTree = Any
-
-
-def class_tokens(backbone: Backbone, class_names: Sequence[str], template: str, slot: int) -> np.ndarray:
-    """Return the token rows of the class texts.
-
-    Args:
-      backbone: whose tokenizer and context length to use.
-      class_names: C names; "_" reads as a space.
-      template: such as "a photo of a {}.".
-      slot: placeholder ids after the start token; prompts of layer 0 replace them.
-
-    Returns:
-      int32[C, context length], zero-padded.
-    """
-    tokenizer, length = backbone.tokenizer, backbone.config.context_length
-    texts = [template.format(name.replace("_", " ")) for name in class_names]
-    tokens = tokenizer.tokenize(texts, length - slot)
-    return np.insert(tokens, [1] * slot, 0, axis=1).astype(np.int32)
 
 
 def initialise(method: Any, vectors: Mapping[str, np.ndarray], key: Array) -> dict[str, PyTree]:
@@ -84,7 +67,7 @@ def build(
     method: Mapping[str, Any],
     sharing: Mapping[str, str],
     tune: Sequence[str],
-    template: str,
+    template: Template,
     seed: int,
     groups: Sequence[Sequence[int]],
     dtype: str = "float32",
@@ -102,7 +85,7 @@ def build(
       method: `name` of the method and its options.
       sharing: parameter subtree of the method -> all | task | group.
       tune: patterns of the backbone weights to train, such as ".*/bias".
-      template: of the class texts, such as "a photo of a {}.".
+      template: of the class texts, such as "a photo of a {}.", or several; see `class_texts.resolve`.
       seed: of the initial parameters.
       groups: partition of the task numbers, read where sharing is "group".
       dtype: of the frozen towers' matrices and biases, float32 or bfloat16.
@@ -133,15 +116,16 @@ def build(
     one = jax.tree.map(lambda leaf: leaf[0], full["method"])
     shapes = jax.eval_shape(lambda: prompter.apply({"params": one}))
     slot = shapes["text"][0].shape[0] if 0 in shapes.get("text", {}) else 0
-    tokens = [class_tokens(backbone, task.class_names, template, slot) for task in tasks]
-    real = np.arange(max(map(len, tokens))) < np.array([[len(rows)] for rows in tokens])
+    ensemble = Ensemble(backbone, tasks, template, slot)
+    real = np.arange(max(ensemble.classes)) < np.array(ensemble.classes)[:, None]
     used = reads(lambda p: prompter.apply({"params": p}).get("text", {}), one)
-    packed = partial(pack, tokens, chunk=class_chunk, parts=mesh.size if mesh else 1)
+    packed = partial(pack, ensemble.tokens, chunk=class_chunk, parts=mesh.size if mesh else 1)
     together = packed(same([vectors[name] for name in sorted(used)], len(tasks)))
     apart = packed(range(len(tasks))) if used and task_gradients else together
     tuned = {tower: any(tree.flatten(mask["backbone"][tower]).values()) for tower in ("image", "text")}
     if not used and not tuned["text"]:
-        frozen["classes"] = constant(partial(encode_classes, model, texts=together), backbone.params)
+        whole = partial(encode_classes, model, texts=together)
+        frozen["classes"] = constant(lambda weights: ensemble.average(whole(weights)), backbone.params)
 
     def expand(params):
         return {"backbone": params["backbone"], "method": expand_slots(params["method"], vectors)}
@@ -152,6 +136,7 @@ def build(
         classes = frozen.get("classes")
         if classes is None:
             classes = encode_classes(model, weights, prompts.get("text", {}), slot, texts=texts, mesh=mesh)
+            classes = ensemble.average(classes)
         return {
             "backbone": per_task["backbone"],
             "classes": adapt("text", method, classes) if "text" in prompter.adapts else classes,

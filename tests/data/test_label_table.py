@@ -29,7 +29,7 @@ def table(tmp_path):
 
 
 def test_reads_tasks_classes_and_parts(table):
-    train, test = label_table.read(table).split("test", "")
+    train, test = label_table.read(table)
     assert train == {"day": {"dog": ["day/3.png"], "wild cat": ["day/1.png"]}, "night": {"dog, small": ["night/1.png"]}}
     assert test == {"day": {"dog": [], "wild cat": ["day/2.png"]}, "night": {"dog, small": ["night/2.png"]}}
 
@@ -38,7 +38,7 @@ def test_reads_tasks_classes_and_parts(table):
 def test_other_separators_spaces_and_the_mark_of_a_spreadsheet(table, separator):
     lines = ["path,class", "day/1.png, cat ", "", "day/3.png,dog"]
     table.write_bytes("\r\n".join(lines).replace(",", separator).encode("utf-8-sig"))
-    train, test = label_table.read(table).split("test", "")
+    train, test = label_table.read(table)
     assert (train, test) == ({"labels": {"cat": ["day/1.png"], "dog": ["day/3.png"]}}, None)
 
 
@@ -69,7 +69,7 @@ def test_other_separators_spaces_and_the_mark_of_a_spreadsheet(table, separator)
 def test_names_what_is_wrong(table, text, message):
     table.write_text(text)
     with pytest.raises(UserError, match=message):
-        label_table.read(table).split("test", "table")
+        label_table.read(table)
 
 
 def test_other_encodings_are_refused(table):
@@ -105,14 +105,14 @@ def test_the_case_of_an_unquoted_comma(table):
     with pytest.raises(UserError, match="Line 2"):
         label_table.read(table)
     table.write_text('path,class\nday/1.png,"great, grey owl"\n')
-    assert list(label_table.read(table).classes()["labels"]) == ["great, grey owl"]
+    assert list(label_table.contents(table).classes()["labels"]) == ["great, grey owl"]
 
 
 def test_backslashes_part_folders(table):
     table.write_text("path,class\nday\\1.png,cat\nday\\2.png,dog\n")
-    assert label_table.read(table).parts["train"]["labels"] == {"cat": ["day/1.png"], "dog": ["day/2.png"]}
+    assert label_table.contents(table).parts["train"]["labels"] == {"cat": ["day/1.png"], "dog": ["day/2.png"]}
     (table.parent / "day\\1.png").write_bytes(b"x")  # a name may have one
-    assert label_table.read(table).parts["train"]["labels"]["cat"] == ["day\\1.png"]
+    assert label_table.contents(table).parts["train"]["labels"]["cat"] == ["day\\1.png"]
 
 
 def test_a_table_of_tests_alone_is_for_zero_shot(table):

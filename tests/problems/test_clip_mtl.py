@@ -18,7 +18,7 @@ from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import Backbone, ClipConfig
 from jax_promptmtl.models.clip.packing import pack
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
-from jax_promptmtl.problems import clip_mtl
+from jax_promptmtl.problems import class_texts, clip_mtl
 from tests.tiny import FAST
 
 torch = pytest.importorskip("torch")
@@ -303,7 +303,7 @@ def test_logits_are_minus_infinity_beyond_the_classes_of_the_task(run):
 
 
 def test_token_rows_are_start_slot_text_and_end(backbone):
-    row = clip_mtl.class_tokens(backbone, ["g_h"], TEMPLATE, slot=3)[0]
+    row = class_texts.tokenize(backbone, class_texts.fill([TEMPLATE], "g_h"), 3)[0]
     text = TOKENIZER.encode("p g h.")
     assert row.dtype == np.int32 and len(row) == SIZES.context_length
     assert row.tolist() == [TOKENIZER.start, 0, 0, 0, *text, TOKENIZER.end] + [0] * (20 - 5 - len(text))
@@ -311,7 +311,7 @@ def test_token_rows_are_start_slot_text_and_end(backbone):
 
 @pytest.mark.parametrize("slot", [0, 3])
 def test_cutting_rows_after_the_last_end_and_packing_them_change_nothing(backbone, slot):
-    rows = [clip_mtl.class_tokens(backbone, names, TEMPLATE, slot) for names in CLASSES]
+    rows = [class_texts.tokenize(backbone, [TEMPLATE.format(n) for n in names], slot) for names in CLASSES]
     rng, count = np.random.default_rng(0), [len(names) for names in CLASSES]
     prompts = {k: rng.normal(size=(3, slot, SIZES.text_width)).astype(np.float32) for k in range(2) if slot}
     per_row = {k: np.repeat(x, count, axis=0) for k, x in prompts.items()}

@@ -172,6 +172,18 @@ def late(names: Sequence[str]) -> str:
     return f"{what} came after the split was drawn ({some(names)}); delete the split's file to draw it anew with them"
 
 
+def untested(suite: Suite) -> str:
+    """Return in words which classes have no image to test; "" if all have."""
+    missing = [
+        f"{name} of {task.name}"
+        for task in suite.tasks
+        if isinstance(task.test, FileSource)
+        for label, name in enumerate(task.class_names)
+        if label not in set(task.test.labels)
+    ]
+    return f"no image tests {some(missing)}" if missing else ""
+
+
 def fewer(suite: Suite, shots: int) -> str:
     """Return in words which classes train with fewer images than were asked for; "" if none does.
 

@@ -115,14 +115,14 @@ def build(
       A suite of one task per subfolder, or as the tree or table says.
 
     Raises:
-      UserError: see `tree.read` and `label_table.read`; or the manifest names a task, class or image that is not there.
+      UserError: see `tree.read` and `label_table.contents`; or the manifest names a task, class or image that is gone.
     """
     pick(evaluate_on, EVALUATED, "evaluate_on")
     how = reading(background, exif, megapixels)
     home = pathlib.Path(root).expanduser()
     draw: dict[str, Any] = {"shots": shots, "seed": seed, "reserve": reserve}
     if home.is_file():
-        found, draw = label_table.read(home, strict=strict), draw | {"table": home.stem}
+        found, draw = label_table.contents(home, strict=strict), draw | {"table": home.stem}
     else:
         home = folder(home, "root/<task>/<class>/*.jpg, or a table of labels in CSV")
         found = tree.read(home, layout=layout, strict=strict)

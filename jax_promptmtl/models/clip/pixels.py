@@ -5,7 +5,7 @@ Facts: `CLIPImageProcessor` of transformers; `PreprocessCfg` and `image_transfor
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
@@ -58,7 +58,7 @@ def require_stats(found: Options, where: str) -> None:
         raise UserError(f"The pixel mean {mean} and std {std} in {where!r} must be three numbers each, std positive.")
 
 
-def refuse(key: str, value: Any, where: str, legal: str) -> None:
+def refuse(key: str, value: Any, where: str, legal: str) -> NoReturn:
     """Refuse a value by its key."""
     raise UserError(f"{where!r} has {key} {value!r}, which is not understood; legal: {legal}.")
 
@@ -73,10 +73,9 @@ def square(value: Any, key: str, where: str) -> int:
     if isinstance(value, Mapping) and set(value) == {"height", "width"}:
         value = (value["height"], value["width"])
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    side = sides[0] if sides and sides == sides[:1] * len(sides) else None
-    if isinstance(side, bool) or not isinstance(side, int) or side < 1:
+    if not sides or sides != sides[:1] * len(sides) or type(sides[0]) is not int or sides[0] < 1:
         refuse(key, value, where, "the side of a square")
-    return side
+    return sides[0]
 
 
 def of_open_clip(cfg: Mapping[str, Any], where: str) -> Options:
