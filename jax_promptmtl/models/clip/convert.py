@@ -20,6 +20,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.models import torch_zip
+from jax_promptmtl.models.clip import architecture
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig, inner_width
 
 Axes = tuple[int, ...] | None
@@ -248,6 +249,7 @@ def declared(folder: Path) -> dict[str, Any]:
     (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`) gives it.
     """
     hf, open_clip = (optional_json(folder / name) for name in ("config.json", "open_clip_config.json"))
+    architecture.refuse_others(hf, open_clip, str(folder))
     if "vision_config" in hf:
         image, text = hf["vision_config"], hf.get("text_config", {})
         activations = {tower.get("hidden_act", "quick_gelu") for tower in (image, text)}
