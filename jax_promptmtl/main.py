@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jax_promptmtl.core import command, options
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.locks import lock
 from jax_promptmtl.core.versions import versions
 from jax_promptmtl.engine import processes, track
@@ -139,7 +140,7 @@ def kept(config: ConfigDict, workdir: pathlib.Path, *, alone: bool) -> Iterator[
             if alone:
                 stack.enter_context(lock(workdir / "run.lock"))
             before = path.read_text() if path.exists() else None
-            path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+            write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")
         except OSError as error:
             why = f"Cannot write to the work directory {str(workdir)!r}: {error.strerror}"
             raise UserError(f"{why}; give another --workdir.") from error
@@ -147,7 +148,7 @@ def kept(config: ConfigDict, workdir: pathlib.Path, *, alone: bool) -> Iterator[
             yield
         except UserError:
             if before is not None:
-                path.write_text(before)
+                write_whole(path, before)
             raise
 
 

@@ -1,6 +1,7 @@
-"""Files that everybody reads: those of the package, and JSON."""
+"""Files: those of the package, JSON, and writing that a crash cannot cut in half."""
 
 import json
+import os
 import pathlib
 
 from jax_promptmtl.core.errors import UserError
@@ -12,8 +13,36 @@ def read_json(path: pathlib.Path) -> dict:
     """Return the content of a JSON file that holds an object."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} is not JSON ({error}); restore the file.") from error
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} is a JSON {type(content).__name__}, not an object; restore the file.")
     return content
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Write a text file such that a crash, or a power cut, leaves the old content or the new one, never a part.
+
+    Raises:
+      OSError: it cannot be written; the old content stays.
+    """
+    path = pathlib.Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Bring the names in a folder to the disk: until then a power cut may undo a rename."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

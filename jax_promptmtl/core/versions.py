@@ -1,19 +1,40 @@
 """Which versions of the project and its packages run here."""
 
+import functools
+import hashlib
 import importlib.metadata
+import pathlib
 import platform
 
+PACKAGE = pathlib.Path(__file__).parent.parent
 PACKAGES = ("jax_promptmtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@functools.cache
+def code_hash() -> str:
+    """Return 16 hex digits that change with any source file of the package."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def stamp() -> dict[str, str]:
+    """Return the versions that a checkpoint names: of the packages, and the hash of the project's code."""
+    return {package: version_of(package) for package in PACKAGES} | {"code": code_hash()}
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and the packages that matter, and the devices."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
+    found = {"python": platform.python_version()} | {package: version_of(package) for package in PACKAGES}
     import jax  # only now: what reads a report needs no accelerator
 
     devices = jax.devices()

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.versions import stamp
 from jax_promptmtl.engine import processes
 from jax_promptmtl.engine.parallel import whole
 from jax_promptmtl.engine.step import State
@@ -112,6 +113,16 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
     return meta
 
 
+def other_versions(meta: Mapping[str, Any]) -> str:
+    """Return which versions differ between a checkpoint and this process, as text; older checkpoints do not tell.
+
+    >>> other_versions({"versions": stamp() | {"jax": "0.0"}}).startswith("jax 0.0, now ")
+    True
+    """
+    saved, now = meta.get("versions", {}), stamp()
+    return "; ".join(f"{name} {old}, now {now.get(name)}" for name, old in saved.items() if now.get(name) != old)
+
+
 def read(directory: Any) -> tuple[PyTree, dict[str, Any]]:
     """Return the newest intact parameters (numpy, `None` where frozen) and their `meta`; nothing on disk is changed.
 
@@ -196,7 +207,7 @@ class Checkpoints:
             if leaf is not None and not np.isfinite(leaf).all():
                 raise UserError(f"The parameter {path} is not finite after step {step}; {self.newest()}.")
         meta = {"schema": SCHEMA, "step": step, **self.identity, "crc32": checksums(params=state.params, opt=state.opt)}
-        meta |= {"metrics": plain(metrics), "progress": plain(progress)}
+        meta |= {"metrics": plain(metrics), "progress": plain(progress), "versions": stamp()}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             opt=ocp.args.StandardSave(state.opt),
@@ -230,6 +241,8 @@ class Checkpoints:
                 damaged.append(step)
             else:
                 self._set_aside(damaged)
+                if changed := other_versions(restored[1]):
+                    log.warning("Checkpoint %s was written with other versions: %s.", self._path(step), changed)
                 return restored
         if damaged:
             raise UserError(

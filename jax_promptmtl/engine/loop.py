@@ -171,12 +171,22 @@ class _Training:
             self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
         self.state = place(self.state, self.config["parallel"])
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
+        self.require_observations(workdir, (found[1]["progress"] if found else {}).get("observed"))
         if self.on_observed is not None:
             for record in self.writer.observations:
                 observed = {key: np.asarray(value) for key, value in record["observed"].items()}
                 self.on_observed(record["step"], observed)
             processes.require_same("What is read from observed/", self.writer.observations)
         return self.writer
+
+    def require_observations(self, workdir: pathlib.Path, saved: dict[str, int] | None) -> None:
+        """Refuse to go on from observations other than those before the checkpoint; older checkpoints do not tell."""
+        if self.on_observed is not None and saved is not None and saved != self.writer.tally():
+            folder = workdir / "checkpoints" / self.name
+            raise UserError(
+                f"{workdir}/observed/{self.name}.jsonl is not what this training wrote; bring it back from a copy, or "
+                f"delete {str(folder)!r} to train {self.name!r} again."
+            )
 
     def run(self) -> Result:
         self.clock, total = Clock(), self.config["steps"]
@@ -278,7 +288,11 @@ class _Training:
                 with self.clock.spending("evaluation"):
                     self.evaluated = self.evaluate_all()
             with self.clock.spending("checkpoints"):
-                self.checkpoints.save(self.state, metrics=self.evaluated, progress={"window": self.window})
+                self.checkpoints.save(
+                    self.state,
+                    metrics=self.evaluated,
+                    progress={"window": self.window, "observed": self.writer.tally()},
+                )
             self.speed.run()
             stopping = self.stop.signal is not None
         if stopping:

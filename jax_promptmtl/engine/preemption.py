@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from jax_promptmtl.core.errors import Preempted
 
 Item = TypeVar("Item")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class Stop:
@@ -61,7 +61,7 @@ def stopped(name: str | None) -> str:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into `Preempted`, raised wherever the program is; `listen` is more patient."""
+    """Turn the `SIGNALS` into `Preempted`, raised wherever the program is; `listen` is more patient."""
 
     def receive(name: str, restore: Callable[[], None]) -> None:
         del restore
@@ -83,7 +83,9 @@ def handled(receive: Callable[[str, Callable[[], None]], None]) -> Iterator[None
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = SIGNALS[1:] if jax.distributed.is_initialized() else SIGNALS
+    numbers = [number for number in SIGNALS if number != signal.SIGHUP or not outlives_terminal()]
+    if jax.distributed.is_initialized():
+        numbers.remove(signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:
@@ -105,9 +107,14 @@ def handled(receive: Callable[[str, Callable[[], None]], None]) -> Iterator[None
         restore()
 
 
+def outlives_terminal() -> bool:
+    """Return whether the process was started to go on when its terminal closes, as nohup does."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
 @contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-    """Turn the first SIGTERM, SIGINT or SIGUSR1 into a wish to stop; a second one acts as it would have before."""
+    """Turn the first of the `SIGNALS` into a wish to stop; a second one acts as it would have before."""
     stop = Stop()
 
     def receive(name: str, restore: Callable[[], None]) -> None:

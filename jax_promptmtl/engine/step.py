@@ -79,7 +79,7 @@ def train_step(
     (loss, sums), per_task_grads = total(value_and_grad(per_task, frozen, batch, rng))
     (grads,) = collapse(per_task_grads)  # the transpose of expand: task gradients add up per slot
     updates, opt = tx.update(grads, state.opt, state.params)
-    metrics = {"loss": loss, "grad_norm": optax.global_norm(grads), "sums": sums}
+    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), "sums": sums}
     if observe is not None:
         metrics["observed"] = observe(per_task_grads, whole(batch))
     return State(state.step + 1, optax.apply_updates(state.params, updates), opt), metrics

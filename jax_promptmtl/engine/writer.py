@@ -1,16 +1,18 @@
 """What a run leaves to read: JSON lines, TensorBoard scalars and a progress bar, on process 0 only."""
 
 import json
-import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import tensorboardX
 import tqdm
+
+from jax_promptmtl.core.files import write_whole
 
 Record = dict[str, Any]
 
@@ -26,6 +28,36 @@ def read(path: Any) -> Iterator[Record]:
             return
 
 
+def line_of(record: Record) -> str:
+    """Return a record as its line; arrays become lists.
+
+    >>> line_of({"gram": np.eye(1)})
+    '{"gram": [[1.0]]}\\n'
+    """
+    return json.dumps(record, default=lambda value: np.asarray(value).tolist()) + "\n"
+
+
+class Tally:
+    """Number and CRC-32 of lines, to find out later whether they are the same."""
+
+    def __init__(self, records: Iterable[Record] = ()):
+        self.count = self.crc = 0
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Count one more record."""
+        self.count, self.crc = self.count + 1, zlib.crc32(line_of(record).encode(), self.crc)
+
+    def __call__(self) -> dict[str, int]:
+        """Return what a checkpoint keeps.
+
+        >>> Tally([{"step": 1}])() == Tally([{"step": 2}])()
+        False
+        """
+        return {"count": self.count, "crc32": self.crc}
+
+
 class Lines:
     """A file of JSON lines to append to; records that a resumed run will write again are first taken out."""
 
@@ -34,14 +66,12 @@ class Lines:
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.kept = [record for record in read(self.path) if keep(record)]
-        draft = self.path.with_suffix(".tmp")
-        draft.write_text("".join(json.dumps(record) + "\n" for record in self.kept))
-        os.replace(draft, self.path)
+        write_whole(self.path, "".join(map(line_of, self.kept)))
         self._file = self.path.open("a")
 
     def write(self, record: Record) -> None:
         """Append one record, so that a killed process has lost none."""
-        self._file.write(json.dumps(record, default=lambda value: np.asarray(value).tolist()) + "\n")
+        self._file.write(line_of(record))
         self._file.flush()
 
     def close(self) -> None:
@@ -76,11 +106,12 @@ class Writer:
 
         if jax.process_index() != 0:  # reads what process 0 keeps, whether it has been rewritten by now or not
             self.observations = [record for record in read(workdir / "observed" / f"{stage}.jsonl") if keep(record)]
+            self.tally = Tally(self.observations)
             return
         metrics = Lines(workdir / "metrics.jsonl", keep)
         observed = Lines(workdir / "observed" / f"{stage}.jsonl", keep)
         board = tensorboardX.SummaryWriter(str(workdir / "tensorboard" / stage), purge_step=step + 1)
-        self.observations = observed.kept
+        self.observations, self.tally = observed.kept, Tally(observed.kept)
         self._files = [metrics, observed, board]
 
     def scalars(self, step: int, values: Mapping[str, float], **clock: float) -> None:
@@ -97,8 +128,10 @@ class Writer:
 
     def observed(self, step: int, values: Mapping[str, Any]) -> None:
         """Write arrays by name, in full precision."""
+        record = {"stage": self.stage, "step": step, "observed": dict(values)}
+        self.tally.add(record)
         if self._files:
-            self._files[1].write({"stage": self.stage, "step": step, "observed": dict(values)})
+            self._files[1].write(record)
 
     def close(self) -> None:
         """Close all files."""

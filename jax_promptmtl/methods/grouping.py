@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.tree import flatten
 from jax_promptmtl.methods.clustering import Groups, Partition, partition
 
@@ -305,7 +306,7 @@ def report(
 
 def save(path: str | pathlib.Path, content: Mapping[str, Any]) -> None:
     """Write grouping.json."""
-    pathlib.Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def load_groups(path: str | pathlib.Path, task_names: Sequence[str]) -> Groups:

@@ -218,6 +218,15 @@ def test_parameters_that_are_not_finite_are_never_saved(saved, toy):
     assert open_(saved, toy).restore(make_state(toy, 0))[0].step == 3
 
 
+def test_a_resume_by_other_versions_is_said(saved, toy, caplog, monkeypatch):
+    checkpoints = open_(saved, toy)
+    _, meta = checkpoints.restore(make_state(toy, 0))
+    assert meta["versions"]["jax"] == jax.__version__ and not caplog.messages
+    monkeypatch.setattr("jax_promptmtl.engine.checkpoint.stamp", lambda: meta["versions"] | {"jax": "99"})
+    checkpoints.restore(make_state(toy, 0))
+    assert f"other versions: jax {jax.__version__}, now 99" in caplog.text
+
+
 def test_the_golden_checkpoint_of_schema_1_keeps_loading(tmp_path, toy):
     """Written once by schema 1 and never again; a change that breaks this test breaks the users' checkpoints."""
     directory = pathlib.Path(shutil.copytree(pathlib.Path(__file__).with_name("golden"), tmp_path / "run"))

@@ -153,7 +153,7 @@ def test_resume_after_a_crash_is_bitwise_the_uninterrupted_run(whole, toy, tmp_p
     assert_same(whole, run(toy, tmp_path, seen=seen), tmp_path, seen)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_and_resume_loses_no_step(whole, toy, tmp_path, kind):
     before = signal.getsignal(kind)
     with pytest.raises(Preempted, match=f"{kind.name} stopped 'main' after step 5 of 12"):
@@ -268,6 +268,30 @@ def test_a_second_run_on_the_workdir_is_refused(toy, tmp_path):
     run(toy, tmp_path, steps=1)  # free again
 
 
+def test_what_nohup_started_goes_on_without_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listen() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("damage", ["a digit", "a line less", "a line more"])
+def test_changed_observations_are_refused(toy, tmp_path, damage):
+    with pytest.raises(RuntimeError, match="crash"):
+        run(toy, tmp_path, interrupt("crash", 7)(toy), seen=[])
+    path = tmp_path / "observed" / "main.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    first = lines[0].replace("0.", "1.", 1)
+    assert first != lines[0]
+    changed = {"a digit": [first, *lines[1:]], "a line less": lines[1:], "a line more": [lines[0], *lines]}
+    path.write_text("".join(changed[damage]))
+    with pytest.raises(UserError, match="is not what this training wrote"):
+        run(toy, tmp_path, seen=[])
+
+
 def test_a_second_signal_is_not_swallowed():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits "ignore"
     try:
@@ -285,7 +309,7 @@ SCRIPT = """
     toy = runpy.run_path(sys.argv[1])
     from jax_promptmtl.core import tree
     from jax_promptmtl.engine.loop import train
-    from jax_promptmtl.engine.preemption import Preempted
+    from jax_promptmtl.core.errors import Preempted
 
     def batches(start):
         for step, batch in enumerate(toy["toy_batches"](start), start):

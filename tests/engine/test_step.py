@@ -140,7 +140,7 @@ def test_observed_gradients_are_those_of_each_task_alone(trained, toy, layout):
 def test_the_gradient_norm_is_that_of_the_shared_parameters(trained, toy):
     problem, batch = toy["problem"](), toy["batch"](0)
     loss = lambda params: problem.loss(problem.expand(params), problem.frozen, batch, None)[0]  # noqa: E731
-    expected = optax.global_norm(jax.grad(loss)(problem.params))
+    expected = optax.tree.norm(jax.grad(loss)(problem.params))
     np.testing.assert_allclose(cached(trained, toy, "pmap")[2][0]["grad_norm"], expected, rtol=1e-5)
 
 

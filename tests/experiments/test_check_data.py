@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_promptmtl import check_data as door
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
 from jax_promptmtl.experiments import check_data
@@ -185,10 +186,10 @@ def test_the_command_says_it_in_its_exit_code(tmp_path, capsys):
         body = f"    return ConfigDict({{'data': {config | {'strict': strict}!r}}})\n"
         text = f"from ml_collections import ConfigDict\n\n\ndef get_config():\n{body}"
         (tmp_path / f"strict_{strict}.py").write_text(text)
-    assert check_data.main(["check_data", f"--config={tmp_path / 'strict_False.py'}"]) == 0
+    assert door.main(["check_data", f"--config={tmp_path / 'strict_False.py'}"]) == 0
     said = capsys.readouterr()
     assert "No problem found." in said.out and not said.err
-    assert check_data.main(["check_data", f"--config={tmp_path / 'strict_True.py'}", "--fast"]) == 2
+    assert door.main(["check_data", f"--config={tmp_path / 'strict_True.py'}", "--fast"]) == 2
     said = capsys.readouterr()
     assert "problem: gtea has 3 classes instead of 11" in said.out
     assert said.err == "error: The data has problems (3 listed above).\n"

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from tests.nn.test_transformer import HEADS, LAYERS, WIDTH, block, layer_norm, linear
 
 from jax_promptmtl.inference import attention
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig
+from tests.models.layers.test_transformer import HEADS, LAYERS, WIDTH, block, layer_norm, linear
 
 CONFIG = ClipConfig(8, 8, 4, WIDTH, LAYERS, HEADS, 5, 9, 8, 1, 1, "quick_gelu")
 PATCHES = 4

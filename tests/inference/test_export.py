@@ -12,6 +12,7 @@ import pytest
 from jax import export as jax_export
 
 import jax_promptmtl
+from jax_promptmtl import export as door
 from jax_promptmtl.core import command
 from jax_promptmtl.inference import export, image_predictor
 from tests.tiny import CLASSES, TASKS
@@ -20,7 +21,7 @@ from tests.tiny import CLASSES, TASKS
 @pytest.fixture(scope="module")
 def exported(home, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / "out"
-    assert command.run(export.start, [str(home / "work"), f"--out={out}", "--task=ink,oil"]) == 0
+    assert command.run(door.start, [str(home / "work"), f"--out={out}", "--task=ink,oil"]) == 0
     return out
 
 
@@ -71,7 +72,7 @@ def test_a_changed_file_is_found(home, exported, tmp_path):
 
 def test_new_classes_can_be_exported(home, tmp_path):
     arguments = [str(home / "work"), f"--out={tmp_path / 'new'}", "--task=pen", "--classes=cat,bed"]
-    assert command.run(export.start, [*arguments, "--platforms=cpu"]) == 0
+    assert command.run(door.start, [*arguments, "--platforms=cpu"]) == 0
     assert json.loads((tmp_path / "new" / "config.json").read_text())["about"]["class_names"]["pen"] == ["cat", "bed"]
     assert jax_promptmtl.load(tmp_path / "new").classes["pen"] == ("cat", "bed")
 
@@ -85,7 +86,7 @@ def test_mistakes_are_one_sentence(home, tmp_path, capsys):
         ([f"--out={tmp_path / 'x'}", "--platforms=gpu"], "cuda"),
         ([], "--out"),
     ):
-        assert command.run(export.start, [str(home / "work"), *arguments]) == 2
+        assert command.run(door.start, [str(home / "work"), *arguments]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and words in line
     assert not (tmp_path / "x").exists() and len(CLASSES) == 3 and len(TASKS) == 4

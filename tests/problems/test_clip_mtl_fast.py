@@ -294,8 +294,9 @@ def outputs(jaxpr):
     """Yield (primitive, shape) of everything that a jaxpr computes, inner ones too."""
     for equation in jaxpr.eqns:
         yield from ((equation.primitive.name, var.aval.shape) for var in equation.outvars)
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from outputs(inner)
+        for value in jax.tree.leaves(equation.params, is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(value, "eqns"):
+                yield from outputs(value)
 
 
 def weight_gradients(backbone, case):

@@ -4,10 +4,9 @@ import json
 import shlex
 
 import jax_promptmtl
-from jax_promptmtl import predict
+from jax_promptmtl import export, predict
 from jax_promptmtl.core import command
 from jax_promptmtl.engine import checkpoint
-from jax_promptmtl.inference import export
 from tests.tiny import TASKS
 
 

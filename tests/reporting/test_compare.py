@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from jax_promptmtl import compare as door
 from jax_promptmtl.core import command, tree
 from jax_promptmtl.reporting import compare, records
 from jax_promptmtl.tasks.metrics import paired
@@ -49,16 +50,16 @@ def test_other_test_images_give_no_interval(runs, changes, capsys):
     places = runs(**changes)
     alike = "test_hash" in changes  # only one of them tells: the split decides
     assert all((row["interval"] is not None) == alike for row in compare.results(*map(compare.read, places)))
-    assert command.run(compare.start, places) == 0
+    assert command.run(door.start, places) == 0
     assert ("not tested on the same images" in capsys.readouterr().out) != alike
 
 
 def test_work_directories_are_compared(home, capsys):
     place = str(home / "work")
-    assert command.run(compare.start, [place, place]) == 0
+    assert command.run(door.start, [place, place]) == 0
     printed = capsys.readouterr().out
     assert "Their configs are equal." in printed and "[+0.0, +0.0]" in printed
-    assert command.run(compare.start, [place, place, "--format=json"]) == 0
+    assert command.run(door.start, [place, place, "--format=json"]) == 0
     rows = json.loads(capsys.readouterr().out)["results"]
     told = json.loads((home / "work" / "results.json").read_text())
     assert [row["a"] for row in rows[:-1]] == told["accuracy"]["MmAP"] and rows[-1]["task"] == "average"
@@ -70,7 +71,7 @@ def test_runs_from_before_answers_were_kept(home, tmp_path, capsys):
         del content[key]
     (tmp_path / "results.json").write_text(json.dumps(content))
     (tmp_path / "config.json").write_text("{}")
-    assert command.run(compare.start, [str(home / "work"), str(tmp_path)]) == 0
+    assert command.run(door.start, [str(home / "work"), str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "stage=evaluate" in printed and "(unset)" in printed
     config = tree.flatten(json.loads((home / "work" / "config.json").read_text()))
@@ -83,7 +84,7 @@ def test_mistakes_are_one_sentence(runs, tmp_path, capsys):
     other = make_record(right=((1,),), tasks=["elsewhere"])
     records.save(tmp_path / "else.json", other)
     for place, words in (("nowhere", "results.json"), ("bad.json", "schema 99"), ("else.json", "no task in common")):
-        assert command.run(compare.start, [first, str(tmp_path / place)]) == 2
+        assert command.run(door.start, [first, str(tmp_path / place)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and words in line
 
@@ -108,7 +109,7 @@ def test_video_runs_are_compared_row_by_row(tmp_path, capsys):
     assert compare.config_difference(first, second) == {"seed": (0, 1)}
     rows = {row["task"]: row["difference"] for row in compare.results(first, second)}
     assert rows == {"frozen: test, top1": 0, "dlm: test, top1": 2.5, "dlm: shifted, static, top1": 0}
-    assert command.run(compare.start, places) == 0
+    assert command.run(door.start, places) == 0
     assert "not compared one by one" in capsys.readouterr().out
 
 

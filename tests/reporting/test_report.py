@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_promptmtl import report as door
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.reporting import records, report, tables, typeset
 from jax_promptmtl.tasks.metrics import paired
@@ -284,8 +285,8 @@ def test_the_report_is_made_from_records_alone(runs, tmp_path):
 
 def test_the_report_of_a_packed_file_is_the_same(runs, tmp_path):
     packed = tmp_path / "records.jsonl.gz"
-    report.start([str(runs), f"--out={tmp_path / 'one'}", f"--pack={packed}"])
-    report.start([str(packed), f"--out={tmp_path / 'two'}"])
+    door.start([str(runs), f"--out={tmp_path / 'one'}", f"--pack={packed}"])
+    door.start([str(packed), f"--out={tmp_path / 'two'}"])
     one, two = ((tmp_path / name / "report.tex").read_bytes() for name in ("one", "two"))
     assert one == two
     assert packed.stat().st_size < sum(path.stat().st_size for path in (runs / "records").iterdir()) / 5

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jax_promptmtl import bench
 from jax_promptmtl.core import command, tree
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.speed import cells, driver, flops, page, peers, turns
@@ -219,13 +220,13 @@ def test_sharing_saves_what_the_issue_says():
 
 def test_missing_torch_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(driver.importlib.util, "find_spec", lambda name: None)
-    assert command.run(driver.start, ["--model=small"]) == 2
+    assert command.run(bench.start, ["--model=small"]) == 2
     assert capsys.readouterr().err.count(".") >= 1
 
 
 @pytest.mark.parametrize(("argument", "said"), [("--model=big", "big"), ("--sections=stepz", "steps")])
 def test_unknown_choices_are_one_sentence(argument, said, capsys):
-    assert command.run(driver.start, [argument]) == 2
+    assert command.run(bench.start, [argument]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
 
@@ -311,11 +312,11 @@ def test_the_command_measures_and_goes_on_where_it_stopped(tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     options = ["--model=small", "--quick", f"--out={tmp_path}", "--methods=coop", "--batches=2", "--classes=4"]
-    assert command.run(driver.start, [*options, "--sections=products,steps"]) == 0
+    assert command.run(bench.start, [*options, "--sections=products,steps"]) == 0
     known = json.loads((tmp_path / "performance.json").read_text())
     (entry,) = known["cells"].values()
     assert {"ours", "cached", "peer", "fast"} == entry["sides"].keys() and entry["disagree"] == []
     assert not [side for side, found in entry["sides"].items() if "failed" in found]
-    assert command.run(driver.start, [*options, "--sections=steps"]) == 0
+    assert command.run(bench.start, [*options, "--sections=steps"]) == 0
     assert "known" in capsys.readouterr().out
     assert "CoOp, 2 images, cached features" in (tmp_path / "performance.md").read_text()

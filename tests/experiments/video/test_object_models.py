@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_finetune import preset, small
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.experiments.video import object_models
 from jax_promptmtl.models.video import convert_dvis, convert_transvod, video_models
 from jax_promptmtl.tasks import TASKS, video_object
+from tests.experiments.video.test_finetune import preset, small
 
 NORM = re.compile(r"(block_\d_\d+|stem)/.*(scale|bias)$")  # of the ResNet
 SLOW = pytest.mark.slow
