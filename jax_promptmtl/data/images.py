@@ -128,9 +128,10 @@ def decoded(image: str | os.PathLike | bytes, name: str = "", reading: Reading =
     name = name or ("image bytes" if isinstance(image, bytes) else str(image))
     with contextlib.ExitStack() as stack:
         with guarded(name):
-            picture = stack.enter_context(open_picture(image, name, reading))
+            picture = open_picture(image, name, reading)
             stack.enter_context(BUDGET.hold(picture.width * picture.height))
             pixels = to_rgb(picture, name, reading)
+            del picture  # of a large one 4 bytes a pixel
         yield pixels
 
 
@@ -211,11 +212,11 @@ def to_rgb(picture: Image.Image, name: str = "a picture", reading: Reading = PLA
         profile = ImageCms.createProfile
         picture = ImageCms.profileToProfile(picture, profile("LAB"), profile("sRGB"), outputMode="RGB") or picture
     if reading.ground is None or not picture.has_transparency_data:
-        return np.array(picture.convert("RGB"))
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     if picture.mode == "La":
         picture = picture.convert("LA")
     ground = Image.new("RGBA", picture.size, (*reading.ground, 255))
-    return np.array(Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB"))
+    return np.asarray(Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB"))
 
 
 def orientation(picture: Image.Image) -> int:

@@ -3,7 +3,7 @@
 from jax_promptmtl.data.preprocess import Preprocess
 
 HEAD = """def prepare(path):
-    image, size = Image.open(path), {size}
+    image, size = Image.open(path, formats=("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")), {size}
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits, or floats from 0 to 1
         grey = np.asarray(image, np.float64) / (1 if image.mode == "F" else 65535)
         image = Image.fromarray(np.rint(255 * grey).astype(np.uint8))

@@ -172,8 +172,8 @@ def prepare(config: Any, workdir: pathlib.Path) -> Job:
         job.say(f"not used: {late(suite.unused)}")
     for note in filter(None, [*suite.notes, fewer(suite, config.suite.get("shots", 0)), untested(suite)]):
         job.say(f"note: {note}")
-    for name, part in trainings(job).items():
-        if note := rounded(job, part, name):
+    for part in trainings(job).values():
+        if note := rounded(job, part):
             job.say(f"note: {note}")
     job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
     return job
@@ -237,18 +237,25 @@ def batch_size(job: Job, part: Mapping[str, Any]) -> int:
     A number that the processes do not divide is refused later, unless it has to be another one anyhow.
     """
     wanted, tasks = part["train"]["batch_size"], len(job.tasks)
-    if part["train"]["sampler"] != "stratified" or wanted < 1 or wanted % tasks == 0:
+    if wanted < 1:
+        raise UserError(f"{section(job, part)}.batch_size is {wanted}; use at least 1.")
+    if part["train"]["sampler"] != "stratified" or wanted % tasks == 0:
         return wanted
     unit = math.lcm(tasks, processes.part()["process_count"])
     return max(1, round(wanted / unit)) * unit
 
 
-def rounded(job: Job, part: Mapping[str, Any], name: str) -> str:
+def section(job: Job, part: Mapping[str, Any]) -> str:
+    """Return what messages call the training of a part of the config."""
+    return "config.train" if part is job.config else "config.grouping.train"
+
+
+def rounded(job: Job, part: Mapping[str, Any]) -> str:
     """Return in words that batches have another size than the config says; "" where they do not."""
     size, wanted = batch_size(job, part), part["train"]["batch_size"]
     if size == wanted:
         return ""
-    key = "config.grouping.train.batch_size" if name == "global" else "config.train.batch_size"
+    key = f"{section(job, part)}.batch_size"
     return f"{key} is {size} and not {wanted}, so that a batch has as many images of each of the {len(job.tasks)} tasks"
 
 
@@ -303,12 +310,12 @@ def refuse(job: Job) -> None:
     for name, part in trainings(job).items():
         problem = job.problem(part, whole(job))
         if problem_trains(problem):
-            require_training(job, part, name)
+            require_training(job, part)
             if job.config.stage == "evaluate":
                 require_finished(job.workdir, name, plan(job, part)["steps"])
 
 
-def require_training(job: Job, part: Mapping[str, Any], name: str) -> None:
+def require_training(job: Job, part: Mapping[str, Any]) -> None:
     """Refuse what a training would refuse when it asks for its first batch."""
     for task in job.suite.tasks:
         if not len(task.train):
@@ -320,7 +327,7 @@ def require_training(job: Job, part: Mapping[str, Any], name: str) -> None:
     try:
         sampler.batches(job.suite, job.preprocess, reduction=settings["reduction"], **data_order(job, settings))
     except UserError as error:
-        raise UserError(f"{'config.grouping.train' if name == 'global' else 'config.train'}: {error}") from None
+        raise UserError(f"{section(job, part)}: {error}") from None
 
 
 def require_snapshots(options: Any) -> None:

@@ -1,7 +1,6 @@
 """Trees are read as what they are, and what has two readings is refused with both."""
 
 import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -154,7 +153,7 @@ def test_names_that_are_no_utf_8(tmp_path):
 
 def test_a_manifest_that_cannot_be_written_leaves_no_temporary_file(tmp_path, monkeypatch):
     make(tmp_path, "ink/cat")
-    monkeypatch.setattr(pathlib.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(UserError, match="No space left"):
         build(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["ink"]
