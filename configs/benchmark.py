@@ -19,17 +19,12 @@ a second time on this one, shares the work. Presets:
                    drawings held out for tuning
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
+from jax_promptmtl.configs import clip, clip_vit_b16, common, dlm
 from jax_promptmtl.core.errors import pick
 
-CLIP = runpy.run_path(str(pathlib.Path(__file__).with_name("clip.py")))
-DLM = runpy.run_path(str(pathlib.Path(__file__).with_name("dlm.py")))
-VIT = pathlib.Path(__file__).with_name("clip_vit_b16.py")
-METHODS = tuple(CLIP["PRESETS"])
+METHODS = tuple(clip.PRESETS)
 CURVES = ("zero_shot", "coop", "vpt", "maple", "mmap")
 SMOKE = ("zero_shot", "bitfit", "coop", "clip_adapter", "mmap", "mmap_random")
 RATES = {  # preset that stands for its family: learning rates to try
@@ -61,19 +56,12 @@ def get_config(preset: str = "icons") -> ConfigDict:
 
 def icons() -> ConfigDict:
     """Return the whole grid of the icon suite."""
-    config = ConfigDict()
-    config.job = "benchmark"
+    config = common.grid("benchmark", {name: clip.get_config(name) for name in METHODS})
     config.methods = METHODS  # which of the presets below to run
     config.suites = ConfigDict({"icons": ICONS})  # options of data/suites; shots and seed come from the grid
     config.shots = (12,)  # training images per class and task
-    config.seeds = (0, 1, 2)  # of the shots, the initial parameters and the data order
-    config.rates = ConfigDict()  # method: learning rates to try; without any, every method runs with its preset's
     config.separate = ("full_ft_single",)  # presets that are trained once per task
     config.backbone = ""  # path of other weights than the presets'
-    config.retry = True  # run again what an earlier command recorded as failed
-    config.keep = False  # keep the checkpoints and curves of finished runs
-    config.compilation_cache = True  # keep compiled programs in the work directory
-    config.presets = ConfigDict({name: CLIP["get_config"](name) for name in METHODS})
     config.presets.zero_shot.title = "zero-shot"
     return config
 
@@ -106,11 +94,10 @@ def shots() -> ConfigDict:
 def paper(name: str, shots: tuple[int, ...], batch_size: int) -> ConfigDict:
     """Return the grid of a table of the paper."""
     config = icons()
-    get_preset = runpy.run_path(str(VIT))["get_config"]
     names = [*METHODS, "full_ft_tuned", "maple_deep"]
     config.methods, config.shots = tuple(names), shots
     config.suites = ConfigDict({name: {"name": name, "root": "", "reserve": 0, "strict": True, "manifest": ""}})
-    config.presets = ConfigDict({preset: get_preset(preset) for preset in names})
+    config.presets = ConfigDict({preset: clip_vit_b16.get_config(preset) for preset in names})
     config.presets.zero_shot.title = "zero-shot"
     for preset, part in config.presets.items():
         part.train.batch_size = batch_size // 4 if preset in config.separate else batch_size
@@ -120,17 +107,10 @@ def paper(name: str, shots: tuple[int, ...], batch_size: int) -> ConfigDict:
 
 def video() -> ConfigDict:
     """Return the grid of the video job."""
-    config = ConfigDict()
-    config.job = "video_benchmark"
-    config.tasks = DLM["TASKS"]  # primaries
+    config = common.grid("video_benchmark", {task: dlm.get_config(task) for task in dlm.TASKS})
+    config.tasks = dlm.TASKS  # primaries
     config.rows = VIDEO_ROWS
-    config.rates = ConfigDict()  # row: learning rates to try. Without any, every row runs with its preset's
-    config.seeds = (0, 1, 2)  # of the initial parameters and the order of the clips
     config.models = ""  # folder of other frozen models than the presets'
-    config.retry = True  # run again what an earlier command recorded as failed
-    config.keep = False  # keep the checkpoints, curves and prompts of finished runs
-    config.compilation_cache = True  # keep compiled programs in the work directory
-    config.presets = ConfigDict({task: DLM["get_config"](task) for task in DLM["TASKS"]})
     for part in config.presets.values():
         part.clips.train //= 2
         part.train.epochs = 4
@@ -140,7 +120,7 @@ def video() -> ConfigDict:
 def video_four() -> ConfigDict:
     """Return the grid of the tasks whose models are a vision transformer or read the features of one."""
     config = video()
-    config.tasks = four = DLM["TASKS"][:4]
+    config.tasks = four = dlm.TASKS[:4]
     for task in four:
         config.presets[task].aux = tuple(other for other in four if other != task)
         config.presets[task].rates = ConfigDict({"full_ft": 1e-4, "hps": 1e-4})

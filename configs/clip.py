@@ -15,15 +15,12 @@ The three *_single runs equal separate runs: every batch has the same number of 
 parameters get the gradient of its own mean loss, and the optimisers are element-wise.
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
+from jax_promptmtl.configs import mmap
 from jax_promptmtl.core.errors import pick
 
-base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("mmap.py")))["get_config"]
-MMAP = base_config()
+MMAP = mmap.get_config()
 NONE = {"name": "none"}
 TOKENS = {"name": "tokens", "std": 0.02}
 METHODS = {  # family: method, tuned weights of the backbone
@@ -76,7 +73,7 @@ TASKS = 4  # of the icon suite and Office-Home
 
 def get_config(preset: str = "full_ft") -> ConfigDict:
     """Return the config of a preset."""
-    config = choose(base_config(), preset, METHODS)
+    config = choose(mmap.get_config(), preset, METHODS)
     config.train.optimizer.learning_rate = RATES[PRESETS[preset][1]]
     if preset == "full_ft_single":
         config.train.batch_size //= TASKS  # as many steps, and images of a task in each, as the other *_single

@@ -8,14 +8,10 @@ cosine, where full_ft is the paper's SGD 0.0035). Data and schedule: configs/mma
 are the defaults; what fits the paper's parameter counts is in the comments.
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
-HERE = pathlib.Path(__file__)
-clip = runpy.run_path(str(HERE.with_name("clip.py")))
-base_config = runpy.run_path(str(HERE.with_name("mmap_vit_b16.py")))["get_config"]
+from jax_promptmtl.configs import clip, common, mmap_vit_b16
+
 SIZES = {  # family: what differs from configs/clip.py
     "coop": {"length": {"text": 16}},
     "vpt": {"length": {"image": 8}, "depth": {"image": 12}},  # 18 is the paper's 0.17 M
@@ -23,21 +19,20 @@ SIZES = {  # family: what differs from configs/clip.py
     "maple": {"length": 2, "depth": 9},  # length 16 and depth 12 are the paper's 4.8 M
     "clip_adapter": {"reduction": 4},  # both sides, reduction 2 and biases are the paper's 0.53 M
     "mlp": {"length": 4, "source_width": 256, "depth": 12},  # the paper's 3.96 M
-    "mmap": base_config().method.to_dict(),
+    "mmap": mmap_vit_b16.get_config().method.to_dict(),
 }
-METHODS = {family: (method | SIZES.get(family, {}), tune) for family, (method, tune) in clip["METHODS"].items()}
+METHODS = {family: (method | SIZES.get(family, {}), tune) for family, (method, tune) in clip.METHODS.items()}
 
 
 def get_config(preset: str = "full_ft") -> ConfigDict:
     """Return the config of a preset."""
     name = {"full_ft_tuned": "full_ft", "maple_deep": "maple"}.get(preset, preset)
-    config = clip["choose"](base_config(), name, METHODS)
+    config = clip.choose(mmap_vit_b16.get_config(), name, METHODS)
     if config.train.sampler == "stratified":
-        config.train.batch_size *= clip["TASKS"]  # every task has the paper's batch to itself
+        config.train.batch_size *= clip.TASKS  # every task has the paper's batch to itself
     if preset == "maple_deep":
         config.title, config.method.depth = "MaPLe-MT, all layers", 12
     if preset == "full_ft_tuned":
         config.title = "full fine-tuning, AdamW"
-        tuned = {"name": "adamw", "learning_rate": 1e-5, "schedule": "cosine", "warmup": 0.05, "weight_decay": 0.1}
-        config.train.optimizer = ConfigDict(tuned | {"momentum": 0.9, "b2": 0.999, "clip": None})
+        config.train.optimizer = common.optimizer(1e-5, weight_decay=0.1)
     return config

@@ -10,6 +10,9 @@ by --config.models=runs/video/models.
 
 from ml_collections import ConfigDict
 
+from jax_promptmtl.configs import common
+from jax_promptmtl.core.errors import pick
+
 TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation", "video_object", "video_instance")
 BY_FRAME = ("video_object", "video_instance")  # heavier, and with a label for every frame
 ON_VIT = ("recognition", "spatial_action")
@@ -21,7 +24,7 @@ def get_config(task: str = "recognition") -> ConfigDict:
     """Return the config of a primary task."""
     config = ConfigDict()
     config.job = "video"
-    config.task = task
+    config.task = pick(task, TASKS, "preset")
     config.aux = tuple(name for name in TASKS if name != task)
     config.models = ""  # folder of the frozen models; empty: those of the package
     config.rows = ("frozen", "dlm", "mid_prompt", "self_aux", "other_clip", "adapter")  # see experiments/video/rows.py
@@ -47,33 +50,10 @@ def get_config(task: str = "recognition") -> ConfigDict:
     config.cache.place = "memory"  # or disk
     config.cache.folder = ""  # of the files on disk
 
-    config.method = ConfigDict()  # see methods/dlm.py
-    config.method.name = "dlm"
-    config.method.num_prompts = 10  # N_0 per auxiliary
-    config.method.share_equal_dims = False
-    config.method.prompt_init = "vpt"  # or normal
-    config.method.head_dim = 32  # of the mapper's first layer
-    config.method.norm = "pre"  # or post
-    config.method.layer_init = "xavier"  # or normal
-    config.method.bottleneck = 16  # d_0 of eq. 2
-    config.method.adapter_rank = 64
-    config.method.single_layer = False
-    config.method.final_scale = "none"  # or layer_norm, scalar
+    config.method = common.mapper(head_dim=32)
 
     config.rates = ConfigDict(RATES_ON_VIT if task in ON_VIT else RATES)  # of rows that need another learning rate
 
-    config.train = ConfigDict()
-    config.train.epochs = 8
-    config.train.batch_size = 16 if task in BY_FRAME else 32
-    config.train.log_every = 20
-    config.train.checkpoint_every = 500
-    config.train.optimizer = ConfigDict()
-    config.train.optimizer.name = "adamw"
-    config.train.optimizer.learning_rate = 1e-3
-    config.train.optimizer.schedule = "cosine"
-    config.train.optimizer.warmup = 0.05  # share of the steps
-    config.train.optimizer.weight_decay = 1e-4
-    config.train.optimizer.momentum = 0.9
-    config.train.optimizer.b2 = 0.999
-    config.train.optimizer.clip = 1.0
+    optimizer = common.optimizer(1e-3, weight_decay=1e-4, clip=1.0)
+    config.train = common.training(epochs=8, batch_size=16 if task in BY_FRAME else 32, optimizer=optimizer)
     return config

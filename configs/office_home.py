@@ -8,17 +8,14 @@ tests all four on the same images. Presets are those of configs/mmap_vit_b16.py.
 (10 %), 87.8 (20 %) on average over the four tasks.
 """
 
-import pathlib
-import runpy
-
 from ml_collections import ConfigDict
 
-base_config = runpy.run_path(str(pathlib.Path(__file__).with_name("mmap_vit_b16.py")))["get_config"]
+from jax_promptmtl.configs import mmap_vit_b16
 
 
 def get_config(preset: str = "paper_budget") -> ConfigDict:
     """Return the config of a preset."""
-    config = base_config(preset)
+    config = mmap_vit_b16.get_config(preset)
     config.suite.name = "office_home"
     del config.suite.layout, config.suite.evaluate_on  # the data set has its own
     config.suite.background, config.suite.exif = "none", False  # as Dassl reads images

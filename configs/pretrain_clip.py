@@ -10,14 +10,18 @@ The result is runs/cluttered/clip; time and accuracy are in jax_promptmtl/assets
 
 from ml_collections import ConfigDict
 
+from jax_promptmtl.configs import common
+from jax_promptmtl.core.errors import pick
+
 
 def get_config(stage: str = "plain") -> ConfigDict:
     """Return the config of a stage."""
-    return {"plain": plain, "cluttered": lambda: cluttered(plain())}[stage]()
+    return STAGES[pick(stage, STAGES, "preset")]()
 
 
-def cluttered(config: ConfigDict) -> ConfigDict:
+def cluttered() -> ConfigDict:
     """Return the config of the second stage: from trained weights, distorted and coloured pictures only."""
+    config = plain()
     config.start = "runs/plain/clip"
     config.cluttered = 0.65
     config.warp_ramp = config.colour_ramp = (-2.0, -1.0)  # over before the first step
@@ -31,7 +35,7 @@ def plain() -> ConfigDict:
     """Return the config of the first stage: from random weights, black on white at first, then plain colours."""
     config = ConfigDict()
     config.job = "pretrain"
-    config.seed = 0
+    config.seed = 0  # of initial parameters, held-out icons and data order
     config.start = ""  # folder of the weights to start from; empty: random ones
     config.batch_size = 128  # images, each with a caption
     config.warp = 0.8  # final strength of the distortions, 0 to 1
@@ -64,21 +68,15 @@ def plain() -> ConfigDict:
     config.clip.activation = "quick_gelu"
 
     config.train = ConfigDict()
-    config.train.seed = 0
     config.train.steps = 3900
     config.train.steps_per_epoch = 183
     config.train.log_every = 50
     config.train.evaluate_every = 400
     config.train.checkpoint_every = 400
     config.train.parallel = "jit"
-    config.train.optimizer = ConfigDict()
-    config.train.optimizer.name = "muon"
-    config.train.optimizer.learning_rate = 3e-3
-    config.train.optimizer.schedule = "cosine"
-    config.train.optimizer.warmup = 0.03  # share of the steps
-    config.train.optimizer.weight_decay = 0.05
-    config.train.optimizer.momentum = 0.95
-    config.train.optimizer.b2 = 0.98
-    config.train.optimizer.matrix_rms = 0.2
-    config.train.optimizer.clip = None
+    changes = {"warmup": 0.03, "weight_decay": 0.05, "momentum": 0.95, "b2": 0.98}
+    config.train.optimizer = common.optimizer(3e-3, name="muon", **changes)
     return config
+
+
+STAGES = {"plain": plain, "cluttered": cluttered}

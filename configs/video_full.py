@@ -28,6 +28,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jax_promptmtl.configs import common
+from jax_promptmtl.core.errors import pick
+
 VIT_B = {"width": 768, "layers": 12, "heads": 12, "inner": 3072, "patch": 16, "tubelet": 2, "remat": True}
 CLIP = {"frames": 16, "stride": 0, "size": 224, "whole": False, "short": "repeat", "scale": (0.08, 1.0), "flip": True}
 ASFORMER = {"width": 64, "layers": 10, "decoders": 3, "window_mask": "released"}
@@ -146,7 +149,7 @@ def get_config(preset: str = "ucf101") -> ConfigDict:
     """Return the config of a preset."""
     if preset in STAGES:
         return staged(*STAGES[preset])
-    return plain(preset)
+    return plain(pick(preset, {*SPLITS, *STAGES}, "preset"))
 
 
 def plain(preset: str, recipe_of: str = "") -> ConfigDict:
@@ -200,20 +203,9 @@ def plain(preset: str, recipe_of: str = "") -> ConfigDict:
     elif SPLITS[preset] is MS_TCN:
         config.model = ConfigDict(dict(ASFORMER))
 
-    config.train = ConfigDict()
-    config.train.epochs = recipe["epochs"]  # passes over the videos
-    config.train.batch_size = recipe["batch"]
-    config.train.log_every = 50
-    config.train.checkpoint_every = 1000
-    config.train.optimizer = ConfigDict()
-    config.train.optimizer.name = "adamw"
-    config.train.optimizer.learning_rate = recipe["rate"]
-    config.train.optimizer.schedule = "cosine"
-    config.train.optimizer.warmup = recipe["warmup"]  # share of the steps
-    config.train.optimizer.weight_decay = recipe["decay"]
-    config.train.optimizer.momentum = 0.9
-    config.train.optimizer.b2 = 0.999
-    config.train.optimizer.clip = 1.0
+    optimizer = common.optimizer(recipe["rate"], warmup=recipe["warmup"], weight_decay=recipe["decay"], clip=1.0)
+    config.train = common.training(recipe["epochs"], recipe["batch"], optimizer)
+    config.train.log_every, config.train.checkpoint_every = 50, 1000
     config.train.optimizer.layer_decay = strong["layers"]  # 1: none
     config.train.optimizer.factors = ()  # of the rate: pairs of a pattern of weights and a number
     config.train.optimizer.drops = ()  # with the schedule `drops`: shares of the steps

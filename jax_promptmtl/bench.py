@@ -16,16 +16,24 @@ from collections.abc import Sequence
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import pick
-from jax_promptmtl.speed import driver
-from jax_promptmtl.speed.cells import MODELS
-from jax_promptmtl.speed.driver import SECTIONS, TASKS, integers, words
+from jax_promptmtl.speed import SECTIONS, TASKS
+
+
+def integers(text: str) -> list[int]:
+    """Parse "4,16"."""
+    return [int(part) for part in text.split(",")]
+
+
+def words(text: str) -> list[str]:
+    """Parse "steps,growth"."""
+    return text.split(",")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
-      UserError: an unknown model, section or method.
+      UserError: an unknown section or method.
     """
     parser = command.parser("bench", __doc__)
     parser.add_argument("--model", default="vit_b16", help="vit_b16, or small to try it out")
@@ -40,7 +48,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round per cell")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     options = parser.parse_args(argv)
-    pick(options.model, MODELS, "model")
     for section in options.sections:
         pick(section, SECTIONS, "section")
     for method in options.methods:
@@ -50,7 +57,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def start(argv: Sequence[str]) -> None:
     """Measure what was asked for."""
-    driver.run(parse(argv))
+    options = parse(argv)
+    from jax_promptmtl.speed import driver  # only now: --help and mistakes do not wait for JAX
+
+    pick(options.model, driver.MODELS, "model")
+    driver.run(options)
 
 
 if __name__ == "__main__":

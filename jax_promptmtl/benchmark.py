@@ -8,7 +8,13 @@ grid through claims. Task groups are learned once per suite, shots and seed, for
 
 import sys
 
-from jax_promptmtl import main
+from jax_promptmtl import main as command_line
+
+
+def main() -> int:
+    """Run and return the exit code."""
+    return command_line.main(verb="benchmark", doc=__doc__)
+
 
 if __name__ == "__main__":
-    sys.exit(main.main(verb="benchmark", doc=__doc__))
+    sys.exit(main())

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from jax_promptmtl import main as command_line
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.experiments.check_data import check
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -28,6 +27,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def run(argv: Sequence[str]) -> None:
     """Look and print; problems are an error."""
     options, rest = parse(argv[1:])
+    from jax_promptmtl.experiments.check_data import check
+
     found = check(command_line.parse([argv[0], *rest]), fast=options.fast)
     for line in found.text:
         print(line)

@@ -11,16 +11,20 @@ metrics are compared, without intervals.
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import pick
-from jax_promptmtl.reporting.compare import Run, cells, config_difference, read, results, why_not
 from jax_promptmtl.reporting.typeset import Cell, Sheet, console
 
+if TYPE_CHECKING:  # else only when it is used: --help and mistakes do not wait for JAX
+    from jax_promptmtl.reporting.compare import Run
 
-def write_table(first: Run, second: Run) -> None:
+
+def write_table(first: "Run", second: "Run") -> None:
     """Print what differs, for reading."""
+    from jax_promptmtl.reporting.compare import cells, config_difference, results, why_not
+
     print(f"A  {first.place}: {first.title}\nB  {second.place}: {second.title}\n")
     changed = config_difference(first, second)
     if changed:
@@ -48,8 +52,10 @@ def shorten(value: Any, most: int = 40) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def write_json(first: Run, second: Run) -> None:
+def write_json(first: "Run", second: "Run") -> None:
     """Print what differs as one object."""
+    from jax_promptmtl.reporting.compare import config_difference, results
+
     runs = {key: {"place": run.place, "title": run.title, **run.about} for key, run in (("a", first), ("b", second))}
     changed = {path: list(pair) for path, pair in config_difference(first, second).items()}
     print(json.dumps(runs | {"config": changed, "results": results(first, second)}, indent=1))
@@ -65,7 +71,10 @@ def start(argv: Sequence[str]) -> None:
     parser.add_argument("runs", metavar="RUN", nargs=2, help="work directory or record file")
     parser.add_argument("--format", default="table", help="table (default) or json")
     options = parser.parse_args(argv)
-    FORMATS[pick(options.format, FORMATS, "format")](*map(read, options.runs))
+    write = FORMATS[pick(options.format, FORMATS, "format")]
+    from jax_promptmtl.reporting.compare import read
+
+    write(*map(read, options.runs))
 
 
 if __name__ == "__main__":

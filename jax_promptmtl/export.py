@@ -14,8 +14,7 @@ from typing import Any
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.inference import image_predictor
-from jax_promptmtl.inference.export import LEGAL, PLATFORMS, export
+from jax_promptmtl.inference import LEGAL, PLATFORMS
 from jax_promptmtl.predict import add_options, names
 
 
@@ -31,14 +30,17 @@ def parse(argv: Sequence[str]) -> Any:
     options = parser.parse_args(argv)
     for platform in options.platforms:
         pick(platform, LEGAL, "platform")
-    if options.out.is_dir() and any(options.out.iterdir()) and not (options.out / image_predictor.PROMPTS).exists():
-        raise UserError(f"The folder {str(options.out)!r} holds something else; give an empty or a new one as --out.")
     return options
 
 
 def start(argv: Sequence[str]) -> None:
     """Read the options, export, and say what was written."""
     options = parse(argv)
+    from jax_promptmtl.inference import image_predictor  # only now: --help and mistakes do not wait for JAX
+    from jax_promptmtl.inference.export import export
+
+    if options.out.is_dir() and any(options.out.iterdir()) and not (options.out / image_predictor.PROMPTS).exists():
+        raise UserError(f"The folder {str(options.out)!r} holds something else; give an empty or a new one as --out.")
     model = image_predictor.load(options.workdir, classes=options.classes, backbone=options.backbone)
     tasks = [pick(task, model.tasks, "task") for task in options.task or model.tasks]
     try:

@@ -13,7 +13,8 @@ import contextlib
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -23,29 +24,68 @@ from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.locks import lock
 from jax_promptmtl.core.versions import versions
-from jax_promptmtl.engine import processes, track
-from jax_promptmtl.engine.preemption import interruptible
-from jax_promptmtl.experiments.image import pretrain as image_pretrain
-from jax_promptmtl.experiments.image import sweep as image_sweep
-from jax_promptmtl.experiments.image import tune
-from jax_promptmtl.experiments.video import finetune, prompting
-from jax_promptmtl.experiments.video import pretrain as video_pretrain
-from jax_promptmtl.experiments.video import sweep as video_sweep
 
-JOBS = {
-    "benchmark": image_sweep.run,
-    "finetune": finetune.run,
-    "pretrain": image_pretrain.run,
-    "tune": tune.run,
-    "video": prompting.run,
-    "video_benchmark": video_sweep.run,
-    "video_pretrain": video_pretrain.run,
+Job = Callable[..., None]  # (config, work directory, dry_run=...)
+
+
+# A job is imported when it is chosen, and JAX with it: help, mistakes and --print_config do not wait for either.
+def benchmark() -> Job:
+    """Grids of methods on images."""
+    from jax_promptmtl.experiments.image import sweep
+
+    return sweep.run
+
+
+def finetune() -> Job:
+    """Full-size video models on real data."""
+    from jax_promptmtl.experiments.video import finetune
+
+    return finetune.run
+
+
+def pretrain() -> Job:
+    """The embedded CLIP."""
+    from jax_promptmtl.experiments.image import pretrain
+
+    return pretrain.run
+
+
+def tune() -> Job:
+    """Prompts for image tasks."""
+    from jax_promptmtl.experiments.image import tune
+
+    return tune.run
+
+
+def video() -> Job:
+    """Prompts for a video task."""
+    from jax_promptmtl.experiments.video import prompting
+
+    return prompting.run
+
+
+def video_benchmark() -> Job:
+    """Grids of prompts for video tasks."""
+    from jax_promptmtl.experiments.video import sweep
+
+    return sweep.run
+
+
+def video_pretrain() -> Job:
+    """The embedded video models."""
+    from jax_promptmtl.experiments.video import pretrain
+
+    return pretrain.run
+
+
+JOBS: dict[str, Callable[[], Job]] = {
+    job.__name__: job for job in (benchmark, finetune, pretrain, tune, video, video_benchmark, video_pretrain)
 }
 SHARED = {"tune"}  # jobs that several processes can share
 GRIDS = {"benchmark", "video_benchmark"}  # jobs that several commands can share, through claims
 MANNERS = {"-h", "--help", "--version"}
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mmap.py.", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config: a file, or one that comes along, such as mmap.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; runs/<config file>_<preset> when empty.")
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
 MULTIHOST = flags.DEFINE_string("multihost", "auto", "Join other processes: on, off, or auto where a launcher says so.")
@@ -60,9 +100,11 @@ def parse(argv: Sequence[str]) -> ConfigDict:
       UserError: an unknown flag or config key, a value of another type, a stray argument, no config.
     """
     try:
-        stray = flags.FLAGS(list(argv))[1:]
+        stray = flags.FLAGS(options.located(argv))[1:]
         config = CONFIG.value and CONFIG.value.copy_and_resolve_references()  # reads the file only now
-    except (flags.Error, AttributeError, KeyError, NameError, TypeError, ValueError, OSError, SyntaxError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's file and two packages raise
         raise UserError(explain(argv, error)) from error
     if stray:
         raise UserError(f"Stray argument {stray[0]!r}; options look like --config.seed=1 or --workdir=runs/first.")
@@ -97,6 +139,8 @@ def start(argv: Sequence[str]) -> None:
     if PRINT_CONFIG.value:
         print(json.dumps(config.to_dict(), indent=2))
         return
+    from jax_promptmtl.engine import processes, track
+
     logging.set_verbosity(logging.ERROR)
     name, _, preset = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     job = pick(config.job, JOBS, "job")
@@ -110,11 +154,13 @@ def start(argv: Sequence[str]) -> None:
         if writes:
             stack.enter_context(kept(config, workdir, alone=job not in GRIDS))
         stack.enter_context(track.mirrored(WANDB.value if writes else "", workdir, config.to_dict()))
-        JOBS[job](config, workdir, dry_run=DRY_RUN.value)
+        JOBS[job]()(config, workdir, dry_run=DRY_RUN.value)
 
 
 def join(job: str) -> None:
     """Join the other processes of this run; only some jobs divide their data among them."""
+    from jax_promptmtl.engine import processes
+
     if job in SHARED and not DRY_RUN.value:
         processes.connect(MULTIHOST.value)
     elif MULTIHOST.value == "on":
@@ -168,8 +214,18 @@ def main(argv: Sequence[str] | None = None, *, verb: str = "main", doc: str | No
     argv = sys.argv if argv is None else argv
     if asked := MANNERS.intersection(argv):
         explain_options(verb, doc).parse_args(sorted(asked)[:1])
+    from jax_promptmtl.engine.preemption import interruptible
+
     return command.guard(lambda: start(argv), interruptible())
 
 
+def leave() -> NoReturn:
+    """Run, and end this process as one of several."""
+    code = main()
+    from jax_promptmtl.engine import processes
+
+    processes.leave(code)
+
+
 if __name__ == "__main__":
-    processes.leave(main())
+    leave()

@@ -16,25 +16,24 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tqdm
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data import label_table
-from jax_promptmtl.inference import trained
-from jax_promptmtl.inference.image_predictor import Predictor
-from jax_promptmtl.inference.video_predictor import ClipPredictor
 
-Model = Predictor | ClipPredictor
+if TYPE_CHECKING:
+    from jax_promptmtl.inference.image_predictor import Predictor
+    from jax_promptmtl.inference.video_predictor import VideoPredictor
+
 Wanted = tuple[str, str | None]  # path, task
 BY_PATH = "path"
 Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
 WAIT = 2.0  # seconds before there is a progress bar
 
 
-def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[Wanted]:
+def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: Iterable[str]) -> list[Wanted]:
     """Return the path of every image or clip, and its task where a table tells that.
 
     Args:
@@ -42,6 +41,8 @@ def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[W
       places: files as given, folders with all below, CSV tables with columns path and perhaps task, "-" for `lines`.
       lines: paths.
     """
+    from jax_promptmtl.data import label_table  # only now: mistakes do not wait for it
+
     wanted: list[Wanted] = []
     for place in places:
         if place == "-":
@@ -64,7 +65,7 @@ def collect(model: Model, places: Iterable[str], lines: Iterable[str]) -> list[W
     return wanted
 
 
-def assign(model: Model, wanted: Iterable[Wanted], task: str | None) -> list[tuple[str, str]]:
+def assign(model: "Predictor | VideoPredictor", wanted: Iterable[Wanted], task: str | None) -> list[tuple[str, str]]:
     """Return the path and the task of every image.
 
     Args:
@@ -83,7 +84,9 @@ def assign(model: Model, wanted: Iterable[Wanted], task: str | None) -> list[tup
     return found
 
 
-def classify(model: Model, pairs: Sequence[tuple[str, str]], top: int, faults: list[str]) -> Iterator[Row]:
+def classify(
+    model: "Predictor | VideoPredictor", pairs: Sequence[tuple[str, str]], top: int, faults: list[str]
+) -> Iterator[Row]:
     """Yield one row per image; what is wrong with those that cannot be read goes to `faults`."""
     with tqdm.tqdm(total=len(pairs), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
         for task, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
@@ -93,7 +96,9 @@ def classify(model: Model, pairs: Sequence[tuple[str, str]], top: int, faults: l
                 bar.update(len(paths[start : start + model.batch]))
 
 
-def rows_of(model: Model, paths: list[str], task: str, top: int, faults: list[str]) -> Iterator[Row]:
+def rows_of(
+    model: "Predictor | VideoPredictor", paths: list[str], task: str, top: int, faults: list[str]
+) -> Iterator[Row]:
     """Yield one row per image of a batch; where one cannot be read, each is tried alone."""
     try:
         best = [row for answer in model.stream(paths, task) for row in answer.top(top)]
@@ -187,6 +192,9 @@ def add_options(parser: Any) -> None:
 def start(argv: Sequence[str]) -> None:
     """Read the options, and print what the images show."""
     options = parse(argv)
+    from jax_promptmtl.inference import trained  # only now: --help and mistakes do not wait for JAX
+    from jax_promptmtl.inference.image_predictor import Predictor
+
     model = trained.load(options.workdir, classes=options.classes, backbone=options.backbone)
     if options.megapixels and isinstance(model, Predictor):
         model.reading = dataclasses.replace(model.reading, pixels=round(1e6 * options.megapixels))

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 
 from jax_promptmtl.core import command
-from jax_promptmtl.reporting import records
-from jax_promptmtl.reporting.report import write
 
 
 def start(argv: Sequence[str]) -> None:
@@ -22,6 +20,9 @@ def start(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=pathlib.Path, help="folder of the report; by default RUNS_DIR/report")
     parser.add_argument("--pack", type=pathlib.Path, help="also write all records into one file, .jsonl or .jsonl.gz")
     options = parser.parse_args(argv)
+    from jax_promptmtl.reporting import records  # only now: --help and mistakes do not wait for matplotlib
+    from jax_promptmtl.reporting.report import write
+
     beside = options.place if options.place.is_dir() else options.place.parent
     folder = options.out or beside / "report"
     for line in write(options.place, folder):

@@ -11,7 +11,8 @@ from jax_promptmtl.experiments.video import rows as video_rows
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer, learn_merges
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.models.video.model_file import write_model
+from jax_promptmtl.problems.video_tasks import SPECS, icons
 from jax_promptmtl.reporting import records
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compile fast, run slow
@@ -86,12 +87,12 @@ def make_record(method="mmap", seed=0, right=((1, 0), (1, 1, 1)), drawing=None, 
 def save_models(folder):
     """Save random small models of the video tasks."""
     rng = np.random.default_rng(0)
-    for task in video_models.MODELS:
-        shapes = jax.eval_shape(lambda task=task: video_models.initial(task, 0))
+    for task, spec in SPECS.items():
+        shapes = jax.eval_shape(lambda task=task: icons.initial(task, 0))
         params = jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
-        if task == video_models.EXTRACTOR:
+        if spec.classifies:  # recognition, which comes first and makes the features
             sha = weights_sha256(params)
-        video_models.save(folder, task, params, {"features": sha} if task in video_models.ON_FEATURES else {})
+        write_model(folder, task, params, {"features": sha} if spec.extractor else {})
 
 
 def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **changes):

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 def parser(verb: str, doc: str | None) -> Parser:
     """Return a parser with --help and --version; the help is the module's docstring, then the options."""
     parser = Parser(
-        prog=f"python -m jax_promptmtl.{verb}",
+        prog=typed(verb),
         usage="%(prog)s [options]",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -42,6 +42,11 @@ def parser(verb: str, doc: str | None) -> Parser:
     version = f"jax_promptmtl {jax_promptmtl.__version__}"
     parser.add_argument("--version", action="version", version=version, help="print the version and stop")
     return parser
+
+
+def typed(verb: str) -> str:
+    """Return how a verb was called: `jax_promptmtl VERB`, or as a module."""
+    return sys.argv[0] if sys.argv[0].endswith(f"jax_promptmtl {verb}") else f"python -m jax_promptmtl.{verb}"
 
 
 def run(start: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:

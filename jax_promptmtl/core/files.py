@@ -7,6 +7,9 @@ import pathlib
 from jax_promptmtl.core.errors import UserError
 
 ASSETS = pathlib.Path(__file__).parent.parent / "assets"
+CONFIGS = ASSETS / "configs"  # in a wheel
+if not CONFIGS.is_dir():
+    CONFIGS = ASSETS.parent.parent / "configs"  # in a checkout
 
 
 def read_json(path: pathlib.Path) -> dict:

@@ -5,13 +5,16 @@ import difflib
 import inspect
 import pathlib
 import runpy
-from collections.abc import Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.files import CONFIGS
 
+FOLDER = pathlib.Path("configs")  # of the user's own ones
 NOT_GIVEN = "No config; give one, such as --config=configs/mmap.py."
 BOOLS = {"true", "false", "t", "f", "1", "0"}
 
@@ -49,27 +52,96 @@ def split(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
             yield name, value if equals else None if follows.startswith("-") else follows
 
 
+def located(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the file that --config stands for in place of its name.
+
+    >>> located(["main", "--config=README.md:x", "--config", "README.md"])
+    ['main', '--config=README.md:x', '--config', 'README.md']
+    """
+    found = list(argv)
+    for place, argument in enumerate(found):
+        option, equals, value = argument.partition("=")
+        if option in ("-config", "--config") and equals:
+            found[place] = f"{option}={locate(value)}"
+        elif option in ("-config", "--config") and place + 1 < len(found):
+            found[place + 1] = locate(found[place + 1])
+    return found
+
+
+def locate(where: str) -> str:
+    """Return FILE[:PRESET] with a path for FILE: a file of the user's, else one that comes along.
+
+    `mmap` is short for `configs/mmap.py`. What there is not is returned as it was given.
+    """
+    name, colon, preset = where.partition(":")
+    path = pathlib.Path(name)
+    if path.is_file() or not name:
+        return where
+    path = FOLDER / f"{name}.py" if is_short(name) else path
+    choices = [path, CONFIGS / path.name] if path.parent == FOLDER else []
+    return next((f"{choice}{colon}{preset}" for choice in choices if choice.is_file()), where)
+
+
+def is_short(name: str) -> bool:
+    """Say whether a name could be short for a file in `configs`."""
+    return pathlib.PurePath(name).name == name and not name.endswith(".py")
+
+
 def read(where: str | None) -> ConfigDict:
     """Return the config of FILE[:PRESET] as it is before anything is changed."""
     if not where:
         raise UserError(NOT_GIVEN)
     name, _, preset = where.partition(":")
-    path = pathlib.Path(name)
+    path = pathlib.Path(locate(where).partition(":")[0])
     if path.is_dir():
         some = next((str(file) for file in sorted(path.glob("*.py"))), "configs/mmap.py")
         raise UserError(f"The config {name!r} is a folder; give one of the files in it, such as --config={some}.")
     if not path.is_file():
-        near = difflib.get_close_matches(name, [str(file) for file in path.parent.glob("*.py")], n=1)
-        raise UserError(f"No such file: {name!r}; " + (f"did you mean {near[0]!r}?" if near else "give a config."))
+        near = nearest(name)
+        others = f"give a file, or one of these: {', '.join(sorted(shipped()))}."
+        raise UserError(f"No such file: {name!r}; " + (f"did you mean {near!r}?" if near else others))
     try:
-        get_config = runpy.run_path(name)["get_config"]
-    except (SyntaxError, NameError) as error:
-        raise UserError(f"The config {name!r} is not Python ({error}); give a file with get_config().") from error
-    except KeyError as error:
-        raise UserError(f"The config {name!r} has no get_config(); give a file like configs/mmap.py.") from error
+        return call(runpy.run_path(str(path)), name, preset)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"The config {name!r} {fault(path, error)}") from error
+
+
+def call(names: Mapping[str, Any], file: str, preset: str) -> ConfigDict:
+    """Return what the get_config of a file gives, from the names that the file defines."""
+    if "get_config" not in names:
+        raise UserError(f"The config {file!r} has no get_config(); give a file like configs/mmap.py.")
+    get_config = names["get_config"]
     if preset and not inspect.signature(get_config).parameters:
-        raise UserError(f"The config {name!r} has no presets; leave {':' + preset!r} out.")
-    return get_config(preset) if preset else get_config()
+        raise UserError(f"The config {file!r} has no presets; leave {':' + preset!r} out.")
+    config = get_config(preset) if preset else get_config()
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"The config {file!r} gives no config; let get_config() return a ConfigDict.")
+    return config
+
+
+def fault(path: pathlib.Path, error: Exception) -> str:
+    """Return what keeps a file from giving a config: the end of a sentence."""
+    if path.suffix != ".py":
+        return f"is not Python ({error}); give a file with get_config()."
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"stops in line {line} ({type(error).__name__}: {getattr(error, 'msg', error)}); mend the file."
+
+
+def shipped() -> list[str]:
+    """Return the names of the configs that come along; what they share is none."""
+    return [file.stem for file in CONFIGS.glob("*.py") if "def get_config(" in file.read_text("utf-8")]
+
+
+def nearest(name: str) -> str | None:
+    """Return the config whose name is most like one that there is not, spelled so that it can be given."""
+    beside = {file.stem: str(file) for file in pathlib.Path(name).parent.glob("*.py")}
+    stems = [*shipped(), *(file.stem for file in FOLDER.glob("*.py"))]
+    known = {stem: stem if is_short(name) else str(FOLDER / f"{stem}.py") for stem in stems} | beside
+    near = difflib.get_close_matches(pathlib.PurePath(name).stem, known, n=1)
+    return known[near[0]] if near else None
 
 
 def check(config: ConfigDict, option: str, value: str | None) -> None:

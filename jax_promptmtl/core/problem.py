@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from jax_promptmtl.core.outline import outline
+
 PyTree = Any
 Sums = dict[str, Any]
 AXIS = "data"  # of the devices under pmap; a loss that needs the whole batch sums over it
@@ -41,3 +43,4 @@ class Problem:
     predict: Callable[[PyTree, PyTree, dict], Any]
     about: dict[str, Any]
     takes_features: bool = False
+    __repr__ = outline

@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
       model: name of the backbone.
-      weights: sha256 of its parameters, see `models/video/view.py`.
+      weights: sha256 of its parameters, see `core/hashes.py`.
       view: in which form it sees a clip.
       middle: layers in the lower half.
       dtype: of the tokens.

@@ -12,7 +12,6 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import grain
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
@@ -21,7 +20,6 @@ from jax_promptmtl.data.source import Example, Suite, Union
 
 Batch = dict[str, np.ndarray]
 ENDLESS = 2**48  # steps
-THREADS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
 
 
 @functools.lru_cache(maxsize=64)
@@ -188,7 +186,7 @@ def batches(
         process_count=process_count,
         length=ENDLESS,
     )
-    return _iterate(grain.MapDataset.source(steps)[start_step:], workers)
+    return _iterate(steps, workers, start_step)
 
 
 def evaluation_batches(
@@ -228,11 +226,14 @@ def evaluation_batches(
         process_count=process_count,
         length=-(-len(union) // batch_size),
     )
-    return _iterate(grain.MapDataset.source(steps), workers)
+    return _iterate(steps, workers)
 
 
-def _iterate(dataset: grain.MapDataset, workers: int) -> Iterator[Batch]:
-    stream = dataset.to_iter_dataset(THREADS)
+def _iterate(steps: _Steps, workers: int, start_step: int = 0) -> Iterator[Batch]:
+    import grain  # only now: what reads no batches does not wait for it
+
+    dataset = grain.MapDataset.source(steps)[start_step:]
+    stream = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
     if workers:
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=outlast)
     return iter(stream)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data import images
 
 Example = dict[str, Any]
@@ -35,6 +36,7 @@ class Task:
     class_names: tuple[str, ...]
     train: Source
     test: Source
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Suite:
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     reading: images.Reading = images.PLAIN
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -88,6 +92,7 @@ class FeatureSource:
     features: np.ndarray
     labels: np.ndarray
     names: Sequence[str]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,6 +109,7 @@ class FileSource:
     names: Sequence[str]
     labels: Sequence[int]
     reading: images.Reading = images.PLAIN
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.names)
@@ -127,6 +133,7 @@ class Subset:
 
     source: Source
     indices: Sequence[int]
+    __repr__ = outline
 
     @property
     def names(self) -> Sequence[str]:

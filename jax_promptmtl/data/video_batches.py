@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data.sampler import permutation, union_order
 
 Batch = dict[str, np.ndarray]
@@ -35,6 +36,7 @@ class Clips:
     """
 
     arrays: Mapping[str, np.ndarray]
+    __repr__ = outline
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))

@@ -16,6 +16,7 @@ import numpy as np
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import Preempted, UserError
 from jax_promptmtl.core.locks import lock
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.engine import optim, processes
 from jax_promptmtl.engine.checkpoint import Checkpoints, plain
@@ -52,6 +53,7 @@ class Result:
     seconds: float
     images_per_second: float
     spent: dict[str, float] = field(default_factory=dict)
+    __repr__ = outline
 
 
 def train(

@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.engine.parallel import pad, parallelize, replicate
 
@@ -33,6 +34,7 @@ class State:
     step: Any
     params: PyTree
     opt: PyTree
+    __repr__ = outline
 
 
 def initial(problem: Problem, tx: optax.GradientTransformation) -> State:

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 import tqdm
 
 from jax_promptmtl.core.files import write_whole
+from jax_promptmtl.engine.events import Events
 
 Record = dict[str, Any]
 
@@ -110,7 +110,7 @@ class Writer:
             return
         metrics = Lines(workdir / "metrics.jsonl", keep)
         observed = Lines(workdir / "observed" / f"{stage}.jsonl", keep)
-        board = tensorboardX.SummaryWriter(str(workdir / "tensorboard" / stage), purge_step=step + 1)
+        board = Events(workdir / "tensorboard" / stage, purge=step + 1)
         self.observations, self.tally = observed.kept, Tally(observed.kept)
         self._files = [metrics, observed, board]
 
@@ -139,9 +139,7 @@ class Writer:
             file.close()
 
     def _board(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._files[2].add_scalar(name, value, step)
-        self._files[2].flush()
+        self._files[2].scalars(step, values)
         if run := tracked():
             named = {f"{self.stage}/{name}": value for name, value in values.items()}
             run.log({f"{self.stage}/step": step} | named)

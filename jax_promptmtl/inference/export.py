@@ -18,8 +18,6 @@ from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.inference import image_predictor
 from jax_promptmtl.inference.recipe import recipe
 
-PLATFORMS = ("cpu", "cuda", "tpu")
-LEGAL = (*PLATFORMS, "rocm")
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the logits, relative to the largest: rounded in another order
 CHECKED = (3, 1)  # sizes of the batches that are compared
 

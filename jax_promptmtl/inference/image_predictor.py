@@ -23,6 +23,7 @@ from PIL import Image
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import images
 from jax_promptmtl.data.listing import listing
@@ -50,6 +51,7 @@ class Head:
 
     problem: Problem
     prepared: PyTree
+    __repr__ = outline
 
 
 class Predictor:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jax_promptmtl.core.outline import outline
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -12,6 +14,7 @@ class Prediction:
     task: str
     classes: tuple[str, ...]
     logits: np.ndarray
+    __repr__ = outline
 
     @property
     def probabilities(self) -> np.ndarray:

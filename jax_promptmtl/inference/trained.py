@@ -3,17 +3,20 @@
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.files import read_json
-from jax_promptmtl.inference import image_predictor, video_predictor
+from jax_promptmtl.inference import VIDEO_JOBS, image_predictor
 from jax_promptmtl.inference.image_predictor import Predictor
-from jax_promptmtl.inference.video_predictor import ClipPredictor
+
+if TYPE_CHECKING:  # else only when it is used: images do not wait for the models of videos
+    from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 
 def load(
     place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
-) -> Predictor | ClipPredictor:
+) -> "Predictor | VideoPredictor":
     """Load what was trained.
 
     Args:
@@ -26,8 +29,10 @@ def load(
     """
     config = pathlib.Path(place).expanduser() / image_predictor.CONFIG
     job = str(read_json(config).get("job")) if config.is_file() else ""
-    if job not in video_predictor.JOBS:
+    if job not in VIDEO_JOBS:
         return image_predictor.load(place, classes=classes, backbone=backbone)
     if classes or backbone:
         raise UserError(f"{str(place)!r} holds a model of clips, whose classes and weights are fixed; leave those out.")
+    from jax_promptmtl.inference import video_predictor
+
     return video_predictor.JOBS[job](config.parent)

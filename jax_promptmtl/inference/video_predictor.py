@@ -9,33 +9,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.videos import video_file
 from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length, resize
 from jax_promptmtl.engine import checkpoint
-from jax_promptmtl.experiments.video import finetune
 from jax_promptmtl.inference.prediction import Prediction
-from jax_promptmtl.models.video import video_models, videomae
+from jax_promptmtl.methods.make import make_method
+from jax_promptmtl.models.video.middle import Cut
+from jax_promptmtl.models.video.model_file import SUFFIX, read_model
+from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_tasks import SPECS, files, icons
+from jax_promptmtl.problems.video_tasks.icons import Sight
+from jax_promptmtl.problems.video_tasks.spec import InputForm, VideoTaskSpec
 
+PyTree = Any
 BATCH = 8  # clips at a time
-TASK, ROW = "recognition", "dlm"
+ROW = "dlm"
 
 
 @dataclass(frozen=True)
-class ClipPredictor:
+class VideoPredictor:
     """Answers for videos.
 
     Attributes:
@@ -47,6 +50,7 @@ class ClipPredictor:
     classes: Mapping[str, tuple[str, ...]]
     sampling: Sampling
     logits: Callable[[np.ndarray], jax.Array]
+    __repr__ = outline
     unit = "clip"
     batch = BATCH
 
@@ -107,31 +111,29 @@ def average(scores: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
 
 
-def load_finetuned(home: pathlib.Path) -> ClipPredictor:
+def load_finetuned(home: pathlib.Path) -> VideoPredictor:
     """Load the model of a fine-tuning job."""
     cards = sorted((home / "models").glob("*.json"))
     if not cards:
         raise UserError(f"{str(home)!r} holds no trained model (no models/*.json); train to the end first.")
-    card, path = read_json(cards[0]), cards[0].with_suffix(".safetensors")
-    require_recognition(home, card.get("kind"))
-    try:
-        params = tree.unflatten(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"Cannot read the model {str(path)!r} ({error}); train it again.") from None
-    if weights_sha256(params) != card["sha256"]:
-        raise UserError(f"The model {str(path)!r} is not what its card says; train it again.")
-    config = ConfigDict(card["config"])
-    sizes = finetune.trunk_config(len(card["classes"]), config)
-    model = videomae.VideoClassifier(sizes)
-    run = jax.jit(lambda params, frames: model.apply({"params": params}, finetune.normalised(frames)))
-    sampling = Sampling(**card["config"]["sampling"])
-    return ClipPredictor({TASK: tuple(card["classes"])}, sampling, partial(run, jax.device_put(params)))
+    card = read_json(cards[0])
+    spec = classifier_of(home, card.get("kind"))
+    params = read_model(cards[0].with_suffix(SUFFIX)).params
+    sampling, classes = Sampling(**card["config"]["sampling"]), tuple(card["classes"])
+    form = InputForm(sampling.frames, (sampling.size, sampling.size))
+    view = spec.view(spec.sizes(card["config"]["model"], len(classes), form), params, form)
+
+    @jax.jit
+    def run(params: PyTree, frames: np.ndarray) -> jax.Array:
+        return view.backbone.upper(params, view.backbone.lower(params, view.adapt({"frames": frames})), None)
+
+    return VideoPredictor({spec.name: classes}, sampling, partial(run, jax.device_put(params)))
 
 
-def load_prompted(home: pathlib.Path) -> ClipPredictor:
+def load_prompted(home: pathlib.Path) -> VideoPredictor:
     """Load a frozen model with the trained mapper of a video job."""
     config = read_json(home / "config.json")
-    require_recognition(home, config["task"])
+    spec = classifier_of(home, config["task"])
     folder = home / "checkpoints" / ROW
     if not folder.is_dir():
         raise UserError(f"{str(home)!r} holds no trained mapper (no checkpoints/{ROW}); train the row {ROW!r} first.")
@@ -140,17 +142,11 @@ def load_prompted(home: pathlib.Path) -> ClipPredictor:
         raise UserError(
             f"{str(home)!r} was trained with one set of prompts per batch; give a run with dynamic prompts."
         )
-    names = meta["about"]["aux"]
-    weights = video_models.load(config["models"], (TASK, *names))
-    if weights_sha256(weights[TASK]) != meta["about"]["backbone"]["sha256"]:
-        raise UserError(f"{str(home)!r} was trained with another {TASK} model than that of config.models; restore it.")
-    count = video_models.FRAMES[TASK]
-    cut = {"middle": config.get("cut") or None, "drop_after": config["drop_after"]}  # runs before it was an option
-    primary = video_models.view(TASK, weights, count, **cut)
-    aux = {name: video_models.view(name, weights, count, auxiliary=True) for name in names}
-    backbones = {name: view.backbone for name, view in aux.items()}
-    method = video_mtl.make_method(meta["config"]["method"], primary.backbone, backbones)
-    pipeline = video_mtl.Pipeline(primary, aux, TASKS[TASK], method)
+    pipeline, sampling, classes = (prompted_files if "data" in config else prompted_icons)(spec, config, meta)
+    if weights_sha256(pipeline.primary.backbone.params) != meta["about"]["backbone"]["sha256"]:
+        raise UserError(
+            f"{str(home)!r} was trained with another {spec.name} model than that of its config; restore it."
+        )
     problem = video_mtl.build(pipeline, example={}, initial=params["method"])
     run = jax.jit(lambda params, frozen, batch: pipeline.outputs(params, frozen, batch)[0])
 
@@ -158,14 +154,58 @@ def load_prompted(home: pathlib.Path) -> ClipPredictor:
         batch = {"frames": frames, "weight": np.ones(len(frames), np.float32)}
         return run(problem.params, problem.frozen, batch)
 
-    sampling = Sampling(frames=count, size=video_models.VIT.image_size, short="repeat")
-    return ClipPredictor({TASK: moving_icons.classes(TASK)}, sampling, logits)
+    return VideoPredictor({spec.name: classes}, sampling, logits)
 
 
-def require_recognition(home: pathlib.Path, task: str | None) -> None:
-    """Refuse models of other tasks, whose answers are no classes of whole clips."""
-    if task != TASK:
-        raise UserError(f"What was trained in {str(home)!r} is for {task or 'an unknown task'}; only {TASK} predicts.")
+Prompted = tuple[video_mtl.Pipeline, Sampling, tuple[str, ...]]  # how to answer, see videos and name the answers
 
 
-JOBS: Mapping[str, Callable[[pathlib.Path], ClipPredictor]] = {"finetune": load_finetuned, "video": load_prompted}
+def prompted_icons(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
+    """Return what a run on moving icons trained.
+
+    Args:
+      spec: of the primary.
+      config: of the run.
+      meta: of the checkpoint.
+    """
+    names, count = meta["about"]["aux"], icons.frames_of(spec.name)
+    weights = icons.load(config["models"], (spec.name, *names))
+    cut = config.get("cut") or None  # runs before it was an option have none
+    primary = icons.view(spec.name, weights, count, Sight(middle=cut, drop_after=config["drop_after"]))
+    aux = {name: icons.view(name, weights, count, Sight(auxiliary=True)) for name in names}
+    sampling = Sampling(frames=count, size=icons.SIDE, short="repeat")
+    return join(spec, primary, aux, meta), sampling, moving_icons.classes(spec.name)
+
+
+def prompted_files(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
+    """Return what a run on files trained; see `prompted_icons`."""
+    sampling, classes = Sampling(**config["sampling"]), tuple(meta["about"]["classes"])
+    example = {"frames": np.zeros((1, sampling.frames, *sampling.shape, 3), np.uint8)}
+    model = files.open_primary(spec, classes, config, example)
+    names = meta["about"]["aux"]
+    others = {name: files.open_auxiliary(name, config["aux"][name], sampling.shape) for name in names}
+    for name, sha in meta["about"]["aux_sha256"].items():
+        if name in others and weights_sha256(others[name].params) != sha:
+            raise UserError(f"The auxiliary {name!r} is not the model of the training; restore its weights.")
+    primary = model.view(auxiliary=False, cut=Cut(config["cut"] or None, config["drop_after"]))
+    aux = {name: other.view(auxiliary=True) for name, other in others.items()}
+    return join(spec, primary, aux, meta), sampling, classes
+
+
+def join(spec: VideoTaskSpec, primary: View, aux: Mapping[str, View], meta: Mapping[str, Any]) -> video_mtl.Pipeline:
+    """Return the pipeline of models and a checkpoint's method."""
+    sizes = video_mtl.method_sizes(primary.backbone, {name: view.backbone for name, view in aux.items()})
+    return video_mtl.Pipeline(primary, aux, spec.task, make_method(meta["config"]["method"], sizes))
+
+
+def classifier_of(home: pathlib.Path, task: str | None) -> VideoTaskSpec:
+    """Return the task that was trained; refuse those whose answers are no classes of whole videos."""
+    able = [name for name, spec in SPECS.items() if spec.classifies]
+    if task not in able:
+        raise UserError(
+            f"What was trained in {str(home)!r} is for {task or 'an unknown task'}; only {' and '.join(able)} predicts."
+        )
+    return SPECS[task]
+
+
+JOBS: Mapping[str, Callable[[pathlib.Path], VideoPredictor]] = {"finetune": load_finetuned, "video": load_prompted}

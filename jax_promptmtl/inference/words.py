@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_promptmtl.core.outline import outline
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
-from jax_promptmtl.problems import clip_mtl
 
 DIRECTIONS = 64  # random ones, to compare with
 
@@ -20,6 +21,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     directions: np.ndarray
+    __repr__ = outline
 
 
 def vocabulary(tokenizer: Tokenizer, table: Any) -> Vocabulary:
@@ -67,7 +69,7 @@ def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: s
     """
     if not jax.tree.leaves(per_task):
         return {}
-    prompter = clip_mtl.make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
+    prompter: Any = make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
     made = jax.jit(jax.vmap(lambda leaves: prompter.apply({"params": leaves}).get(tower, {})))(per_task)
     return {layer: np.asarray(rows) for layer, rows in made.items()}
 

@@ -17,9 +17,9 @@ from jax.extend.core import Var
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import AXIS, Problem
-from jax_promptmtl.methods import METHODS
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.methods.sharing import expand as expand_slots
 from jax_promptmtl.methods.sharing import slots
 from jax_promptmtl.models.clip.model import Backbone, narrow, score
@@ -43,21 +43,6 @@ def initialise(method: Any, vectors: Mapping[str, np.ndarray], key: Array) -> di
         name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(d[name] for d in draws[: counts[name]]))
         for name in vectors
     }
-
-
-def make_method(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> Any:
-    """Construct the method that `config["name"]` names.
-
-    Args:
-      config: the name; the other keys are the method's options.
-      sizes: what a method may know of the backbone, `towers` and `embed_dim`; it gets those that it declares.
-    """
-    options = {key: value for key, value in config.items() if key != "name"}
-    constructor = METHODS[pick(config["name"], METHODS, "method")]
-    fields = [field for field in constructor.__dataclass_fields__ if field not in ("parent", "name")]
-    for option in options:
-        pick(option, [field for field in fields if field not in sizes], f"option of the method {config['name']!r}")
-    return constructor(**{name: size for name, size in sizes.items() if name in fields}, **options)
 
 
 def build(
@@ -101,7 +86,7 @@ def build(
       UserError: an unknown method, option, sharing or pattern.
     """
     tasks, model = suite.tasks, backbone.model.clone(remat=remat)
-    prompter = make_method(method, {"towers": backbone.config.towers, "embed_dim": backbone.config.embed_dim})
+    prompter: Any = make_method(method, {"towers": backbone.config.towers, "embed_dim": backbone.config.embed_dim})
     vectors = {name: slots(kind, len(tasks), groups) for name, kind in sharing.items()}
     full = {
         "backbone": backbone.params,

@@ -21,10 +21,11 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import AXIS, Problem
 from jax_promptmtl.data.video_batches import cut_prefix
-from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.method import Method
+from jax_promptmtl.methods.none import NoPrompts
 from jax_promptmtl.models.video.middle import Middle, VideoBackbone
 from jax_promptmtl.models.video.view import View, unpack
 from jax_promptmtl.tasks.task import VideoTask
@@ -63,6 +64,7 @@ class Pipeline:
     aux_input: str = "same_clip"
     cached: Collection[str] = ()
     vary: Callable[[Batch, Array], Batch] | None = None
+    __repr__ = outline
 
     def middle(self, name: str, weights: PyTree, batch: Batch) -> Middle:
         """Return a model's middle state: the batch's, or its lower half's."""
@@ -122,23 +124,20 @@ def rms(tokens: Array) -> Array:
     return jnp.sqrt(jnp.mean(jnp.square(tokens.astype(jnp.float32)), axis=(1, 2)))
 
 
-def make_method(config: Mapping[str, Any], primary: VideoBackbone, aux: Mapping[str, VideoBackbone]) -> Method:
-    """Construct the method that `config["name"]` names; the other keys are its options.
-
-    It gets those of `aux` {name: width}, `primary_dim`, `middle` and `towers` that it declares.
-    """
-    sizes = {
+def method_sizes(primary: VideoBackbone, aux: Mapping[str, VideoBackbone]) -> dict[str, Any]:
+    """Return what a method may know of the models: widths of `aux`, `primary_dim`, `middle` and `towers`."""
+    return {
         "aux": {name: backbone.dim for name, backbone in aux.items()},
         "primary_dim": primary.dim,
         "middle": primary.middle,
         "towers": {PRIMARY: (primary.depth, primary.dim)},
     }
-    constructor = METHODS[pick(config["name"], METHODS, "method")]
-    fields = [name for name in constructor.__dataclass_fields__ if name not in ("parent", "name")]
-    options = {key: value for key, value in config.items() if key != "name"}
-    for option in options:
-        pick(option, [name for name in fields if name not in sizes], f"option of the method {config['name']!r}")
-    return constructor(**{name: size for name, size in sizes.items() if name in fields}, **options)
+
+
+def alone(view: View, task: VideoTask, vary: Callable[[Batch, Array], Batch] | None = None) -> Pipeline:
+    """Return the pipeline of a model without prompts, whose weights may be trained."""
+    method = NoPrompts(towers=method_sizes(view.backbone, {})["towers"])
+    return Pipeline(view, {}, task, method, vary=vary)
 
 
 def build(

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_promptmtl.experiments.video.rows import ROWS, SOURCES
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.experiments.video.rows import ROWS
+from jax_promptmtl.problems.video_tasks import SPECS, icons, next_task
 from jax_promptmtl.reporting import plots, video_tables
 from jax_promptmtl.reporting.records import Record
 from jax_promptmtl.reporting.video_tables import BASELINES, CONTROLS, OWN, Column, Row
@@ -87,8 +87,8 @@ def scores_text(rows: Sequence[Row]) -> str:
 def mvlpt_text(rows: Sequence[Row]) -> str:
     """Return where MVLPT's prompts come from, if it was run."""
     tasks = [task for row in rows if row.method == "mvlpt" for task in row.runs]
-    width = {task: video_models.width(task) for task in video_models.MODELS}
-    flagged = [task for task in tasks if width[task] != width[SOURCES[task]]]
+    width = {task: spec.width(icons.sizes(task)) for task, spec in SPECS.items()}
+    flagged = [task for task in tasks if width[task] != width[next_task(task)]]
     return MVLPT.format(flagged=FLAG.format(tasks=" and ".join(flagged)) if flagged else "") if tasks else ""
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_promptmtl.experiments.video.job import PARTS
+from jax_promptmtl.experiments.video.footage import PARTS
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.reporting import typeset
 from jax_promptmtl.reporting.records import Record
 from jax_promptmtl.reporting.tables import NOTHING, plus_minus, ranks, size, sweep_sheet
@@ -77,8 +77,7 @@ def collect(found: Iterable[Record]) -> tuple[list[Row], list[str]]:
     rows = []
     for method in ordered({method for method, _, _ in cells}):
         runs = {
-            task: tuple(cells[method, task, seed] for seed in seeds if (method, task, seed) in cells)
-            for task in video_models.MODELS
+            task: tuple(cells[method, task, seed] for seed in seeds if (method, task, seed) in cells) for task in SPECS
         }
         runs = {task: some for task, some in runs.items() if some}
         lacking = [f"{task} seed {seed}" for task in runs for seed in seeds if (method, task, seed) not in cells]
@@ -99,7 +98,7 @@ def ordered(methods: Iterable[str]) -> list[str]:
 
 def tasks_of(rows: Sequence[Row]) -> list[Column]:
     """Return the tasks that any row has: the columns of table 1."""
-    return [Column(task) for task in video_models.MODELS if any(task in row.runs for row in rows)]
+    return [Column(task) for task in SPECS if any(task in row.runs for row in rows)]
 
 
 def transfers_of(rows: Sequence[Row]) -> list[Column]:

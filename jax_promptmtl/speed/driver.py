@@ -18,14 +18,12 @@ from safetensors.numpy import save_file
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.clip import convert
-from jax_promptmtl.speed import cells, flops, page
+from jax_promptmtl.speed import TASKS, cells, flops, page
 from jax_promptmtl.speed.cells import MODELS, Cell
 from jax_promptmtl.speed.turns import measure
 
 CHUNK = 4  # images at a time, as `config.memory.image_chunk`
 TEXTS = 32  # class texts at a time, as `config.memory.class_chunk`
-SECTIONS = ("products", "kernels", "steps", "evaluation", "growth", "memory")
-TASKS = {"coop": 1, "vpt": 1, "maple": 1, "mmap": 4}
 LIBRARIES = ("jax", "mkl", "onednn")
 KERNELS = ("stock", "onednn", "compile", "compile+onednn")  # of peers
 EXTRA = ("torch", "transformers")
@@ -221,16 +219,6 @@ def machine() -> dict[str, Any]:
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "versions": {"python": platform.python_version()} | versions,
     }
-
-
-def integers(text: str) -> list[int]:
-    """Parse "4,16"."""
-    return [int(part) for part in text.split(",")]
-
-
-def words(text: str) -> list[str]:
-    """Parse "steps,growth"."""
-    return text.split(",")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jax_promptmtl.engine.writer import Writer, progress, read
 
@@ -62,13 +62,8 @@ def test_a_line_cut_short_is_dropped(tmp_path):
 
 def test_tensorboard_gets_the_scalars_and_the_clock(tmp_path):
     write(tmp_path, "main", [3])
-    (path,) = (tmp_path / "tensorboard" / "main").iterdir()
-    content, found = path.read_bytes(), {}
-    while content:  # TFRecord: length, its crc, event, its crc
-        size = int.from_bytes(content[:8], "little")
-        event = Event.FromString(content[12 : 12 + size])
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-        content = content[16 + size :]
+    read = EventAccumulator(str(tmp_path / "tensorboard" / "main")).Reload()
+    found = {(tag, event.step): event.value for tag in read.Tags()["scalars"] for event in read.Scalars(tag)}
     expected = {("loss", 3): 1.5, ("images_per_second", 3): 300.0, ("evaluation/accuracy", 3): np.float32(0.3)}
     assert found == expected
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import jax_promptmtl
 from configs import dlm
@@ -18,11 +17,12 @@ from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.videos import video_file
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.checkpoint import Checkpoints
-from jax_promptmtl.experiments.video import finetune
 from jax_promptmtl.experiments.video import job as video_job
 from jax_promptmtl.experiments.video import rows as video_rows
-from jax_promptmtl.inference import image_predictor
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.inference import VIDEO_JOBS, image_predictor, video_predictor
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.model_file import write_model
+from jax_promptmtl.problems.video_tasks import SPECS, icons
 from tests import clips
 from tests.tiny import save_models
 
@@ -41,11 +41,13 @@ CONFIG = {
 def tuned(tmp_path_factory):
     """Return a work directory as a fine-tuning leaves it, two folders of frames, and the model."""
     home = tmp_path_factory.mktemp("tuned")
-    view = finetune.classifier(len(CLASSES), ConfigDict(CONFIG), {})
+    spec, form = SPECS["recognition"], InputForm(4, (16, 16))
+    sizes = spec.sizes(CONFIG["model"], len(CLASSES), form)
+    view = spec.view(sizes, spec.start(sizes, 0), form)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * np.random.default_rng(leaf.size).normal(size=leaf.shape),
                           view.backbone.params)  # fmt: skip
     card = {"data": "ucf101", "kind": "recognition", "classes": CLASSES, "config": CONFIG}
-    video_models.save(home / "work" / "models", "ucf101", params, card)
+    write_model(home / "work" / "models", "ucf101", params, card)
     (home / "work" / "config.json").write_text(json.dumps(CONFIG))
     folders = [clips.write_pictures(home / "videos" / name, 9, first=i) for i, name in enumerate("ab")]
     return home, folders, (view, params)
@@ -151,8 +153,8 @@ def test_the_mapper_answers_as_in_training(tmp_path):
         jax_promptmtl.load(work)
     job = video_job.open_job(config, work, work)
     row = video_rows.mapper(job)
-    problem = video_job.problem_of(job, row)
-    settings = video_job.plan(job, "dlm", 8)
+    problem = video_job.row_problem(job, row)
+    settings = video_job.row_settings(job, "dlm", 8)
     tx = optim.make(settings["optimizer"], mask=problem.mask, steps_per_epoch=1, total_steps=1)
     checkpoints = Checkpoints(work / "checkpoints" / "dlm", config=settings, about=problem.about)
     checkpoints.save(step.initial(problem, tx))
@@ -165,7 +167,11 @@ def test_the_mapper_answers_as_in_training(tmp_path):
     np.testing.assert_allclose(model.logits(made["frames"]), expected, atol=1e-3)
     assert np.ptp(expected, axis=0).max() > 1e-2 and float(share.min()) > 0
     assert model.classes["recognition"] == moving_icons.classes("recognition")
-    models = tree.flatten(video_models.initial("recognition", 5))
-    video_models.save(tmp_path / "models", "recognition", tree.unflatten(models), {})
+    models = tree.flatten(icons.initial("recognition", 5))
+    write_model(tmp_path / "models", "recognition", tree.unflatten(models), {})
     with pytest.raises(UserError, match=r"features of another|another recognition model"):
         jax_promptmtl.load(work)
+
+
+def test_the_jobs_that_see_videos_are_known_without_their_models():
+    assert {*VIDEO_JOBS} == {*video_predictor.JOBS}

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.inference import words
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip.model import ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer, learn_merges
-from jax_promptmtl.problems import clip_mtl
 
 CONFIG = ClipConfig(16, 8, 4, 64, 2, 1, 16, 99, 64, 2, 1, "quick_gelu")
 
@@ -41,7 +41,7 @@ def test_a_random_direction_of_many_dimensions_is_near_no_word():
     ],
 )
 def test_prompts_are_those_of_the_first_text_layer(method, shape):
-    prompter = clip_mtl.make_method(method, {"towers": CONFIG.towers, "embed_dim": 16})
+    prompter = make_method(method, {"towers": CONFIG.towers, "embed_dim": 16})
     drawn = [prompter.init(jax.random.key(seed)).get("params", {}) for seed in range(2)]
     found = words.prompts(method, CONFIG, jax.tree.map(lambda *leaves: np.stack(leaves), *drawn))
     assert (None if found is None else found.shape) == shape

@@ -6,9 +6,9 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods import METHODS
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.methods.method import Method, check_depth
 from jax_promptmtl.methods.none import NoPrompts
-from jax_promptmtl.problems import clip_mtl
 
 SIZES = {"towers": {"text": (3, 8), "image": (2, 12)}, "embed_dim": 12}
 
@@ -36,19 +36,6 @@ def test_every_method_of_the_table_is_a_method(name):
     assert issubclass(METHODS[name], Method)
 
 
-def test_constructors_get_the_sizes_that_they_declare():
-    maple = clip_mtl.make_method({"name": "maple", "length": 2, "depth": 2}, SIZES)
-    assert dict(maple.towers) == SIZES["towers"] and not hasattr(maple, "embed_dim")
-    adapter = clip_mtl.make_method({"name": "adapter", "side": "both"}, SIZES)
-    assert adapter.embed_dim == 12 and not hasattr(adapter, "towers")
-
-
-@pytest.mark.parametrize("option", ["towers", "embed_dim", "parent", "dept"])
-def test_sizes_are_no_options(option):
-    with pytest.raises(UserError, match=f"Unknown option of the method 'maple' {option!r}; legal values: depth,"):
-        clip_mtl.make_method({"name": "maple", option: 2}, SIZES)
-
-
 def test_depths_must_fit_every_tower():
     check_depth(2, SIZES["towers"])
     for depth, tower, layers in ((3, "image", 2), (0, "text", 3)):
@@ -58,6 +45,6 @@ def test_depths_must_fit_every_tower():
 
 @pytest.mark.parametrize(("tower", "depth", "message"), [("image", 3, "give 1 to 2"), ("vision", 1, "tower 'vision'")])
 def test_free_tokens_for_what_is_not_there_are_an_error(tower, depth, message):
-    method = clip_mtl.make_method({"name": "tokens", "length": {tower: 2}, "depth": {tower: depth}}, SIZES)
+    method = make_method({"name": "tokens", "length": {tower: 2}, "depth": {tower: depth}}, SIZES)
     with pytest.raises(UserError, match=message):
         method.init(jax.random.key(0))

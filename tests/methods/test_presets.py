@@ -8,13 +8,13 @@ import sys
 import jax
 import pytest
 
-from configs import clip, clip_vit_b16
+from configs import clip, clip_vit_b16, mmap
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.methods.sharing import slots
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import ClipConfig
-from jax_promptmtl.problems import clip_mtl
 
 ROOT = pathlib.Path(clip.__file__).parents[1]
 GROUPS = ((0, 3), (1, 2))  # four tasks in two groups
@@ -45,7 +45,7 @@ COUNTS = {  # preset: trainable parameters at ViT-B/16 and of the embedded CLIP
 
 def trained(config, sizes):
     """Return the number of trainable parameters and the method's prompts, from shapes alone."""
-    method = clip_mtl.make_method(config.method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
+    method = make_method(config.method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
     prompts, variables = jax.eval_shape(method.init_with_output, jax.random.key(0))
     params = variables.get("params", {})
     assert set(params) == set(config.sharing)
@@ -86,7 +86,7 @@ def test_every_preset_is_counted_and_titles_differ():
 
 @pytest.mark.parametrize("preset", COUNTS)
 def test_presets_differ_from_mmaps_config_only_in_what_they_train(preset):
-    config, base = clip.get_config(preset).to_dict(), clip.base_config().to_dict()
+    config, base = clip.get_config(preset).to_dict(), mmap.get_config().to_dict()
     train, expected = config.pop("train"), base.pop("train")
     assert train["optimizer"].pop("learning_rate") == clip.RATES[clip.PRESETS[preset][1]]
     expected["optimizer"].pop("learning_rate")
@@ -104,7 +104,7 @@ STRATIFIED = {"sampler": "stratified", "reduction": "sum_of_task_means"}
 
 
 def test_the_mmap_preset_is_mmaps_config():
-    assert clip.get_config("mmap").to_dict() == clip.base_config().to_dict()
+    assert clip.get_config("mmap").to_dict() == mmap.get_config().to_dict()
 
 
 def test_single_task_presets_give_every_task_its_own_parameters():

@@ -14,6 +14,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.engine.parallel import make_mesh
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import Backbone, ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
@@ -149,7 +150,7 @@ def image_feature(w, image, prompts):
 def plain(case, per_task, frozen, batch, classes=CLASSES):
     """Return the loss and the logits float[B, C], -inf beyond the classes of an example's task."""
     method, _, _, template = CASES[case]
-    module = clip_mtl.make_method(method, {"towers": SIZES.towers, "embed_dim": SIZES.embed_dim})
+    module = make_method(method, {"towers": SIZES.towers, "embed_dim": SIZES.embed_dim})
     w, most = tree.merge(per_task["backbone"], frozen["backbone"]), max(map(len, classes))
     texts = [[template.format(name.replace("_", " ")) for name in names] for names in classes]
     ids = np.stack([TOKENIZER.tokenize((rows + rows[:1] * most)[:most], SIZES.context_length) for rows in texts])

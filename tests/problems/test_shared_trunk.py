@@ -10,7 +10,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.video import videomae
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import shared_trunk
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_tasks import SPECS
 
 SIZES = {"a": 3, "b": 5}
 
@@ -28,7 +28,9 @@ def problem_of(**options):
         name: View(vit(i, SIZES[name], **options.get(name, {})), lambda batch: batch["frames"])
         for i, name in enumerate(SIZES)
     }
-    return views, shared_trunk.build(views, dict.fromkeys(SIZES, TASKS["recognition"]), private=("pool/.*",), about={})
+    return views, shared_trunk.build(
+        views, dict.fromkeys(SIZES, SPECS["recognition"].task), private=("pool/.*",), about={}
+    )
 
 
 def batch_of(count=3):

@@ -15,10 +15,12 @@ from jax_promptmtl.data import middle_cache
 from jax_promptmtl.data.video_batches import Clips, Elsewhere, Prefixed, all_batches, training_batches
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.parallel import parallelize, replicate
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video import videomae
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.view import View, pack, unpack
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_tasks import SPECS
 from tests.tiny import FAST
 
 SIZES = videomae.VideoMaeConfig(4, 8, patch=4, channels=1, width=16, layers=4, heads=2, inner=32, classes=4)
@@ -34,7 +36,7 @@ def vit(seed, sizes=SIZES, middle=None):
     rng = np.random.default_rng(seed)
     draw = lambda path, leaf: (path[-1].key == "scale") + 0.2 * rng.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
     params = jax.tree_util.tree_map_with_path(draw, shapes["params"])
-    return videomae.handle(f"vit_{seed}", sizes, params, middle)
+    return videomae.handle(f"vit_{seed}", sizes, params, Cut(middle))
 
 
 def sees(key):
@@ -54,8 +56,9 @@ def clips(count=6, seed=0):
 def pipeline(method=DLM, **options):
     primary, aux = views()
     aux = options.pop("aux", aux)
-    made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in aux.items()})
-    return video_mtl.Pipeline(primary, aux, TASKS["recognition"], made, **options)
+    sizes = video_mtl.method_sizes(primary.backbone, {name: view.backbone for name, view in aux.items()})
+    made = make_method(method, sizes)
+    return video_mtl.Pipeline(primary, aux, SPECS["recognition"].task, made, **options)
 
 
 def batch_of(count=6, **options):
@@ -218,8 +221,9 @@ def test_each_reading_of_the_auxiliaries_input_sees_what_it_should():
 
 def test_prompts_before_the_first_block_are_vpt_shallow():
     shallow = View(vit(0, middle=0), sees("frames"))
-    method = video_mtl.make_method({"name": "middle_prompts", "num_prompts": 5}, shallow.backbone, {})
-    pipe = video_mtl.Pipeline(shallow, {}, TASKS["recognition"], method)
+    sizes = video_mtl.method_sizes(shallow.backbone, {})
+    method = make_method({"name": "middle_prompts", "num_prompts": 5}, sizes)
+    pipe = video_mtl.Pipeline(shallow, {}, SPECS["recognition"].task, method)
     problem = video_mtl.build(pipe, example=batch_of(), tune=("pool/head/.*",))
     assert tree.count(problem.params) == 5 * 16 + 16 * 4 + 4
     assert float(np.abs(problem.params["method"]["tokens"]).max()) <= (6 / (768 + 16)) ** 0.5
@@ -326,12 +330,11 @@ def accuracy(pipe, problem, params, arrays):
 
 @pytest.mark.slow
 def test_only_prompts_from_the_auxiliary_of_this_clip_carry_what_only_it_sees():
-    train, test, task = bit_clips(1), bit_clips(2), TASKS["recognition"]
+    train, test, task = bit_clips(1), bit_clips(2), SPECS["recognition"].task
     start = vit_of_bits(0)
-    none = video_mtl.make_method({"name": "none"}, start, {})
 
     def pretrained(seen, label):
-        pipe = video_mtl.Pipeline(View(start, sees("frames")), {}, task, none)
+        pipe = video_mtl.alone(View(start, sees("frames")), task)
         arrays, held = ({"frames": part[seen], "label": label(part["label"])} for part in (train, test))
         problem, params = fit(pipe, arrays, tune=(".*",))
         return replace(start, params=params["primary"]), accuracy(pipe, problem, params, held)
@@ -343,7 +346,8 @@ def test_only_prompts_from_the_auxiliary_of_this_clip_carry_what_only_it_sees():
     mapper = {"name": "dlm", "num_prompts": 4, "head_dim": 16, "bottleneck": 8, "adapter_rank": 8}
 
     def pipe_of(config, auxiliaries):
-        made = video_mtl.make_method(config, primary, {name: view.backbone for name, view in auxiliaries.items()})
+        sizes = video_mtl.method_sizes(primary, {name: view.backbone for name, view in auxiliaries.items()})
+        made = make_method(config, sizes)
         return video_mtl.Pipeline(see_primary, auxiliaries, task, made)
 
     dlm = pipe_of(mapper, {"aux": see_aux})

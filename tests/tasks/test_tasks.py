@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl.tasks import TASKS, segmentation, spatial, temporal
+from jax_promptmtl.problems.video_tasks import SPECS
+from jax_promptmtl.tasks import segmentation, spatial, temporal
 
 RNG = np.random.default_rng(0)
 GRID = np.array([[t, low, high, stride] for stride, low, high in ((1, 0, 4), (2, 4, 8)) for t in range(0, 16, stride)])
@@ -17,7 +18,7 @@ def sigmoid(x):
 
 def test_recognition_measures_what_it_predicts():
     logits, label = jnp.asarray(RNG.normal(size=(7, 5))), jnp.asarray(RNG.integers(0, 5, 7))
-    task = TASKS["recognition"]
+    task = SPECS["recognition"].task
     losses, sums = task.loss(logits, {"label": label})
     wanted = [-np.log(np.exp(row[c]) / np.exp(row).sum()) for row, c in zip(np.asarray(logits), label, strict=True)]
     np.testing.assert_allclose(losses, wanted, rtol=1e-5)

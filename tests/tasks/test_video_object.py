@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl.tasks import TASKS, matching
+from jax_promptmtl.problems.video_tasks import SPECS
+from jax_promptmtl.tasks import matching
 from jax_promptmtl.tasks.boxes import centred, corners, generalised_iou
 from jax_promptmtl.tasks.video_object import Boxes
 from tests.weights import fast
 
-TASK = TASKS["video_object"]
+TASK = SPECS["video_object"].task
 
 
 def drawn_boxes(rng, *shape):

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data.suites.folder import some
 
 Array = np.ndarray
@@ -60,7 +61,7 @@ class VideoSet:
 
     Attributes:
       name: of the data set.
-      task: a key of `tasks.TASKS`, or video_object, video_instance.
+      task: a key of `problems.video_tasks.SPECS`.
       root: the folder that paths are relative to.
       class_names: a label is a position here.
       parts: "train" and "test" (the part that the official protocol evaluates) -> examples.
@@ -89,6 +90,7 @@ class VideoSet:
     rate: float = 0.0
     notes: tuple[str, ...] = ()
     fill: Callable[[Example], Example] | None = None
+    __repr__ = outline
 
     def filled(self, example: Example) -> Example:
         """Return an example with its labels."""

@@ -64,7 +64,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     result = loop.train(
         contrastive.build(sizes, params, train),
         lambda start: train.batches(start, schedule=lambda step: view(config, patches, step)),
-        config.train,
+        config.train.to_dict() | {"seed": config.seed},
         workdir,
         name="pretrain",
         evaluation=lambda: held.evaluation(config.batch_size, config.seed),

@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.listing import some
@@ -23,13 +24,12 @@ from jax_promptmtl.data.suites.drawn import fewer, late, untested
 from jax_promptmtl.engine import checkpoint, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
-from jax_promptmtl.experiments.image import results
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups, Partition, partition
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.models.clip.model import Backbone
 from jax_promptmtl.problems import class_texts, clip_mtl, image_features
-from jax_promptmtl.reporting import card, figures
+from jax_promptmtl.reporting import card
 
 BEFORE = "zero-shot"
 ZERO_SHOT = {"method": {"name": "none"}, "sharing": {}, "tune": ()}
@@ -48,6 +48,7 @@ class Job:
     seconds: dict[str, float] = field(default_factory=dict)
     quiet: bool = False  # says nothing
     encoded: dict[str, Suite] = field(default_factory=dict)  # split: the suite with features in place of its images
+    __repr__ = outline
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -113,6 +114,7 @@ class Outcome:
     images_per_second: float = 0.0
     problem: Problem | None = None
     params: Any = None
+    __repr__ = outline
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -132,6 +134,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     groups, learned = find_groups(job)
     outcome = measure(job, groups)
     if processes.first():
+        from jax_promptmtl.experiments.image import results  # only now: a dry run does not wait for matplotlib
+
         results.publish(job, {BEFORE: before, config.title: outcome.counts}, outcome, learned)
 
 
@@ -423,6 +427,8 @@ def learn_groups(job: Job) -> tuple[grouping.Similarity, Partition, dict[str, An
 
 def draw_groups(job: Job, similarity: grouping.Similarity, found: Partition) -> None:
     """Draw what the grouping saw."""
+    from jax_promptmtl.reporting import figures
+
     folder = job.workdir / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     matrices = {"dot product (eq. 8)": similarity.matrix("dot"), "cosine": similarity.matrix("cosine")}

@@ -11,28 +11,30 @@ import jax
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
-from jax_promptmtl.data.icons import moving_icons
-from jax_promptmtl.data.middle_cache import Recipe, open_cache
+from jax_promptmtl.data.middle_cache import PLACES, Recipe, bytes_per_clip, free_memory, layout_of, open_cache
 from jax_promptmtl.data.video_batches import (
     Batch,
-    Clips,
     ClipSource,
     Elsewhere,
     Prefixed,
     all_batches,
     cut_prefix,
-    training_batches,
 )
 from jax_promptmtl.engine import loop
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.experiments.video.file_footage import open_files
+from jax_promptmtl.experiments.video.finetune import guide
+from jax_promptmtl.experiments.video.footage import Footage, Kept, open_icons, other_data
+from jax_promptmtl.experiments.video.training import loop_settings, stream
+from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video.view import View, pack
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.problems.video_mtl import PRIMARY, Pipeline
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_mtl import PRIMARY, Pipeline, method_sizes
+from jax_promptmtl.problems.video_tasks.icons import Sight
+from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
 
 PyTree = Any
-PARTS = {"train": "base", "test": "base", "shifted": "shifted", "panned": "panned"}  # part -> variant of the clips
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Row:
     Attributes:
       pipeline: what it computes.
       sources: part -> what a batch is made of.
+      aux: the models that it sees.
       tune: patterns of the primary's weights that are trained.
       initial: the method's parameters to start from, drawn when `None`.
       start_layer: see `video_mtl.build`.
@@ -50,36 +53,49 @@ class Row:
 
     pipeline: Pipeline
     sources: Mapping[str, Sequence[ClipSource]]
+    aux: tuple[str, ...] = ()
     tune: tuple[str, ...] = ()
     initial: PyTree = None
     start_layer: Mapping[str, str] | None = None
     sizes: tuple[int, int] | None = None
+    __repr__ = outline
 
 
 @dataclass(frozen=True)
 class Job:
-    """Clips, models and kept middle states of one primary; they are made when first asked for.
+    """Videos, models and kept middle states of one primary; they are made when first asked for.
 
     Attributes:
       config: of the run.
       workdir: of the run.
       shared: folder of what several runs use.
-      weights: task -> parameters of its model.
-      parts: of the clips, those of `PARTS` that there are.
+      footage: videos and models.
+      place: where middle states are kept: memory or disk; "" computes them anew in every step.
       made: what was made; runs that differ in seeds only may share it.
     """
 
     config: Any
     workdir: pathlib.Path
     shared: pathlib.Path
-    weights: Mapping[str, PyTree]
-    parts: tuple[str, ...]
+    footage: Footage
+    place: str
     made: dict[tuple, Any] = field(default_factory=dict)
+    __repr__ = outline
 
     @property
     def task(self) -> str:
         """Return the primary task."""
-        return self.config.task
+        return self.spec.name
+
+    @property
+    def spec(self) -> VideoTaskSpec:
+        """Return what there is to know of it."""
+        return self.footage.spec
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the parts of the videos."""
+        return self.footage.parts
 
     def once(self, key: tuple, make: Callable[[], Any]) -> Any:
         """Return what was made under a key, made now if it was not before."""
@@ -87,80 +103,57 @@ class Job:
             self.made[key] = make()
         return self.made[key]
 
-    def of(self, task: str, clips: int) -> "Job":
-        """Return the job of another primary with so many clips and no auxiliaries, for training only."""
+    def of(self, task: str, count: Callable[[tuple[str, ...]], int]) -> "Job":
+        """Return the job of another primary without auxiliaries, for training only; see `Footage.of`."""
+        footage = self.footage.of(task, count)
         config = self.config.copy_and_resolve_references().unlock()
-        config.task, config.aux, config.cut, config.clips.train = task, (), 0, clips
-        weights = {**self.weights, **video_models.load(config.models, (task,))}
-        return replace(self, config=config.lock(), weights=weights, parts=("train",))
+        config.task, config.aux, config.cut, config.clips.train = task, (), 0, count(footage.classes)
+        return replace(self, config=config.lock(), footage=footage)
 
-    def clips(self, part: str) -> Clips:
-        """Return the clips of a part."""
-        drawings, count = self.drawings(part), self.config.clips["train" if part == "train" else "test"]
-        make = partial(video_models.clips, self.task, count, drawings, variant=PARTS[part], seed=self.seed(part))
-        return self.once(("clips", self.task, part, count), make)
-
-    def drawings(self, part: str) -> str:
-        """Return which drawings the clips of a part have."""
-        return "train" if part == "train" else self.config.clips.evaluate_on
-
-    def seed(self, part: str) -> int:
-        """Return what draws the clips of a part; those to test on stay the same."""
-        return self.config.clips.seed if part == "train" else self.config.clips.test_seed
-
-    def view(self, name: str, middle: int | None = None, **options: Any) -> View:
-        """Return a model as it sees the primary's clips; the primary is cut as the config says."""
-        own = name == self.task
+    def view(self, model: str, middle: int | None = None, **options: Any) -> View:
+        """Return a model as it sees the primary's videos; the primary is cut as the config says."""
+        own = model == self.footage.primary
         middle = self.config.cut or None if own and middle is None else middle
-        options = {"auxiliary": not own, "middle": middle} | options
-        return video_models.view(name, self.weights, video_models.FRAMES[self.task], **options)
+        return self.footage.view(model, replace(Sight(auxiliary=not own, middle=middle), **options))
 
-    def features(self, part: str) -> ClipSource:
-        """Return the features of a part's clips, which two models read."""
-        trunk = self.weights[video_models.EXTRACTOR]["trunk"]
-        return self.keep(part, "features", video_models.VIT.layers, video_models.extract, trunk, self.clips(part))
+    def features(self, part: str, model: str) -> ClipSource:
+        """Return the features of a part's videos that a model reads, where models share them."""
+        what = self.footage.features(model)
+        assert what is not None
+        return self.keep(part, what, self.footage.videos(part))
 
-    def states(self, part: str, name: str, middle: int | None = None, **options: Any) -> ClipSource:
-        """Return a model's middle states of a part's clips; keys are those of `pack` without a name."""
-        given = name in video_models.ON_FEATURES
-        view = self.view(name, middle, given=given, **options)
-        source, backbone = self.features(part) if given else self.clips(part), view.backbone
-        compute = partial(lower_half, view, whole=name == self.task)
-        return self.keep(part, name, backbone.middle, compute, backbone.params, source, view.spec)
+    def states(self, part: str, model: str, middle: int | None = None, **options: Any) -> ClipSource:
+        """Return a model's middle states of a part's videos; keys are those of `pack` without a name."""
+        given = self.footage.features(model) is not None
+        view = self.view(model, middle, given=given, **options)
+        source, backbone = self.features(part, model) if given else self.footage.videos(part), view.backbone
+        compute = partial(lower_half, view, whole=model == self.footage.primary)
+        return self.keep(part, Kept(model, backbone.middle, compute, backbone.params, view.spec), source)
 
     def others(self, part: str, aux: Mapping[str, str], sees: str) -> dict[str, ClipSource]:
-        """Return the auxiliaries' middle states of the clips that they see; see `video_mtl`."""
+        """Return the auxiliaries' middle states of the videos that they see; see `video_mtl`."""
         if sees == "aux_data":
             part = "train" if part == "train" else "test"
-            jobs = {name: self.of(task, self.config.clips.train) for name, task in aux.items()}
+            jobs = {name: self.of(model, lambda _: self.config.clips.train) for name, model in aux.items()}
             return {name: job.states(part, job.task, auxiliary=True) for name, job in jobs.items()}
-        found = {name: self.states(part, task) for name, task in aux.items()}
+        found = {name: self.states(part, model) for name, model in aux.items()}
         if sees == "other_clip":
             return {name: Elsewhere(source, self.config.seed) for name, source in found.items()}
         return found
 
-    def keep(
-        self,
-        part: str,
-        name: str,
-        middle: int,
-        compute: Callable[[PyTree, Batch], Mapping[str, Any]],
-        weights: PyTree,
-        source: ClipSource,
-        spec: Mapping[str, Any] | None = None,
-    ) -> ClipSource:
+    def keep(self, part: str, what: Kept, source: ClipSource) -> ClipSource:
         """Return what frozen weights say of a part's clips, computed once; one compilation serves all parts."""
-        sees = tuple((spec or {}).items())
-        compiled = self.once(("lower", self.task, name, middle, sees), lambda: jax.jit(compute))
+        sees = tuple(what.spec.items())
+        compiled = self.once(("lower", self.task, what.name, what.middle, sees), lambda: jax.jit(what.compute))
 
         def make() -> ClipSource:
-            clips = f"{self.task} {self.drawings(part)} {PARTS[part]} {self.seed(part)} {moving_icons.VERSION}"
-            recipe = Recipe(name, weights_sha256(weights), spec or {}, middle, "float32", clips)
-            size, cache = self.config.evaluation_batch_size, self.config.cache
-            options = {"place": cache.place, "folder": cache.folder, "batch_size": size}
-            return open_cache(partial(compiled, weights), source, recipe, **options)
+            videos = self.footage.identity(part)
+            recipe = Recipe(what.name, weights_sha256(what.weights), what.spec, what.middle, "float32", videos)
+            size = self.config.evaluation_batch_size
+            options = {"place": self.place, "folder": self.config.cache.folder, "batch_size": size}
+            return open_cache(partial(compiled, what.weights), source, recipe, **options)
 
-        return self.once(("kept", self.task, part, len(source), name, middle, sees), make)
+        return self.once(("kept", self.task, part, len(source), what.name, what.middle, sees), make)
 
     def row(
         self,
@@ -170,49 +163,69 @@ class Job:
         middle: int | None = None,
         aux_input: str = "same_clip",
     ) -> Row:
-        """Return the row of a method whose models' middle states are all kept.
+        """Return the row of a method whose models' middle states are kept, where there is a place for them.
 
         Args:
-          method: options, see `video_mtl.make_method`.
-          aux: name of an auxiliary -> its task.
+          method: options, see `make_method`.
+          aux: name of an auxiliary -> model.
           middle: layers in the primary's lower half; those of the config when `None`.
           aux_input: what the auxiliaries see, see `video_mtl`.
         """
         drop_after = self.config.drop_after if middle is None else 0
-        primary = self.view(self.task, middle, drop_after=drop_after)
-        views = {name: self.view(task) for name, task in aux.items()}
-        made = video_mtl.make_method(method, primary.backbone, {name: view.backbone for name, view in views.items()})
-        sources: dict[str, Sequence[ClipSource]] = {}
-        for part in self.parts:
-            named = {PRIMARY: self.states(part, self.task, middle)} | self.others(part, aux, aux_input)
-            kept = [Prefixed(source, f"middle/{name}/") for name, source in named.items()]
-            sources[part] = [video_models.labels(self.clips(part)), *kept]
-        mode, cached = self.config.prompt_mode, (PRIMARY, *aux)
-        return Row(Pipeline(primary, views, TASKS[self.task], made, mode, aux_input, cached), sources)
+        primary = self.view(self.footage.primary, middle, drop_after=drop_after)
+        views = {name: self.view(model) for name, model in aux.items()}
+        sizes = method_sizes(primary.backbone, {name: view.backbone for name, view in views.items()})
+        made, cached = make_method(method, sizes), (PRIMARY, *aux) if self.place else ()
+        sources = {part: self.row_sources(part, aux, middle, aux_input) for part in self.parts}
+        task, mode = self.footage.task, self.config.prompt_mode
+        return Row(Pipeline(primary, views, task, made, mode, aux_input, cached), sources, tuple(aux.values()))
+
+    def row_sources(self, part: str, aux: Mapping[str, str], middle: int | None, sees: str) -> Sequence[ClipSource]:
+        """Return what a batch of a part is made of: labels and middle states, or videos where nothing is kept."""
+        if not self.place:
+            videos = self.footage.videos(part)
+            if sees == "aux_data":
+                raise other_data("A row whose auxiliaries see their own data")
+            other = [Prefixed(Elsewhere(videos, self.config.seed), "other/")] if sees == "other_clip" else []
+            return [videos, *other]
+        named = {PRIMARY: self.states(part, self.footage.primary, middle)} | self.others(part, aux, sees)
+        kept = [Prefixed(source, f"middle/{name}/") for name, source in named.items()]
+        return [self.footage.labels(part), *kept]
 
 
-def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path) -> Job:
-    """Read the models of a job.
+def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path, *, sizes_only: bool = False) -> Job:
+    """Read the videos and the models of a job: files of a data set where the config has `data`, else moving icons.
 
     Raises:
-      UserError: an unknown task, or a model that cannot be read.
+      UserError: data or a model that cannot be read, an unknown task.
     """
-    task = pick(config.task, video_models.MODELS, "primary task")
-    for name in config.aux:
-        pick(name, [other for other in video_models.MODELS if other != task], "auxiliary task")
-    weights = video_models.load(config.models, (task, *config.aux))
-    pick(config.clips.evaluate_on, ("test", "tune"), "clips.evaluate_on")
-    return Job(config, workdir, shared, weights, parts_of(task, config.clips.evaluate_on))
+    if "data" in config:
+        footage: Footage = open_files(config, drawn=sizes_only)
+        return choose_place(Job(config, workdir, shared, footage, ""))
+    return Job(config, workdir, shared, open_icons(config), config.cache.place)
 
 
-def parts_of(task: str, evaluate_on: str = "test") -> tuple[str, ...]:
-    """Return the parts of a task's clips; rates are searched for without the variants.
+def choose_place(job: Job) -> Job:
+    """Return a job that keeps its middle states where the config says; `auto` takes memory if half of it is enough.
 
-    >>> parts_of("segmentation"), parts_of("segmentation", "tune")
-    (('train', 'test', 'shifted', 'panned'), ('train', 'test'))
+    Random views of training videos are as many videos more; in `auto` their states are computed in every step.
     """
-    variants = [part for part in PARTS if (task, PARTS[part]) in moving_icons.DOMAINS]
-    return tuple(variants if evaluate_on == "test" else ("train", "test"))
+    place = pick(job.config.cache.place, (*PLACES, "off", "auto"), "cache.place")
+    if place == "auto":
+        fits = job.footage.views == 1 and cache_bytes(job) < free_memory() / 2
+        place = "memory" if fits else "off"
+    return replace(job, place="" if place == "off" else place)
+
+
+def cache_bytes(job: Job) -> int:
+    """Return the size of all models' middle states of all parts."""
+    example = next(iter(job.parts))
+    source, total = job.footage.videos(example), 0
+    for model in (job.footage.primary, *job.footage.aux):
+        view = job.view(model)
+        lower = partial(lower_half, view, view.backbone.params, whole=model == job.footage.primary)
+        total += bytes_per_clip(layout_of(lower, source)) * sum(len(job.footage.videos(part)) for part in job.parts)
+    return total
 
 
 def lower_half(view: View, weights: PyTree, batch: Batch, *, whole: bool) -> dict[str, Any]:
@@ -233,14 +246,15 @@ def strip(arrays: Mapping[str, Any]) -> dict[str, Any]:
 # --- training ---
 
 
-def problem_of(job: Job, row: Row) -> Problem:
+def row_problem(job: Job, row: Row) -> Problem:
     """Return the problem of a row."""
     part, sources = next(iter(row.sources.items()))
-    seen = [job.clips(part)] if row.tune else []  # to see which weights the lower half reads
+    seen = [job.footage.videos(part)] if row.tune and job.place else []  # for which weights the lower half reads
     example = next(all_batches([*sources, *seen], batch_size=1))
     about = {
-        "backbone": {"name": job.task, "sha256": weights_sha256(job.weights[job.task])},
+        "backbone": {"name": job.task, "sha256": weights_sha256(job.footage.parameters(job.footage.primary))},
         "aux": list(row.pipeline.aux),
+        **job.footage.about(),
     }
     start = {"initial": row.initial, "start_layer": row.start_layer, "seed": job.config.seed}
     return video_mtl.build(row.pipeline, example=example, tune=row.tune, about=about, **start)
@@ -267,22 +281,19 @@ def train(
     """
     if not tree.count(problem.params):
         return loop.Result(problem.params, 0, None, 0.0, 0.0)
-    settings = plan(job, row, len(sources[0]))
+    settings = row_settings(job, row, len(sources[0]))
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
-    batches = partial(stream, sources, job.config)
+    batches = partial(job_stream, job, sources)
     return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
 
 
-def plan(job: Job, name: str, clips: int) -> dict[str, Any]:
+def row_settings(job: Job, name: str, clips: int) -> dict[str, Any]:
     """Return the loop's settings of a row that is trained on so many clips."""
     config = job.config
-    steps = max(clips // config.train.batch_size, 1)
-    run = {"seed": config.seed, "parallel": config.parallel, "evaluate_every": 0}
     about = {"row": name, "task": config.task, "method": dict(config.method), "prompt_mode": config.prompt_mode}
     optimizer = dict(config.train.optimizer) | {"learning_rate": rate_of(config, name)}
-    whole = {"steps_per_epoch": steps, "steps": steps * config.train.epochs, "optimizer": optimizer}
-    return dict(config.train) | run | about | whole
+    return loop_settings(config, clips, about) | {"optimizer": optimizer}
 
 
 def rate_of(config: Any, row: str) -> float:
@@ -292,6 +303,7 @@ def rate_of(config: Any, row: str) -> float:
     return config.train.optimizer.learning_rate
 
 
-def stream(sources: Sequence[ClipSource], config: Any, start_step: int) -> Iterator[Batch]:
+def job_stream(job: Job, sources: Sequence[ClipSource], start_step: int) -> Iterator[Any]:
     """Return the training batches from a step on."""
-    return training_batches(sources, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step)
+    batches = stream(sources, job.config, start_step, views=job.footage.views)
+    return guide(batches, start_step, 0) if job.spec.guided and "data" in job.config else batches

@@ -9,12 +9,11 @@ from einops import rearrange
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.data import predictions
-from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.engine import writer
 from jax_promptmtl.experiments.image import results
 from jax_promptmtl.experiments.video.job import Job
 from jax_promptmtl.experiments.video.rows import ROWS
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.models.video.pixels import uniform
 from jax_promptmtl.reporting import figures, page, plots, records, video_tables, webpage
 from jax_promptmtl.reporting.tables import NOTHING, ranks, size
 from jax_promptmtl.reporting.typeset import Cell, Sheet, markdown
@@ -89,7 +88,7 @@ def tell_scores(job: Job, measured: Results, panels: dict[str, str]) -> list[str
     rows = rows_of(job, measured)
     metric = METRICS[video_tables.metric_of(rows, job.task)]
     static = STATIC if any(row.kind == "static" for row in rows) else ""
-    said = SCORES.format(metric=metric, static=static, error=50 / np.sqrt(job.config.clips.test))
+    said = SCORES.format(metric=metric, static=static, error=50 / np.sqrt(len(job.footage.videos("test"))))
     return ["## Result", markdown(score_sheet(rows, job.task)), said]
 
 
@@ -120,14 +119,14 @@ def score_sheet(rows: Sequence[Row], task: str) -> Sheet:
 
 def tell_setting(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
     """Return what was run: the config in words, the frozen models, and what each row trains and costs."""
-    config, primary = job.config, job.view(job.task).backbone
+    config, primary = job.config, job.view(job.footage.primary).backbone
     rates = {ROWS[name][0]: rate for name, rate in config.rates.items() if name in measured}
-    words = {"train": config.clips.train, "test": config.clips.test, "seed": config.seed}
+    words = {part: len(job.footage.videos(part)) for part in ("train", "test")} | {"seed": config.seed}
     words |= {"epochs": config.train.epochs, "batch": config.train.batch_size}
     words |= {"optimizer": config.train.optimizer.name, "rate": config.train.optimizer.learning_rate}
     words |= {"others": "".join(f"; {rate:g} for {title}" for title, rate in rates.items())}
-    words |= {"aux": ", ".join(config.aux) or "none", "middle": primary.middle, "depth": primary.depth}
-    roles = {job.task: "primary"} | dict.fromkeys(config.aux, "auxiliary")
+    words |= {"aux": ", ".join(job.footage.aux) or "none", "middle": primary.middle, "depth": primary.depth}
+    roles = {job.footage.primary: "primary"} | dict.fromkeys(job.footage.aux, "auxiliary")
     counts = {name: tree.count(job.view(name).backbone.params) for name in roles}
     lines = [[Cell(name), Cell(roles[name]), Cell(f"{count:,}")] for name, count in counts.items()]
     models = markdown(Sheet(("frozen model", "role", "parameters"), lines, words=2))
@@ -191,7 +190,7 @@ def tell_mistakes(job: Job, measured: Results, panels: dict[str, str]) -> list[s
     said, lines, parts = answered(measured), [], []
     if not said:
         return []
-    classes, label = moving_icons.classes(job.task), job.clips("test").arrays["label"]
+    classes, label = job.footage.classes, labels_of(job)
     for number, (title, prediction) in enumerate(said.items()):
         matrix = predictions.confusion(label, prediction, len(classes))
         found = predictions.name_mistakes(classes, matrix, MISTAKES)
@@ -203,18 +202,24 @@ def tell_mistakes(job: Job, measured: Results, panels: dict[str, str]) -> list[s
     return ["## Mistakes", *table, *parts]
 
 
+def labels_of(job: Job) -> np.ndarray:
+    """Return the class numbers of the test videos."""
+    return np.asarray(job.footage.labels("test").take(np.arange(len(job.footage.videos("test"))))["label"])
+
+
 def tell_examples(job: Job, measured: Results, panels: dict[str, str]) -> list[str]:
     """Return a few clips with their class and what the frozen primary and the mapper say."""
     said = answered(measured)
     if len(said) < 2:
         return []
     (first, second), (before, after) = said, said.values()
-    chosen, clips = predictions.choose(before, after, EXAMPLES), job.clips("test").arrays
-    classes, numbers = np.array(moving_icons.classes(job.task)), (clips["label"], before, after)
+    chosen = predictions.choose(before, after, EXAMPLES)
+    frames = job.footage.videos("test").take(np.array(chosen))["frames"]
+    classes, numbers = np.array(job.footage.classes), (labels_of(job), before, after)
     names = zip(("labels", "before", "after"), (classes[some[chosen]].tolist() for some in numbers), strict=True)
     row = {
         "task": f"{FRAMES} frames of each clip, in order",
-        "images": [strip(clips["frames"][i]) for i in chosen],
+        "images": [strip(each) for each in frames],
         **dict(names),
     }
     figures.example_grid(job.workdir / results.EXAMPLES, in_twos(row), first, second, cell=(3.6, 1.25))
@@ -228,7 +233,7 @@ def strip(frames: np.ndarray) -> np.ndarray:
     >>> strip(np.zeros((16, 32, 32, 3), np.uint8)).shape
     (64, 396, 3)
     """
-    some = video_models.uniform(frames[None], FRAMES)[0]
+    some = uniform(frames[None], FRAMES)[0]
     factor = max(FRAME // frames.shape[1], 1)
     large = some.repeat(factor, axis=1).repeat(factor, axis=2)
     return rearrange(np.pad(large, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255), "l h w c -> h (l w) c")

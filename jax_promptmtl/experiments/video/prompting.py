@@ -16,17 +16,16 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.engine import writer
-from jax_promptmtl.experiments.video import page
-from jax_promptmtl.experiments.video.job import Job, Row, open_job, problem_of, train
+from jax_promptmtl.experiments.video import cost, page
+from jax_promptmtl.experiments.video.job import Job, Row, open_job, row_problem, train
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
-from jax_promptmtl.models.video import video_models
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.tasks import TASKS
 
 PyTree = Any
 Scores = dict[str, dict[str, float]]  # part -> metrics
@@ -36,29 +35,24 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure all rows, print a table, and write results.json, the prompts and the report."""
     for name in config.rows:
         pick(pick(name, ROWS, "row"), legal(config.task), f"row of {config.task}")
-    if dry_run:  # sizes do not depend on the clips
+    if dry_run and "clips" in config:  # sizes do not depend on the clips
         config = config.copy_and_resolve_references().unlock()
         config.clips.train = config.clips.test = config.evaluation_batch_size = 1
-    job = open_job(config, workdir, workdir / "shared")
-    for name in (job.task, *config.aux):
-        print(f"{name}: {tree.count(job.view(name).backbone.params):,} frozen parameters")
+    job = open_job(config, workdir, workdir / "shared", sizes_only=dry_run)
     if dry_run:
-        return describe(job)
+        for line in cost.describe(job):
+            print(line, flush=True)
+        return
+    for name in (job.footage.primary, *job.footage.aux):
+        print(f"{name}: {tree.count(job.view(name).backbone.params):,} frozen parameters")
     results = {}
     for name in config.rows:
         start = time.perf_counter()
         results[name] = measure_row(job, name)
         results[name]["wall_seconds"] = time.perf_counter() - start
-        print(table(results, TASKS[job.task].metric), flush=True)
-        (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        print(table(results, job.spec.task.metric), flush=True)
+        write_whole(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     page.publish(job, results)
-
-
-def describe(job: Job) -> None:
-    """Print what every row would train, except those that need a training before."""
-    for name in job.config.rows:
-        if name not in ("hps", "mvlpt"):
-            print(f"{ROWS[name][0]}: {tree.count(problem_of(job, ROWS[name][1](job)).params):,} trainable parameters")
 
 
 def measure_row(job: Job, name: str) -> dict[str, Any]:
@@ -72,7 +66,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     """
     title, make = ROWS[name]
     row = make(job)
-    problem = problem_of(job, row)
+    problem = row_problem(job, row)
     trainable, loaded = row.sizes or (tree.count(problem.params), models_of(job, row))
     print(f"{title}: {trainable:,} trainable parameters", flush=True)
     score = evaluators(job, row, problem)
@@ -90,9 +84,9 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
     return {
         "title": title,
         "trainable": trainable,
-        "primary": tree.count(job.view(job.task).backbone.params),
+        "primary": tree.count(job.view(job.footage.primary).backbone.params),
         "loaded": loaded,
-        "metric": TASKS[job.task].metric,
+        "metric": job.spec.task.metric,
         "scores": found,
         "answers": answers.get("test"),
         "curve": [line["evaluation"] for line in lines if "evaluation" in line],
@@ -103,20 +97,23 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
 
 def models_of(job: Job, row: Row) -> int:
-    """Return the parameters of all models that a row uses; a trunk whose features two models read counts once."""
-    names = video_models.needed({job.task, *(view.backbone.name for view in row.pipeline.aux.values())})
-    return sum(tree.count(job.weights[name]) for name in names)
+    """Return the parameters of all models that a row uses, once each."""
+    return job.footage.loaded((job.footage.primary, *row.aux))
 
 
 def evaluators(job: Job, row: Row, problem: Problem) -> Any:
     """Return the function from parameters and names of parts to the metrics of each and the answers, compiled once."""
-    size, task = job.config.evaluation_batch_size, TASKS[job.task]
+    size, task = job.config.evaluation_batch_size, job.footage.task
     predict = video_mtl.predictor(problem, task)
 
     def score(params: PyTree, parts: Any) -> tuple[Scores, dict[str, str | None]]:
         scores, answers = {}, {}
         for part in parts:
-            found, labels = predict(params, all_batches(row.sources[part], batch_size=size))
+            batches = all_batches(row.sources[part], batch_size=size)
+            if job.footage.evaluate:
+                scores[part] = job.footage.evaluate(problem, params, batches, len(job.footage.classes))
+                continue
+            found, labels = predict(params, batches)
             scores[part], answers[part] = task.measure(found, labels), page.answers(job.task, found)
         return scores, answers
 
@@ -138,7 +135,7 @@ def measure_static(job: Job, name: str, row: Row, problem: Problem, params: PyTr
 
 def transfer(job: Job, path: pathlib.Path) -> Scores:
     """Return what the primary scores with saved prompts, without training and without auxiliaries."""
-    backbone = job.view(job.task).backbone
+    backbone = job.view(job.footage.primary).backbone
     prompts, _ = prompt_file.load(path, middle=backbone.middle, dim=backbone.dim, task=job.task)
     row = job.row({"name": "middle_prompts", "num_prompts": len(prompts)}, {})
     example = next(all_batches(row.sources["train"], batch_size=1))

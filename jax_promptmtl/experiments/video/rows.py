@@ -9,42 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
-
 from jax_promptmtl.core import locks, tree
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.video_batches import ClipSource, Prefixed
-from jax_promptmtl.experiments.video.job import Job, Row, problem_of, rate_of, train
+from jax_promptmtl.experiments.video.job import Job, Row, rate_of, row_problem, train
 from jax_promptmtl.methods.middle import rank_of_size
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.models.video.model_file import has_card, read_model, write_model
 from jax_promptmtl.problems import shared_trunk, video_mtl
-from jax_promptmtl.problems.video_mtl import Pipeline
+from jax_promptmtl.problems.video_tasks import SHARING, SPECS, icons, next_task
 from jax_promptmtl.reporting import records
-from jax_promptmtl.tasks import TASKS
 
 PyTree = Any
-HEADS = {  # what VPT trains beside its prompts
-    "recognition": ("pool/head/.*",),
-    "spatial_action": ("roi/head/.*",),
-    "temporal_action": ("model/(classify|regress)/.*",),
-    "segmentation": ("model/(encoder|decoders_.*)/head/.*",),
-    "video_object": ("detector/(classify|place)_.*", "temporal/(classify|place)/.*"),
-    "video_instance": ("(decoder|tracker)/say/.*",),
-}
-PRIVATE = ("(pool|roi|model)/.*",)  # what every task of hard sharing has for itself
-SHARING = ("recognition", "spatial_action", "temporal_action")  # one transformer can serve them
-SOURCES = {  # MVLPT: the next task in the order of the paper's table 1
-    "recognition": "spatial_action",
-    "spatial_action": "temporal_action",
-    "temporal_action": "segmentation",
-    "segmentation": "video_object",
-    "video_object": "video_instance",
-    "video_instance": "recognition",
-}
 SHOTS = 20  # clips per class of MVLPT's source task
 
 
@@ -55,10 +33,10 @@ def frozen(job: Job) -> Row:
 
 def mapper(job: Job, **change: Any) -> Row:
     """Return the double-layer mapper of the config, with options changed."""
-    row = job.row(dict(job.config.method) | change, {name: name for name in job.config.aux})
+    row = job.row(dict(job.config.method) | change, {name: name for name in job.footage.aux})
     if not job.config.init_from_aux_layer:
         return row
-    layers = {name: video_models.layer_above(view.backbone) for name, view in row.pipeline.aux.items()}
+    layers = {name: SPECS[view.backbone.name].layer_above(view.backbone) for name, view in row.pipeline.aux.items()}
     paths = {name: path for name, path in layers.items() if path}
     if not paths:
         raise UserError(
@@ -70,22 +48,22 @@ def mapper(job: Job, **change: Any) -> Row:
 
 def self_aux(job: Job) -> Row:
     """Return the control whose auxiliaries are the primary itself."""
-    return job.row(dict(job.config.method), {f"self_{i}": job.task for i in range(len(job.config.aux))})
+    return job.row(dict(job.config.method), {f"self_{i}": job.footage.primary for i in range(len(job.footage.aux))})
 
 
 def other_clip(job: Job) -> Row:
     """Return the control whose auxiliaries see another clip of the same data."""
-    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, aux_input="other_clip")
+    return job.row(dict(job.config.method), {name: name for name in job.footage.aux}, aux_input="other_clip")
 
 
 def own_data(job: Job) -> Row:
     """Return the other reading of the paper: auxiliaries see their own data, and a batch has one set of prompts."""
-    return job.row(dict(job.config.method), {name: name for name in job.config.aux}, aux_input="aux_data")
+    return job.row(dict(job.config.method), {name: name for name in job.footage.aux}, aux_input="aux_data")
 
 
 def budget(job: Job) -> int:
     """Return how many prompts the mapper makes."""
-    return job.config.method.num_prompts * len(job.config.aux)
+    return job.config.method.num_prompts * len(job.footage.aux)
 
 
 def free_prompts(job: Job) -> Row:
@@ -96,7 +74,7 @@ def free_prompts(job: Job) -> Row:
 def shallow_prompts(job: Job, count: int) -> Row:
     """Return VPT-shallow: prompts before the first layer, and the head."""
     row = job.row({"name": "middle_prompts", "num_prompts": count}, {}, middle=0)
-    return replace(row, tune=HEADS[job.task])
+    return replace(row, tune=job.spec.heads)
 
 
 def transferred_prompts(job: Job) -> Row:
@@ -104,10 +82,10 @@ def transferred_prompts(job: Job) -> Row:
 
     Where that task's model has another width, they go through a fixed random orthogonal map to their old size.
     """
-    name = SOURCES[job.task]
-    source = job.of(name, SHOTS * len(moving_icons.classes(name)))
+    name = next_task(job.task)
+    source = job.of(name, lambda classes: SHOTS * len(classes))
     first = shallow_prompts(source, budget(job))
-    found = train(source, problem_of(source, first), first.sources["train"], "mvlpt", stage=f"mvlpt_{name}").params
+    found = train(source, row_problem(source, first), first.sources["train"], "mvlpt", stage=f"mvlpt_{name}").params
     row = shallow_prompts(job, budget(job))
     width = row.pipeline.primary.backbone.dim
     return replace(row, initial={"tokens": prompt_file.fit_width(found["method"]["tokens"], width, seed=0)})
@@ -115,17 +93,18 @@ def transferred_prompts(job: Job) -> Row:
 
 def adapter(job: Job) -> Row:
     """Return an adapter of the middle tokens with as many parameters as the mapper."""
-    size = tree.count(problem_of(job, mapper(job)).params)
-    return job.row({"name": "middle_adapter", "rank": rank_of_size(size, job.view(job.task).backbone.dim)}, {})
+    size = tree.count(row_problem(job, mapper(job)).params)
+    width = job.view(job.footage.primary).backbone.dim
+    return job.row({"name": "middle_adapter", "rank": rank_of_size(size, width)}, {})
 
 
 def whole(job: Job) -> Row:
-    """Return the primary without kept middle states; where it reads features, those are kept."""
-    given = job.task in video_models.ON_FEATURES
-    view = job.view(job.task, given=given)
-    pipeline = Pipeline(view, {}, TASKS[job.task], video_mtl.make_method({"name": "none"}, view.backbone, {}))
+    """Return the primary without kept middle states; where models share features, those are kept."""
+    primary = job.footage.primary
+    given = job.footage.features(primary) is not None
+    pipeline = video_mtl.alone(job.view(primary, given=given), job.footage.task)
     sources: dict[str, Sequence[ClipSource]] = {
-        part: [video_models.labels(job.clips(part)), job.features(part)] if given else [job.clips(part)]
+        part: [job.footage.labels(part), job.features(part, primary)] if given else [job.footage.videos(part)]
         for part in job.parts
     }
     return Row(pipeline, sources)
@@ -133,7 +112,8 @@ def whole(job: Job) -> Row:
 
 def full_fine_tuning(job: Job) -> Row:
     """Return the primary with all its weights trained, except the trunk where it reads features."""
-    return replace(whole(job), tune=("model/.*",) if job.task in video_models.ON_FEATURES else (".*",))
+    shared = job.footage.features(job.footage.primary) is not None
+    return replace(whole(job), tune=("model/.*",) if shared else (".*",))
 
 
 # --- hard parameter sharing ---
@@ -142,15 +122,17 @@ def full_fine_tuning(job: Job) -> Row:
 def hard_sharing(job: Job) -> Row:
     """Return the primary out of one transformer that was trained for three tasks together."""
     pick(job.task, SHARING, "task of hard sharing")
-    jobs = {name: job.of(name, job.config.clips.train) for name in SHARING}
+    count = job.config.clips.train if "clips" in job.config else 0
+    jobs = {name: job.of(name, lambda _: count) for name in SHARING}
     models = {name: other.view(name).backbone for name, other in jobs.items()}
     params = shared_model(job, jobs)
     own = shared_trunk.model_of(job.task, models[job.task], params).params
-    weights = {**job.weights, job.task: own}
-    if job.task in video_models.ON_FEATURES:
-        weights = {**job.weights, job.task: own["model"], video_models.EXTRACTOR: {"trunk": own["trunk"]}}
-    clips = {key: made for key, made in job.made.items() if key[0] == "clips"}
-    row = whole(replace(job, weights=weights, parts=job.parts[1:], made=clips))
+    footage: Any = job.footage
+    weights = {**footage.weights, job.task: own}
+    if job.spec.extractor:
+        weights = {**footage.weights, job.task: own["model"], job.spec.extractor: {"trunk": own["trunk"]}}
+    tests = replace(footage, weights=weights, parts=footage.parts[1:])
+    row = whole(replace(job, footage=tests, made={}))
     return replace(row, sizes=(tree.count(params), sum(tree.count(model.params) for model in models.values())))
 
 
@@ -159,22 +141,21 @@ def shared_model(job: Job, jobs: Mapping[str, Job]) -> PyTree:
     about: dict[str, Any] = {key: job.config[key].to_dict() for key in ("clips", "train")}
     about |= {"rate": rate_of(job.config, "hps"), "version": moving_icons.VERSION}
     about |= {name: weights_sha256(other.view(name).backbone.params) for name, other in jobs.items()}
-    path = job.shared / f"{records.identify(f'hps-seed{job.config.seed}', [job.config.seed, about])}.safetensors"
-    if not path.exists():
+    name = records.identify(f"hps-seed{job.config.seed}", [job.config.seed, about])
+    path = job.shared / f"{name}{icons.SUFFIX}"
+    if not has_card(path):  # it is written last
         with locks.hold(path.with_suffix(".claim")):
-            if not path.exists():
-                leaves = tree.flatten(train_shared(jobs))
-                draft = path.with_suffix(".tmp")
-                save_file({key: np.asarray(leaf) for key, leaf in leaves.items() if leaf is not None}, draft)
-                draft.replace(path)
-    return tree.unflatten(load_file(path))
+            if not has_card(path):
+                write_model(job.shared, name, train_shared(jobs), {"tasks": list(SHARING)})
+    return read_model(path, advice="remove it, and run the command again").params
 
 
 def train_shared(jobs: Mapping[str, Job]) -> PyTree:
     """Train one transformer with a head per task."""
     views = {name: job.view(name) for name, job in jobs.items()}
-    problem = shared_trunk.build(views, {name: TASKS[name] for name in jobs}, private=PRIVATE, about={})
-    sources = [Prefixed(job.clips("train"), f"{name}/") for name, job in jobs.items()]
+    private = (f"({'|'.join(SPECS[name].own for name in jobs)})/.*",)
+    problem = shared_trunk.build(views, {name: SPECS[name].task for name in jobs}, private=private, about={})
+    sources = [Prefixed(job.footage.videos("train"), f"{name}/") for name, job in jobs.items()]
     return train(next(iter(jobs.values())), problem, sources, "hps").params
 
 
@@ -203,7 +184,7 @@ def used(task: str, row: str, aux: Sequence[str]) -> tuple[str, ...]:
     """
     if row in MAPPED:
         return () if row == "self_aux" else tuple(aux)
-    return {"hps": SHARING, "mvlpt": (SOURCES[task],)}.get(row, ())
+    return {"hps": SHARING, "mvlpt": (next_task(task),)}.get(row, ())
 
 
 def legal(task: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from jax_promptmtl.experiments.grid import Grid
 from jax_promptmtl.experiments.video import prompting
 from jax_promptmtl.experiments.video.job import Job, open_job, rate_of
 from jax_promptmtl.experiments.video.rows import ROWS, legal, used
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.problems.video_tasks import SPECS, icons
 from jax_promptmtl.reporting import video_tables
 from jax_promptmtl.reporting.records import Record
 
@@ -126,14 +126,14 @@ def identity(run: Run) -> dict[str, Any]:
 
 def hashes(run: Run) -> dict[str, str]:
     """Return task -> sha256 of the frozen models that a run uses."""
-    names = video_models.needed({run.task, *used(run.task, run.method, run.config.aux)})
+    names = icons.needed({run.task, *used(run.task, run.method, run.config.aux)})
     return {task: sha for task, sha in all_hashes(run.config.models).items() if task in names}
 
 
 @lru_cache(maxsize=4)
 def all_hashes(folder: str) -> dict[str, str]:
     """Return task -> sha256 of its frozen model."""
-    weights = video_models.load(folder, video_models.MODELS)
+    weights = icons.load(folder, SPECS)
     return {task: weights_sha256(params) for task, params in weights.items()}
 
 

@@ -15,6 +15,7 @@ from einops import rearrange
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.models.layers.transformer import (
     LayerNorm,
     LayerPrompts,
@@ -284,6 +285,7 @@ class Backbone:
     preprocess: dict[str, Any]
     sha256: str
     tokens: str = ""
+    __repr__ = outline
 
     @property
     def reference(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.layers.temporal import TimeConv, max_pool
 from jax_promptmtl.models.layers.transformer import LayerNorm, Linear
 from jax_promptmtl.models.layers.window import attend_in_windows, attend_to_all, band, heads_from_batch, heads_to_batch
-from jax_promptmtl.models.video.middle import Middle, VideoBackbone, halves, read_features
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves, read_features
 
 Array = jax.Array
 Levels = tuple[tuple[Array, Array], ...]  # of every level its float[B, N, D] and its bool[B, N]
@@ -304,25 +304,23 @@ def handle(
     config: ActionFormerConfig,
     params: Mapping[str, Any],
     length: int,
-    middle: int | None = None,
+    cut: Cut = IN_HALF,
     step: float = 1.0,
     start: float = 0.0,
-    *,
-    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return a detector whose stem and branch are in two halves; see `halves`.
 
     The inputs of `lower` are {features: float[B, L, inputs], mask: bool[B, L]}; `upper` gives `Detections`.
 
     Args:
-      name, config, params, middle, drop_after: see `halves`.
+      name, config, params, cut: see `halves`.
       length: steps L of every input, padding included.
       step: time between two steps, in the unit of the segments; see `points`.
       start: time of the first step.
     """
     model, times = ActionFormer(config), {"length": length, "step": step, "start": start}
     lower, upper = partial(lower_half, model, length), partial(upper_half, model, times)
-    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
+    return halves(name, config.width, config.layers, params, lower, upper, cut)
 
 
 def lower_half(

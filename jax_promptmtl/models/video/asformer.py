@@ -19,7 +19,7 @@ from jax_promptmtl.core.errors import pick
 from jax_promptmtl.models.layers.temporal import TimeConv, instance_norm
 from jax_promptmtl.models.layers.transformer import Linear
 from jax_promptmtl.models.layers.window import attend_in_windows, attend_to_all
-from jax_promptmtl.models.video.middle import Middle, VideoBackbone, halves, read_features
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves, read_features
 
 Array = jax.Array
 WINDOW_MASKS = ("released", "fixed")
@@ -230,10 +230,8 @@ def handle(
     name: str,
     config: AsFormerConfig,
     params: Mapping[str, Any],
-    middle: int | None = None,
+    cut: Cut = IN_HALF,
     insertion: str = "global",
-    *,
-    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return an ASFormer whose encoder is in two halves; see `halves`.
 
@@ -241,7 +239,7 @@ def handle(
     """
     model = AsFormer(config)
     lower, upper = partial(lower_half, model), partial(upper_half, model, pick(insertion, INSERTIONS, "insertion"))
-    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
+    return halves(name, config.width, config.layers, params, lower, upper, cut)
 
 
 def lower_half(model: AsFormer, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Middle:

@@ -20,7 +20,7 @@ from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.models.layers.deformable import Shapes
 from jax_promptmtl.models.video import tracker
 from jax_promptmtl.models.video.mask_decoder import MaskDecoder, MaskDecoderConfig
-from jax_promptmtl.models.video.middle import Middle, VideoBackbone, halves
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves
 from jax_promptmtl.models.video.pixel_decoder import PixelDecoder, PixelDecoderConfig
 from jax_promptmtl.models.video.resnet import ResNet, ResNetConfig
 from jax_promptmtl.models.video.tracker import ReferringTracker, TemporalRefiner, TrackerConfig
@@ -175,10 +175,8 @@ def handle(
     config: DvisConfig,
     params: Mapping[str, Any],
     size: tuple[int, int],
-    middle: int | None = None,
+    cut: Cut = IN_HALF,
     insertion: str = "joint_softmax",
-    *,
-    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return a DVIS whose encoder is in two halves; see `halves`.
 
@@ -186,15 +184,15 @@ def handle(
     `upper` gives `Instances`. The middle tokens are those of all frames, one frame after the other.
 
     Args:
-      name, config, params, middle, drop_after: see `halves`.
+      name, config, params, cut: see `halves`.
       size: height and width of the frames.
       insertion: joint_softmax or decoder_queries, see `Dvis.upper`; the latter has no `drop_after`.
     """
-    if pick(insertion, INSERTIONS, "insertion") == "decoder_queries" and drop_after:
-        raise UserError(f"drop_after is {drop_after}, but prompts of 'decoder_queries' stay; give 0.")
+    if pick(insertion, INSERTIONS, "insertion") == "decoder_queries" and cut.drop_after:
+        raise UserError(f"drop_after is {cut.drop_after}, but prompts of 'decoder_queries' stay; give 0.")
     model, shapes = Dvis(config), config.shapes(*size)
     lower, upper = partial(lower_half, model, size), partial(upper_half, model, shapes, insertion)
-    return halves(name, config.width, config.pixels.layers, params, lower, upper, middle=middle, drop_after=drop_after)
+    return halves(name, config.width, config.pixels.layers, params, lower, upper, cut)
 
 
 def lower_half(

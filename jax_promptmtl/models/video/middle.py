@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 Array = jax.Array
 
@@ -47,6 +49,23 @@ class VideoBackbone:
     params: Mapping[str, Any]
     lower: Callable[[Any, Any], Middle]
     upper: Callable[[Any, Middle, Array | None], Any]
+    __repr__ = outline
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a model is cut, and how long prompts stay.
+
+    Attributes:
+      middle: layers in the lower half; half the depth when `None`.
+      drop_after: layers that see the prompts; all of the upper half if 0.
+    """
+
+    middle: int | None = None
+    drop_after: int = 0
+
+
+IN_HALF = Cut()
 
 
 def halves(
@@ -56,24 +75,21 @@ def halves(
     params: Mapping[str, Any],
     lower: Callable[[int, Any, Any], Middle],
     upper: Callable[[int, int, Any, Middle, Array | None], Any],
-    *,
-    middle: int | None = None,
-    drop_after: int = 0,
+    cut: Cut = IN_HALF,
 ) -> VideoBackbone:
-    """Return a model cut before layer `middle`.
+    """Return a model in two halves.
 
     Args:
       name, dim, depth, params: see `VideoBackbone`.
       lower: (middle, params, inputs) -> middle state.
       upper: (middle, leave, params, middle state, prompts) -> outputs; prompts leave before layer `leave`, which is the
         depth where all upper layers see them.
-      middle: layers in the lower half; half the depth when `None`.
-      drop_after: layers that see the prompts; all of the upper half if 0.
+      cut: see there.
 
     Raises:
       UserError: a cut outside the model, or fewer layers above it than shall see the prompts.
     """
-    middle = cut(depth, middle)
+    middle, drop_after = layers_below(depth, cut.middle), cut.drop_after
     if not 0 <= drop_after <= depth - middle:
         raise UserError(
             f"drop_after is {drop_after}, and {depth - middle} layers of {name!r} are above the prompts; give 1 to "
@@ -83,10 +99,10 @@ def halves(
     return VideoBackbone(name, dim, depth, middle, params, partial(lower, middle), partial(upper, middle, leave))
 
 
-def cut(depth: int, middle: int | None) -> int:
+def layers_below(depth: int, middle: int | None) -> int:
     """Return where to cut: `middle` if it is legal, half the depth if it is None.
 
-    >>> cut(7, None)
+    >>> layers_below(7, None)
     3
     """
     if middle is None:
@@ -127,3 +143,14 @@ def until(prompts: Array | None, middle: int, leave: int, depth: int) -> dict[in
     if prompts is None:
         return None
     return {middle: prompts} | ({leave: prompts[:, :0]} if leave < depth else {})
+
+
+def draw(model: nn.Module, inputs: tuple, seed: int) -> Any:
+    """Draw the parameters of a model from inputs of any legal shape."""
+    return initialiser(model)(jax.random.key(seed), *inputs)["params"]
+
+
+@cache
+def initialiser(model: nn.Module) -> Any:
+    """Return the compiled function that draws a model's parameters: training and tests draw the same ones."""
+    return jax.jit(model.init)

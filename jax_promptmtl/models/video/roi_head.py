@@ -16,7 +16,7 @@ from einops import rearrange
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.layers.position import Grid
 from jax_promptmtl.models.layers.transformer import LayerNorm, LayerPrompts, Linear
-from jax_promptmtl.models.video.middle import Middle, VideoBackbone, halves, until
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves, until
 from jax_promptmtl.models.video.videomae import EPSILON, VideoMae, VideoMaeConfig
 
 Array = jax.Array
@@ -142,10 +142,8 @@ def handle(
     name: str,
     config: VideoMaeConfig,
     params: Mapping[str, Any],
-    middle: int | None = None,
+    cut: Cut = IN_HALF,
     grid: Grid | None = None,
-    *,
-    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return a detector in two halves; see `halves`.
 
@@ -154,12 +152,12 @@ def handle(
     logits float[B, R, C]; those of padded boxes mean nothing.
 
     Args:
-      name, config, params, middle, drop_after: see `halves`.
+      name, config, params, cut: see `halves`.
       grid: of the clips, where they do not have the size that the config says.
     """
     model, grid = RoiDetector(config), grid or config.grid
     lower, upper = partial(lower_half, model, grid), partial(upper_half, model, grid)
-    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
+    return halves(name, config.width, config.layers, params, lower, upper, cut)
 
 
 def lower_half(

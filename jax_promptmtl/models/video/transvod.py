@@ -37,7 +37,7 @@ from jax_promptmtl.models.video.deformable_detr import (
     class_head,
     refined,
 )
-from jax_promptmtl.models.video.middle import Middle, VideoBackbone, halves
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves
 
 Array = jax.Array
 INSERTIONS = ("joint_softmax", "decoder_queries")
@@ -262,10 +262,8 @@ def handle(
     params: Mapping[str, Any],
     frames: int,
     size: Shape,
-    middle: int | None = None,
+    cut: Cut = IN_HALF,
     insertion: str = "joint_softmax",
-    *,
-    drop_after: int = 0,
 ) -> VideoBackbone:
     """Return a TransVOD whose encoder (or, with `decoder_queries`, decoder) is in two halves; see `halves`.
 
@@ -273,7 +271,7 @@ def handle(
     for prompts are ours; DLM-VMTL does not say what prompts are in deformable attention.
 
     Args:
-      name, config, params, middle, drop_after: see `halves`.
+      name, config, params, cut: see `halves`.
       frames: of every clip, F.
       size: rows and columns of its frames in pixels, padding included.
       insertion: joint_softmax, where prompts enter the encoder as `layers/deformable.py` says; or decoder_queries,
@@ -285,7 +283,7 @@ def handle(
     lower, upper = (lower_encoder, upper_encoder) if in_encoder else (lower_decoder, upper_decoder)
     depth = config.detector.encoders if in_encoder else config.detector.decoders
     parts = (partial(lower, setting), partial(upper, setting))
-    return halves(name, config.detector.width, depth, params, *parts, middle=middle, drop_after=drop_after)
+    return halves(name, config.detector.width, depth, params, *parts, cut)
 
 
 class Setting(NamedTuple):

@@ -18,7 +18,7 @@ from einops import rearrange
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.layers.position import Grid, positions
 from jax_promptmtl.models.layers.transformer import LayerNorm, LayerPrompts, Linear, Transformer
-from jax_promptmtl.models.video.middle import Middle, VideoBackbone, halves, until
+from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves, until
 
 Array = jax.Array
 EPSILON = 1e-6
@@ -165,16 +165,14 @@ class VideoClassifier(nn.Module):
         return self.pool(self.trunk(video, prompts))
 
 
-def handle(
-    name: str, config: VideoMaeConfig, params: Mapping[str, Any], middle: int | None = None, *, drop_after: int = 0
-) -> VideoBackbone:
+def handle(name: str, config: VideoMaeConfig, params: Mapping[str, Any], cut: Cut = IN_HALF) -> VideoBackbone:
     """Return a classifier in two halves; see `halves`.
 
     The inputs of `lower` are normalised clips float[B, L, H, W, C]; the outputs of `upper` are logits float[B, C].
     """
     model = VideoClassifier(config)
     lower, upper = partial(lower_half, model), partial(upper_half, model)
-    return halves(name, config.width, config.layers, params, lower, upper, middle=middle, drop_after=drop_after)
+    return halves(name, config.width, config.layers, params, lower, upper, cut)
 
 
 def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:

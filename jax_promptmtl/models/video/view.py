@@ -6,6 +6,7 @@ from typing import Any
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data.video_batches import cut_prefix
 from jax_promptmtl.models.video.middle import Middle, VideoBackbone
 
@@ -26,6 +27,7 @@ class View:
     backbone: VideoBackbone
     adapt: Callable[[Batch], Any]
     spec: Mapping[str, Any] = field(default_factory=dict)
+    __repr__ = outline
 
 
 def pack(state: Middle, name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 
 from jax_promptmtl.core.errors import UserError
@@ -127,35 +126,20 @@ def test_a_stage_keeps_what_the_one_before_has_learnt(tmp_path):
 def test_a_model_of_features_fits_its_data(tmp_path):
     config = small("thumos14", video_trees.thumos14(tmp_path / "data"))
     data = videos.build(config.data)
-    parts = finetune.parts_of(data, config)
-    params = finetune.problem_of(data, config, parts["train"]).params
+    parts = finetune.sources_of(data, config)
+    params = finetune.tuning_problem(data, config, parts["train"])[0].params
     found = finetune.measure(data, config, parts["test"], params)
     assert "map" in found and all(0 <= value <= 100 for value in found.values() if value == value)
 
 
-def test_only_scored_classes_and_no_background_count():
-    whole, half = ConfigDict({"every": 1}), ConfigDict({"every": 2})
-    data = VideoSet("x", "spatial_action", pathlib.Path(), ("a", "b"), {}, {}, "", scored=(0,))
-    box = {"box": np.array([[[0, 0, 1, 1.0]]]), "valid": np.array([[True]])}
-    found = {"score": np.array([[[0.9, 0.8]]]), **box}
-    wrong = {"label": np.array([[[True, False]]]), **box}
-    both = {"label": np.array([[[True, True]]]), **box}
-    assert finetune.task_of(data, whole).measure(found, wrong) == finetune.task_of(data, whole).measure(found, both)
-    data = VideoSet("y", "segmentation", pathlib.Path(), ("a", "b"), {}, {}, "", background=(1,))
-    found, true = {"label": np.array([[0, 0, 0, 0]])}, {"full": np.array([[0, 0, 0, 0, 0, 0, 1, 1]])}
-    assert finetune.task_of(data, half).measure(found, true)["edit"] == 100.0
-
-
-def test_weights_of_the_trunk_are_taken_over(tmp_path, monkeypatch):
-    config = small("ucf101", {"name": "ucf101"}, weights="somewhere")
-    sizes = finetune.trunk_config(7, config)
-    given = finetune.vision(7, small("ucf101", {"name": "ucf101"}, seed=5))[1]
-    monkeypatch.setattr(finetune.convert_videomae, "load", lambda path, heads: (sizes, given, "sha"))
-    _, params = finetune.vision(2, config)
-    assert params["trunk"] is given["trunk"] and params["pool"]["head"]["kernel"].shape == (16, 2)
-    config.model.layers = 3
-    with pytest.raises(UserError, match=r"set config\.model to them"):
-        finetune.vision(2, config)
+def test_a_data_set_decides_about_its_task(tmp_path):
+    config = small("50salads", {"name": "50salads"}, every=2, points=7)
+    data = VideoSet("x", "segmentation", pathlib.Path(), ("a", "b"), {}, {}, "", scored=(0,), background=(1,))
+    rules = finetune.rules_of(data, config, "sizes")
+    assert (rules.scored, rules.background, rules.every) == ((0,), (1,), 2)
+    assert (rules.views, rules.soft, rules.points, rules.sizes) == (1, False, 7, "sizes")
+    soft = finetune.rules_of(data, preset("ssv2"), None)
+    assert soft.views == 6 and soft.soft
 
 
 def test_recipes_have_what_upstream_has():
@@ -169,6 +153,25 @@ def test_recipes_have_what_upstream_has():
     for plain in (ava, thumos):
         assert not finetune.mixing_of(plain).on and plain.sampling.clips == plain.sampling.crops == 1
     assert ssv2.views == 60 and thumos.views == thumos.repeats == thumos.train.optimizer.layer_decay == 1
+
+
+def test_recipes_of_stages_have_what_upstreams_have():
+    single, several = preset("imagenet_vid_single"), preset("imagenet_vid")
+    lengths = [(config.train.batch_size, config.train.epochs) for config in (single, several)]
+    assert lengths == [(32, 8), (8, 7)]
+    for config in (single, several):
+        optimizer = config.train.optimizer
+        assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip) == (2e-4, 1e-4, 0.1)
+        assert (config.sampling.size, tuple(config.sampling.canvas), config.sampling.flip) == (600, (600, 1000), True)
+    assert tuple(several.train.optimizer.drops) == (4 / 7, 6 / 7) and several.sampling.frames == 15
+    stages = {name: preset(f"youtube_vis{name}") for name in ("_minvis", "", "_offline", "_tfds")}
+    assert [config.sampling.frames for config in stages.values()] == [1, 5, 21, 5]
+    assert [config.sampling.backwards for config in stages.values()] == [False, False, True, False]
+    assert [config.tune[0] for config in stages.values()][1:] == ["tracker/.*", "refiner/.*", "tracker/.*"]
+    optimizer = stages[""].train.optimizer
+    assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip) == (1e-4, 0.05, 0.01)
+    assert tuple(optimizer.drops) == (0.7,)
+    assert stages[""].points == 12544 and stages[""].sampling.tested == 36 and stages[""].guided == 0.5
 
 
 def test_training_varies_clips_and_labels_by_the_step_alone():
@@ -191,6 +194,19 @@ def test_training_varies_clips_and_labels_by_the_step_alone():
     config.drop_path = 0.1
     with pytest.raises(UserError, match="has no drop path"):
         finetune.varied(VideoSet("z", "segmentation", pathlib.Path(), ("a",), {}, {}, "", channels=8), config)
+
+
+def test_the_part_below_chooses_in_the_first_steps_only():
+    batches = [{"weight": np.ones(2)}] * 4
+    assert [b["guided"].tolist() for b in finetune.guide(batches, 3, 5.0)] == [[True] * 2] * 2 + [[False] * 2] * 2
+
+
+@pytest.mark.parametrize("name", ["thumos14", "50salads"])
+def test_weights_that_nothing_reads_are_refused(name, tmp_path):
+    config = small(name, video_trees.TREES[preset(name).data.name](tmp_path / "data"), weights="nowhere.pth")
+    data = videos.build(config.data)
+    with pytest.raises(UserError, match=r"nowhere\.pth"):
+        finetune.tuning_problem(data, config, finetune.sources_of(data, config)["train"])
 
 
 def test_every_preset_names_options_that_its_reader_has():

@@ -17,7 +17,8 @@ from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.experiments.video import job as video_job
 from jax_promptmtl.experiments.video import pretrain, prompting
 from jax_promptmtl.experiments.video import rows as video_rows
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.problems.video_tasks import icons
+from jax_promptmtl.problems.video_tasks.icons import Sight
 from jax_promptmtl.reporting import records
 from tests.tiny import FAST, save_models
 
@@ -106,13 +107,13 @@ def test_models_are_trained_and_then_prompted(tmp_path, capsys):
         page = (workdir / "report.md").read_text()
         assert "cannot be shown" not in page and (workdir / "report.html").exists()
         if task == "recognition":  # the answers are those that were measured
-            label = video_models.clips(task, config.clips.test, "test", seed=config.clips.test_seed).arrays["label"]
+            label = icons.videos(task, config.clips.test, "test", seed=config.clips.test_seed).arrays["label"]
             for row in rows:
                 right = records.unpack_numbers(results[row]["answers"]) == label
                 assert 100 * right.mean() == results[row]["scores"]["dynamic"]["test"]["top1"]
         assert abs(results["adapter"]["trainable"] / results["dlm"]["trainable"] - 1) < 0.01
         assert "DLM" in capsys.readouterr().out
-        backbone = video_models.view(task, video_models.load(models, (task,)), 16, middle=cut or None).backbone
+        backbone = icons.view(task, icons.load(models, (task,)), 16, Sight(middle=cut or None)).backbone
         prompts, card = prompt_file.load(workdir / "prompts_dlm", middle=backbone.middle, dim=backbone.dim, task=task)
         assert prompts.shape == (10, backbone.dim) and np.isfinite(prompts).all() and list(card.aux) == [other]
 
@@ -124,7 +125,7 @@ def test_instances_start_from_the_detectors_resnet_and_their_tracker_is_trained_
     config = config_of("video", "video_instance", models=str(models))
     config.clips.train, config.clips.test, config.train.batch_size, config.train.tracker_epochs = 4, 2, 2, 1
     pretrain.run(config, tmp_path, dry_run=False)
-    found = video_models.load(models, ("video_object", "video_instance"))
+    found = icons.load(models, ("video_object", "video_instance"))
     resnet, own = found["video_object"]["detector"]["resnet"], found["video_instance"]["backbone"]
     for kept in ("stem", "block_0_0", "block_1_0"):
         jax.tree.map(np.testing.assert_array_equal, own[kept], resnet[kept])
@@ -141,7 +142,7 @@ def test_the_mapper_can_start_as_a_copy_and_its_prompts_can_leave_early(tmp_path
     changes = {"models": str(tmp_path / "models"), "init_from_aux_layer": True, "drop_after": 1}
     job = video_job.open_job(config_of("dlm", "recognition", **changes), tmp_path, tmp_path)
     row = video_rows.mapper(job)
-    problem = video_job.problem_of(job, row)
+    problem = video_job.row_problem(job, row)
     blocks = job.weights["spatial_action"]["trunk"]["transformer"]
     jax.tree.map(np.testing.assert_array_equal, problem.params["method"]["spatial_action"]["layer"], blocks["blocks_3"])
     batch = next(all_batches(row.sources["test"], batch_size=4))

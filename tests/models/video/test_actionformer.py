@@ -9,6 +9,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.video import actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormer, ActionFormerConfig
+from jax_promptmtl.models.video.middle import Cut
 
 TINY = ActionFormerConfig(inputs=6, width=8, heads=2, window=5, stem=1, branch=3, classes=3)
 LENGTHS = (24, 13)
@@ -117,7 +118,7 @@ def test_size_is_that_of_the_published_model():
 
 @pytest.mark.parametrize("middle, levels, rate", [(None, 1, 2), (0, 0, 1), (1, 0, 1), (3, 2, 4)])
 def test_the_halves_are_the_whole_bit_for_bit(params, middle, levels, rate):
-    handle, inputs = actionformer.handle("video", TINY, params, 24, middle), batch()
+    handle, inputs = actionformer.handle("video", TINY, params, 24, Cut(middle)), batch()
     state = handle.lower(params, inputs)
     assert len(state.carry) == levels and state.tokens.shape == (2, 24 // rate, handle.dim)
     if middle is not None:
@@ -154,14 +155,14 @@ def test_padding_has_no_influence(params, prompted):
 
 
 def test_prompts_leave_after_as_many_layers_as_told(params):
-    state = actionformer.handle("video", TINY, params, 24, 1).lower(params, batch())
+    state = actionformer.handle("video", TINY, params, 24, Cut(1)).lower(params, batch())
     prompts = jax.random.normal(jax.random.key(2), (2, 5, 8))
 
     def out(given, drop_after):
-        upper = actionformer.handle("video", TINY, params, 24, 1, drop_after=drop_after).upper
+        upper = actionformer.handle("video", TINY, params, 24, Cut(1, drop_after)).upper
         return np.asarray(jax.tree.leaves(jax.jit(upper)(params, state, given))[0])
 
-    none, kept, depth = out(None, 0), out(prompts, 0), actionformer.handle("video", TINY, params, 24, 1).depth
+    none, kept, depth = out(None, 0), out(prompts, 0), actionformer.handle("video", TINY, params, 24, Cut(1)).depth
     np.testing.assert_array_equal(out(prompts, depth - 1), kept)
     once = out(prompts, 1)
     assert np.abs(once - kept).max() > 1e-5 and np.abs(once - none).max() > 1e-5

@@ -11,6 +11,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.video import asformer, convert_asformer
 from jax_promptmtl.models.video.asformer import AsFormer, AsFormerConfig
+from jax_promptmtl.models.video.middle import Cut
 
 TINY = AsFormerConfig(inputs=6, width=8, layers=4, decoders=2, classes=3)
 LENGTHS = (13, 10)
@@ -175,7 +176,7 @@ def test_the_halves_are_the_whole_bit_for_bit(params, insertion):
 
 @pytest.mark.parametrize("middle", [0, 1, 3])
 def test_any_cut_gives_the_same(params, middle):
-    handle, inputs = asformer.handle("video", TINY, params, middle), batch()
+    handle, inputs = asformer.handle("video", TINY, params, Cut(middle)), batch()
     whole = jax.jit(AsFormer(TINY).apply)({"params": params}, **inputs)
     halves = jax.jit(lambda p, x: handle.upper(p, handle.lower(p, x), None))(params, inputs)
     np.testing.assert_allclose(halves, whole, atol=1e-6)
@@ -194,14 +195,14 @@ def test_padding_has_no_influence(params, insertion, prompted):
 
 
 def test_prompts_leave_after_as_many_layers_as_told(params):
-    state = asformer.handle("video", TINY, params, 1).lower(params, batch())
+    state = asformer.handle("video", TINY, params, Cut(1)).lower(params, batch())
     prompts = jax.random.normal(jax.random.key(2), (2, 5, 8))
 
     def out(given, drop_after):
-        upper = asformer.handle("video", TINY, params, 1, drop_after=drop_after).upper
+        upper = asformer.handle("video", TINY, params, Cut(1, drop_after)).upper
         return np.asarray(jax.tree.leaves(jax.jit(upper)(params, state, given))[0])
 
-    none, kept, depth = out(None, 0), out(prompts, 0), asformer.handle("video", TINY, params, 1).depth
+    none, kept, depth = out(None, 0), out(prompts, 0), asformer.handle("video", TINY, params, Cut(1)).depth
     np.testing.assert_array_equal(out(prompts, depth - 1), kept)
     once = out(prompts, 1)
     assert np.abs(once - kept).max() > 1e-5 and np.abs(once - none).max() > 1e-5
@@ -238,7 +239,7 @@ def test_one_module_with_prompts_by_the_definition():
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     rng = np.random.default_rng(0)
     x, prompts = rng.standard_normal((5, 8)), rng.standard_normal((3, 8))
-    handle = asformer.handle("video", config, params, middle=1)  # one module with windows of 2 is left
+    handle = asformer.handle("video", config, params, Cut(1))  # one module with windows of 2 is left
     state = handle.lower(params, {"features": jnp.zeros((1, 5, 8)), "mask": jnp.ones((1, 5), bool)})
     state = state._replace(tokens=jnp.asarray(x, jnp.float32)[None])
     ours = handle.upper(params, state, jnp.asarray(prompts, jnp.float32)[None])[0, 0]

@@ -12,7 +12,7 @@ from jax_promptmtl.methods.dlm import DoubleLayerMapper
 from jax_promptmtl.models.video import dvis
 from jax_promptmtl.models.video.dvis import Dvis, DvisConfig
 from jax_promptmtl.models.video.mask_decoder import MaskDecoderConfig
-from jax_promptmtl.models.video.middle import Middle
+from jax_promptmtl.models.video.middle import Cut, Middle
 from jax_promptmtl.models.video.pixel_decoder import PixelDecoderConfig
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.tracker import TrackerConfig
@@ -93,7 +93,7 @@ def test_without_prompts_the_halves_are_the_whole_bit_for_bit():
 
 @pytest.mark.slow
 def test_prompts_of_a_clip_go_to_all_its_frames_in_any_order_and_leave_when_told():
-    _, params, handle = model(middle=0)
+    _, params, handle = model(cut=Cut(0))
     state, given, upper = fast(handle.lower)(params, clips()), prompts(), fast(handle.upper)
     out = upper(params, state, given)
     close(upper(params, state, given[:, ::-1]), out)
@@ -102,7 +102,7 @@ def test_prompts_of_a_clip_go_to_all_its_frames_in_any_order_and_leave_when_told
     swapped = Middle(*jax.tree.map(lambda x: x[::-1], tuple(state)))
     back = upper(params, swapped, given[::-1])
     np.testing.assert_allclose(back.masks[:, ::-1], out.masks, atol=1e-5)
-    once, plain = (fast(model(middle=0, drop_after=n)[2].upper)(params, state, given) for n in (1, 2))
+    once, plain = (fast(model(cut=Cut(0, n))[2].upper)(params, state, given) for n in (1, 2))
     close(plain, out)
     assert np.abs(shown(once)[1] - shown(out)[1]).max() > 1e-4
 
@@ -142,7 +142,7 @@ def test_prompts_as_queries_of_the_mask_decoder_change_its_upper_half_alone():
     np.testing.assert_allclose(one[:2], other[:2], atol=1e-5)
     assert np.abs(one[2] - other[2]).max() > 1e-3
     with pytest.raises(UserError, match="drop_after is 1"):
-        model("minvis", insertion="decoder_queries", drop_after=1)
+        model("minvis", insertion="decoder_queries", cut=Cut(drop_after=1))
 
 
 @pytest.mark.parametrize("stage", ["minvis", "online"])

@@ -11,6 +11,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.video import convert_transvod, transvod
 from jax_promptmtl.models.video.deformable_detr import DetectorConfig
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.transvod import TransVod, TransVodConfig
 from jax_promptmtl.models.video.view import pack, unpack
@@ -102,8 +103,8 @@ PROMPTS = np.random.default_rng(2).standard_normal((2, 4, 8)).astype(np.float32)
 IN_DECODER = pytest.param("decoder_queries", marks=pytest.mark.slow)
 
 
-def handle_of(params, insertion="joint_softmax", middle=None, **options):
-    return transvod.handle("video", TINY, params, FRAMES, SIZE, middle, insertion, **options)
+def handle_of(params, insertion="joint_softmax", middle=None, drop_after=0):
+    return transvod.handle("video", TINY, params, FRAMES, SIZE, Cut(middle, drop_after), insertion)
 
 
 def equal(ours, theirs, **tolerance):

@@ -12,6 +12,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.layers.transformer import Transformer
 from jax_promptmtl.models.video import convert_videomae, videomae
+from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.videomae import VideoClassifier, VideoMaeConfig
 
 TINY = VideoMaeConfig(4, 24, patch=8, width=32, layers=4, heads=2, inner=48, classes=5)
@@ -195,7 +196,7 @@ def test_what_does_not_fit_is_named(params, tmp_path):
 
 @pytest.mark.parametrize("middle", [None, 0, 1, 3])
 def test_the_halves_are_the_whole_bit_for_bit(params, middle):
-    handle, video = videomae.handle("video", TINY, params, middle), clips(TINY)
+    handle, video = videomae.handle("video", TINY, params, Cut(middle)), clips(TINY)
     assert handle.middle == (2 if middle is None else middle)
     whole = VideoClassifier(TINY).apply({"params": params}, video)
     state = handle.lower(params, video)
@@ -242,7 +243,7 @@ def test_prompts_count_but_their_order_does_not(params):
 
 
 def test_prompts_before_the_first_block_are_the_shallow_ones(params):
-    handle, video = videomae.handle("video", TINY, params, middle=0), clips(TINY)
+    handle, video = videomae.handle("video", TINY, params, Cut(0)), clips(TINY)
     prompts = jax.random.normal(jax.random.key(2), (1, 5, 32))
     expected = VideoClassifier(TINY).apply({"params": params}, video, {0: prompts})
     np.testing.assert_array_equal(handle.upper(params, handle.lower(params, video), prompts), expected)
@@ -254,17 +255,17 @@ def test_prompts_leave_after_as_many_blocks_as_told(params):
         videomae.handle("video", TINY, params).lower(params, clips(TINY)),
     )
     prompts = jax.random.normal(jax.random.key(2), (2, 5, 32))
-    one = videomae.handle("video", TINY, params, drop_after=1).upper(params, state, prompts)
+    one = videomae.handle("video", TINY, params, Cut(drop_after=1)).upper(params, state, prompts)
     trunk = {"params": params["trunk"]["transformer"]}
     blocks = Transformer(TINY.layers, TINY.heads, "gelu", epsilon=videomae.EPSILON, inner=TINY.inner)
     after = blocks.apply(trunk, state.tokens, {2: prompts}, at=0, start=2, stop=3)
-    rest = videomae.handle("video", TINY, params, middle=3).upper(params, state._replace(tokens=after), None)
+    rest = videomae.handle("video", TINY, params, Cut(3)).upper(params, state._replace(tokens=after), None)
     np.testing.assert_allclose(one, rest, atol=1e-5)
     assert np.abs(one - kept.upper(params, state, prompts)).max() > 1e-3
-    both = videomae.handle("video", TINY, params, drop_after=2).upper(params, state, prompts)
+    both = videomae.handle("video", TINY, params, Cut(drop_after=2)).upper(params, state, prompts)
     np.testing.assert_array_equal(both, kept.upper(params, state, prompts))
     with pytest.raises(UserError, match="drop_after is 3, and 2 layers"):
-        videomae.handle("video", TINY, params, drop_after=3)
+        videomae.handle("video", TINY, params, Cut(drop_after=3))
 
 
 def test_other_clip_sizes_resize_the_positions(params):
@@ -284,4 +285,4 @@ def test_clips_that_do_not_fit_are_refused(params, shape, message):
 
 def test_a_middle_outside_is_refused(params):
     with pytest.raises(UserError, match="middle 4"):
-        videomae.handle("video", TINY, params, middle=4)
+        videomae.handle("video", TINY, params, Cut(4))

@@ -11,9 +11,10 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.data.video_batches import all_batches
-from jax_promptmtl.models.video import video_models
+from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.tasks import TASKS
+from jax_promptmtl.problems.video_tasks import SPECS, icons
+from jax_promptmtl.problems.video_tasks.icons import Sight
 
 SHAPES = {  # of the logits for one clip of the task
     "recognition": (1, 13),
@@ -30,7 +31,7 @@ CHANCE |= {"video_object": 1, "video_instance": 1}  # a class by luck, and hardl
 def params_of(task, seed=0):
     """Return random parameters without running anything."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: video_models.initial(task, 0))
+    shapes = jax.eval_shape(lambda: icons.initial(task, 0))
     return jax.tree.map(lambda leaf: 0.1 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
@@ -38,9 +39,9 @@ def params_of(task, seed=0):
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models")
     features = weights_sha256(params_of("recognition"))
-    for task in video_models.FRAMES:
-        card = {"features": features} if task in video_models.ON_FEATURES else {}
-        video_models.save(path, task, params_of(task), card)
+    for task in SPECS:
+        card = {"features": features} if SPECS[task].extractor else {}
+        write_model(path, task, params_of(task), card)
     return path
 
 
@@ -48,17 +49,17 @@ def batch_of(frames):
     return {"frames": jnp.zeros((1, frames, 32, 32, 3), jnp.uint8), "box": jnp.full((1, 3, 4), 0.5)}
 
 
-@pytest.mark.parametrize("task", video_models.FRAMES)
+@pytest.mark.parametrize("task", SPECS)
 def test_each_model_can_be_the_primary_and_every_others_auxiliary(folder, task):
-    weights = video_models.load(folder, (task,))
-    own = video_models.view(task, weights, video_models.FRAMES[task])
+    weights = icons.load(folder, (task,))
+    own = icons.view(task, weights, icons.frames_of(task))
     state = jax.eval_shape(lambda: own.backbone.lower(own.backbone.params, own.adapt(batch_of(own.spec["frames"]))))
     assert state.tokens.shape[-1] == own.backbone.dim and own.backbone.middle == own.backbone.depth // 2
     outputs = jax.eval_shape(lambda s: own.backbone.upper(own.backbone.params, s, None), state)
     logits = getattr(outputs, "logits", outputs)
     assert logits.shape == SHAPES[task]
     for frames in (16, 64):
-        other = video_models.view(task, weights, frames, auxiliary=True)
+        other = icons.view(task, weights, frames, Sight(auxiliary=True))
         clip = batch_of(frames)
         clip.pop("box")  # an auxiliary sees no labels
         seen = jax.eval_shape(
@@ -67,19 +68,17 @@ def test_each_model_can_be_the_primary_and_every_others_auxiliary(folder, task):
         assert seen.tokens.shape[::2] == (1, own.backbone.dim) and seen.mask.shape == seen.tokens.shape[:2]
 
 
-@pytest.mark.parametrize("task", video_models.BY_FRAME)
+@pytest.mark.parametrize("task", ["video_object", "video_instance"])
 @pytest.mark.parametrize("count", [4, 8])
 def test_labels_are_those_of_the_frames_that_a_model_sees(folder, task, count):
-    view = video_models.view(task, video_models.load(folder, (task,)), 16, seen=count)
+    view = icons.view(task, icons.load(folder, (task,)), 16, Sight(seen=count))
     number = np.arange(16, dtype=np.uint8)
     frames = np.zeros((1, 16, 32, 32, 3), np.uint8)
     frames[0, :, 0, 0, 0] = number
     seen = view.adapt({"frames": jnp.asarray(frames)})["video"][0, :, 0, 0, 0]
     (labels,) = {
         tuple(leaf[0].tolist())
-        for leaf in video_models.label_seen(
-            task, {key: number[None] for key in ("box", "valid", "mask")}, count
-        ).values()
+        for leaf in icons.label_seen(task, {key: number[None] for key in ("box", "valid", "mask")}, count).values()
         if leaf.shape[1] == count
     }
     assert np.argsort(seen).tolist() == list(range(count)) and len(labels) == count
@@ -89,28 +88,29 @@ def test_labels_are_those_of_the_frames_that_a_model_sees(folder, task, count):
 
 
 def test_what_is_saved_is_loaded_and_all_models_fit_the_package(folder):
-    weights = video_models.load(folder, ("segmentation",))
+    weights = icons.load(folder, ("segmentation",))
     assert weights.keys() == {"segmentation", "recognition"}
     jax.tree.map(np.testing.assert_array_equal, weights["segmentation"], params_of("segmentation"))
-    assert sum(4 * tree.count(params_of(task)) for task in video_models.MODELS) < 25e6
+    assert sum(4 * tree.count(params_of(task)) for task in SPECS) < 25e6
 
 
 def test_files_that_do_not_fit_are_one_sentence(folder, tmp_path):
     with pytest.raises(
-        UserError, match=r"Cannot read the model .*recognition.safetensors.*configs/video.py:recognition"
+        UserError,
+        match=r"Cannot read the model .*recognition.safetensors.*configs/video.py:recognition, or give",
     ):
-        video_models.load(tmp_path, ("recognition",))
-    video_models.save(tmp_path, "recognition", params_of("recognition", seed=1), {})
-    video_models.save(tmp_path, "segmentation", params_of("segmentation"), {"features": "another"})
+        icons.load(tmp_path, ("recognition",))
+    write_model(tmp_path, "recognition", params_of("recognition", seed=1), {})
+    write_model(tmp_path, "segmentation", params_of("segmentation"), {"features": "another"})
     with pytest.raises(UserError, match="trained on features of another recognition model"):
-        video_models.load(tmp_path, ("segmentation",))
+        icons.load(tmp_path, ("segmentation",))
     card = json.loads((tmp_path / "recognition.json").read_text())
     (tmp_path / "recognition.json").write_text(json.dumps(card | {"sha256": "0"}))
     with pytest.raises(UserError, match="is not what its card says: other bytes"):
-        video_models.load(tmp_path, ("recognition",))
-    video_models.save(tmp_path, "recognition", {"trunk": {"patch": {"bias": np.zeros(3)}}}, {})
+        icons.load(tmp_path, ("recognition",))
+    write_model(tmp_path, "recognition", {"trunk": {"patch": {"bias": np.zeros(3)}}}, {})
     with pytest.raises(UserError, match="is not what its card says: -pool/fc_norm/bias"):
-        video_models.load(tmp_path, ("recognition",))
+        icons.load(tmp_path, ("recognition",))
 
 
 def test_one_bit_in_a_weight_changes_the_hash():
@@ -122,27 +122,27 @@ def test_one_bit_in_a_weight_changes_the_hash():
 
 
 def card_of(task):
-    return json.loads((video_models.EMBEDDED / f"{task}.json").read_text())
+    return json.loads((icons.EMBEDDED / f"{task}.json").read_text())
 
 
 def test_the_packages_models_load_and_their_cards_are_complete():
-    assert video_models.load("", video_models.MODELS).keys() == set(video_models.MODELS)  # compares hashes
-    assert sum(file.stat().st_size for file in video_models.EMBEDDED.iterdir()) <= 25e6
-    for task in video_models.MODELS:
+    assert icons.load("", SPECS).keys() == SPECS.keys()  # compares hashes
+    assert sum(file.stat().st_size for file in icons.EMBEDDED.iterdir()) <= 25e6
+    for task in SPECS:
         card = card_of(task)
         assert card.keys() >= {"command", "data", "split", "test", "training", "config", "sha256"}
         assert "models" not in card["config"]  # a path of the machine that trained it
         assert card["command"].endswith(f"configs/video.py:{task}") and card["config"]["task"] == task
-        assert 4 * CHANCE[task] < card["test"][TASKS[task].metric] < 99.5
+        assert 4 * CHANCE[task] < card["test"][SPECS[task].task.metric] < 99.5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", video_models.MODELS)
+@pytest.mark.parametrize("task", SPECS)
 def test_a_packages_model_scores_what_its_card_says(task):
     card = card_of(task)
-    clips = video_models.Drawn(task, card["config"]["clips"]["test"], "test", card["config"]["clips"]["seed"])
-    view = video_models.view(task, video_models.load("", (task,)), video_models.FRAMES[task])
-    kind, found, labels = TASKS[task], [], []
+    clips = icons.Drawn(task, card["config"]["clips"]["test"], "test", card["config"]["clips"]["seed"])
+    view = icons.view(task, icons.load("", (task,)), icons.frames_of(task))
+    kind, found, labels = SPECS[task].task, [], []
 
     @jax.jit
     def predict(params, batch):

@@ -1,0 +1,191 @@
+"""The files of a data set as the videos of a job, with models from files."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.hashes import weights_sha256
+from jax_promptmtl.data import fewshot, videos
+from jax_promptmtl.data.video_batches import Batch, ClipSource, all_batches
+from jax_promptmtl.data.videos.frames_beside import FramesBeside
+from jax_promptmtl.data.videos.index import VideoSet
+from jax_promptmtl.data.videos.key_frames import by_frame
+from jax_promptmtl.experiments.video import finetune
+from jax_promptmtl.experiments.video.footage import Evaluate, Footage, Kept, other_data
+from jax_promptmtl.models.video.middle import Cut
+from jax_promptmtl.models.video.view import View
+from jax_promptmtl.problems.video_tasks import SPECS, files
+from jax_promptmtl.problems.video_tasks.files import FileModel
+from jax_promptmtl.problems.video_tasks.icons import Sight
+from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
+from jax_promptmtl.tasks.task import VideoTask
+
+PyTree = Any
+PRIMARY = "primary"
+FRAMES = "frames"  # the key of what a model of videos sees
+
+
+class Remembered:
+    """A source that remembers the labels of what was read, so that they can be had again without a video."""
+
+    def __init__(self, source: ClipSource):
+        self.source, self.rows = source, {}  # type: tuple[ClipSource, dict[int, Batch]]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """Return the videos at the indices."""
+        batch = self.source.take(indices)
+        for row, index in enumerate(indices):
+            self.rows[int(index)] = {key: leaf[row] for key, leaf in batch.items() if key not in (FRAMES, "features")}
+        return batch
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a source; a video that was never read is read once."""
+
+    source: Remembered
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """Return the labels at the indices."""
+        if missing := sorted({int(index) for index in indices} - self.source.rows.keys()):
+            self.source.take(np.array(missing))
+        rows = [self.source.rows[int(index)] for index in indices]
+        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Two sources of one length, read side by side."""
+
+    first: ClipSource
+    second: ClipSource
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """Return what both have at the indices."""
+        return {**self.first.take(indices), **self.second.take(indices)}
+
+
+@dataclass(frozen=True)
+class FileFootage:
+    """The videos of a data set.
+
+    Attributes:
+      config: of the job.
+      data: the data set.
+      sources: part -> its videos.
+      models: "primary" and the auxiliaries.
+      task: with the rules of the data set.
+    """
+
+    config: Any
+    data: VideoSet
+    sources: Mapping[str, Remembered]
+    models: Mapping[str, FileModel]
+    task: VideoTask
+    primary = PRIMARY
+
+    @property
+    def spec(self) -> VideoTaskSpec:
+        return SPECS[self.data.task]
+
+    @property
+    def evaluate(self) -> Evaluate | None:
+        return self.spec.evaluate
+
+    @property
+    def aux(self) -> tuple[str, ...]:
+        return tuple(name for name in self.models if name != PRIMARY)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data.class_names
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(self.sources)
+
+    @property
+    def views(self) -> int:
+        return 1 if self.data.channels else self.config.views
+
+    def videos(self, part: str) -> ClipSource:
+        return self.sources[part]
+
+    def labels(self, part: str) -> ClipSource:
+        return Labels(self.sources[part])
+
+    def identity(self, part: str) -> str:
+        names = [example.name for example in self.data.parts[part]]
+        seen = {key: self.config[key].to_dict() for key in ("sampling", "feature")}
+        about = [names, seen, self.config.views, self.config.seed, self.config.every, self.config.multiple]
+        return f"{self.data.name} {part} {fewshot.digest(about)}"
+
+    def view(self, model: str, sight: Sight) -> View:
+        return self.models[model].view(auxiliary=sight.auxiliary, cut=Cut(sight.middle, sight.drop_after))
+
+    def about(self) -> dict[str, Any]:
+        others = {name: weights_sha256(model.params) for name, model in self.models.items() if name != PRIMARY}
+        return {"classes": list(self.classes), "aux_sha256": others}
+
+    def parameters(self, model: str) -> PyTree:
+        return self.models[model].params
+
+    def features(self, model: str) -> Kept | None:
+        return None  # a model of features brings its own extractor
+
+    def loaded(self, models: tuple[str, ...]) -> int:
+        unique = {id(self.models[name].params): self.models[name] for name in models}
+        return sum(model.count() for model in unique.values())
+
+    def of(self, task: str, count: Callable[[tuple[str, ...]], int]) -> Footage:
+        raise other_data("hard parameter sharing, MVLPT or auxiliaries that see their own data")
+
+
+def open_files(config: Any, *, drawn: bool = False) -> FileFootage:
+    """Read the annotations and the models of a job on files.
+
+    Args:
+      config: of the job.
+      drawn: draw the primary where no weights are given, to look at sizes.
+
+    Raises:
+      UserError: data or weights that cannot be read, no auxiliary that one is needed of.
+    """
+    data = videos.build(config.data)
+    spec = SPECS[data.task]
+    data = by_frame(data) if spec.key_frames else data
+    found = finetune.sources_of(data, config)
+    sources = {part: Remembered(with_frames(source, data, config)) for part, (source,) in found.items()}
+    example = next(all_batches([sources["train"]], batch_size=1))
+    primary = files.open_primary(spec, data.class_names, config, example, drawn=drawn)
+    task = spec.rule(spec.task, finetune.rules_of(data, config, primary.sizes))
+    size = example[FRAMES].shape[2:4] if FRAMES in example else (0, 0)
+    models = {PRIMARY: primary}
+    if FRAMES not in example and any(section.weights for section in config.aux.values()):
+        raise UserError(
+            f"Auxiliaries see frames, and {data.name!r} is a set of features; give the folder of its videos as "
+            "--config.frames.root."
+        )
+    for name, section in config.aux.items():
+        if section.weights:
+            models[name] = files.open_auxiliary(name, section, size)
+    return FileFootage(config, data, sources, models, task)
+
+
+def with_frames(source: Any, data: VideoSet, config: Any) -> ClipSource:
+    """Return a source of features with frames of the videos beside them, where the config says where those are."""
+    if not data.channels or not config.frames.root:
+        return source
+    return Beside(source, FramesBeside(source, **config.frames))

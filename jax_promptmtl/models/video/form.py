@@ -1,0 +1,81 @@
+"""In which form a model sees videos."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.models.video.pixels import NORMALISED, PIXELS, uniform
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Sequences of features that a model reads instead of frames.
+
+    Attributes:
+      steps: of a sequence, padding included.
+      channels: of a feature.
+      step: time from one feature to the next, in the unit of the labels.
+      start: time of the first.
+    """
+
+    steps: int
+    channels: int
+    step: float = 1.0
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """In which form a model sees a video.
+
+    Attributes:
+      frames: that it sees, at even distances; all that there are if 0.
+      size: rows and columns of a frame, padding included.
+      pixels: a key of `PIXELS`.
+      boxes: whether it is given labelled boxes; an auxiliary is not, since they are labels.
+      features: what it reads, where that is features.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    pixels: str = NORMALISED
+    boxes: bool = True
+    features: Features | None = None
+
+    def video(self, batch: Batch) -> Array:
+        """Return the frames of a batch in this form, float[B, L, H, W, 3], zero in the padding of frames.
+
+        Frames of another size are cut to the form's shape, around their centre, and resized.
+        """
+        video = PIXELS[self.pixels](uniform(batch["frames"], self.frames))
+        video = jnp.where(batch["shown"][:, None, :, :, None], video, 0.0) if "shown" in batch else video
+        return fit(video, self.size)
+
+    def features_of(self) -> Features:
+        """Return what is read, of a model of features."""
+        if self.features is None:
+            raise UserError("A model of features was given a video; give it features, or an extractor.")
+        return self.features
+
+
+def fit(video: Array, size: tuple[int, int]) -> Array:
+    """Return the largest centred part of a video [B, L, h, w, 3] that has the shape of a size, resized to it.
+
+    >>> fit(jnp.zeros((1, 2, 8, 16, 3)), (4, 4)).shape
+    (1, 2, 4, 4, 3)
+    """
+    height, width = video.shape[2:4]
+    if (height, width) == size:
+        return video
+    rows = min(height, round(width * size[0] / size[1]))
+    columns = min(width, round(height * size[1] / size[0]))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    part = video[:, :, top : top + rows, left : left + columns]
+    return jax.image.resize(part, (*video.shape[:2], *size, video.shape[-1]), "linear")  # with antialiasing

@@ -1,0 +1,231 @@
+"""Video models from files: what upstreams publish, what `configs/video_full.py` trained, the small ones of the package.
+
+A file of ours has a card that says its sizes; for others the section of the config says them.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_promptmtl.core import tree
+from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.files import ASSETS, read_json
+from jax_promptmtl.models.video.form import Features, InputForm
+from jax_promptmtl.models.video.middle import IN_HALF, Cut
+from jax_promptmtl.models.video.model_file import SUFFIX, has_card
+from jax_promptmtl.models.video.pixels import PIXELS
+from jax_promptmtl.models.video.view import View
+from jax_promptmtl.problems.video_tasks import SPECS
+from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskSpec
+
+PyTree = Any
+Section = Mapping[str, Any]
+Batch = Mapping[str, Any]
+PACKAGE = "package:"  # before the name of a model that comes with the package
+
+
+@dataclass(frozen=True)
+class FileModel:
+    """A frozen model, and the form in which it was trained to see videos.
+
+    Attributes:
+      spec: its task.
+      sizes, params: of the model.
+      form: in which it sees videos.
+      extractor: what makes its features, where it reads features and batches bring frames.
+    """
+
+    spec: VideoTaskSpec
+    sizes: Sizes
+    params: PyTree
+    form: InputForm
+    extractor: Extractor | None = None
+
+    def view(self, *, auxiliary: bool, cut: Cut = IN_HALF) -> View:
+        """Return it as primary or as auxiliary, which sees no labels."""
+        form = replace(self.form, boxes=not auxiliary)
+        return self.spec.view(self.sizes, self.params, form, cut=cut, extractor=self.extractor)
+
+    def count(self) -> int:
+        """Return its parameters, the extractor's included."""
+        return tree.count(self.params) + (tree.count(self.extractor.trunk) if self.extractor else 0)
+
+
+def place_of(weights: str) -> str:
+    """Return the path of weights, of which "package:recognition" names a small model that comes with the package.
+
+    >>> place_of("a.pth")
+    'a.pth'
+    """
+    if not weights.startswith(PACKAGE):
+        return weights
+    name = weights.removeprefix(PACKAGE)
+    names = [file.stem for file in (ASSETS / "video").glob(f"*{SUFFIX}")]
+    return str(ASSETS / "video" / f"{pick(name, names, 'model of the package')}{SUFFIX}")
+
+
+def card_of(weights: str) -> Mapping[str, Any]:
+    """Return the card of a model file of ours, {} of other weights."""
+    path = place_of(weights)
+    return read_json(pathlib.Path(path).with_suffix(".json")) if has_card(path) else {}
+
+
+def plain_sizes(section: Section, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes that a card says, or else those of the config."""
+    trained = card.get("config", {})
+    return dict(trained["model"]) if "model" in trained else dict(section["model"])
+
+
+def form_of(config: Section, batch: Batch) -> InputForm:
+    """Return the form of the videos, or of the features, of a batch.
+
+    Args:
+      config: of a job on files; `feature` is read, of sets of features.
+      batch: any batch, of which only shapes are read.
+    """
+    if "features" not in batch:
+        frames, *size = batch["frames"].shape[1:4]
+        return InputForm(frames, (size[0], size[1]))
+    steps, channels = batch["features"].shape[1:]
+    rate = config["feature"]["rate"]
+    middle = config["feature"]["window"] / 2 / rate  # of its window of frames
+    times = (config["feature"]["stride"] / rate, middle)
+    return InputForm(0, (0, 0), features=Features(steps, channels, *times))
+
+
+def sizes_of(spec: VideoTaskSpec, classes: int, config: Section, batch: Batch) -> Sizes:
+    """Return the sizes of a data set's model, whose positions are those of the videos that it is trained on."""
+    side = config["sampling"]["size"]
+    trained = replace(form_of(config, batch), frames=config["sampling"]["frames"], size=(side, side))
+    return spec.sizes(config["model"], classes, trained)
+
+
+def open_primary(
+    spec: VideoTaskSpec, classes: Sequence[str], config: Section, batch: Batch, *, drawn: bool = False
+) -> FileModel:
+    """Return the frozen model of a data set.
+
+    Args:
+      spec: of its task.
+      classes: names of the data set's classes.
+      config: of the job: `primary`, `model`, `sampling`, `feature`.
+      batch: any batch of the data set, of which only shapes are read.
+      drawn: draw the weights where none are given, to look at sizes.
+
+    Raises:
+      UserError: see `read_primary`; a card with other classes, or the same in another order.
+    """
+    section = config["primary"]
+    card = card_of(section["weights"]) if section["weights"] else {}
+    known = tuple(card.get("classes", classes))
+    if known != tuple(classes):
+        odd = next(
+            (pair for pair in zip(known, classes, strict=False) if pair[0] != pair[1]), (len(known), len(classes))
+        )
+        raise UserError(
+            f"The model {section['weights']!r} knows other classes than the data, first {odd[0]!r} where the data has "
+            f"{odd[1]!r}; give the model that was fine-tuned on this data."
+        )
+    sized = {**config, "model": plain_sizes({"model": config["model"]}, card)}
+    sizes = sizes_of(spec, len(classes), sized, batch)
+    form = replace(form_of(config, batch), pixels=pick(section["pixels"], PIXELS, "pixels"))
+    if config["sampling"]["tested"]:  # test videos are longer
+        form = replace(form, frames=0)
+    return FileModel(spec, sizes, read_primary(spec, sizes, section["weights"], drawn=drawn), form)
+
+
+def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool = False) -> PyTree:
+    """Return the weights of a primary, with a head for the classes of its data.
+
+    Args:
+      spec: of its task.
+      sizes: of the model.
+      weights: path, or a name of the package.
+      drawn: return drawn parameters where no weights are given, to look at sizes.
+
+    Raises:
+      UserError: no weights, of other sizes, or with a head for other classes: a frozen head must know its classes.
+    """
+    if not weights:
+        if drawn:
+            return spec.draw(sizes, 0)
+        raise UserError("A frozen primary needs weights; give --config.primary.weights, a file of a trained model.")
+    path = place_of(weights)
+    given, wanted = spec.read(path, sizes), jax.eval_shape(lambda: spec.draw(sizes, 0))
+    if not tree.describe_difference(wanted, given):
+        return given
+    fresh = spec.draw(sizes, 0)
+    found = spec.adopt(sizes, 0, given, path)
+    if unknown := same_leaves(found, fresh):
+        raise UserError(
+            f"The weights {weights!r} have no {unknown[0]!r} for these classes, and a frozen primary must know them; "
+            "fine-tune them first with configs/video_full.py, and give the model that it writes."
+        )
+    return found
+
+
+def same_leaves(found: PyTree, drawn: PyTree) -> list[str]:
+    """Return the paths of matrices that are still what was drawn.
+
+    >>> same_leaves({"a": np.eye(2), "b": np.ones((2, 2))}, {"a": np.eye(2), "b": np.zeros((2, 2))})
+    ['a']
+    """
+    fresh = tree.flatten(drawn)
+    return [
+        path
+        for path, leaf in tree.flatten(found).items()
+        if np.ndim(leaf) > 1 and path in fresh and np.array_equal(leaf, fresh[path])
+    ]
+
+
+def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileModel:
+    """Read an auxiliary.
+
+    Args:
+      name: of it, for messages.
+      section: of the config: `task`, `weights`, `model`, `frames`, `size` (0 for that of the primary's frames),
+        `pixels`, `extractor` with its own `weights`, `model`, `frames` and `size`.
+      size: rows and columns of the primary's frames.
+
+    Raises:
+      UserError: weights that cannot be read, or a model of features without an extractor.
+    """
+    spec, card = SPECS[pick(section["task"], SPECS, f"task of the auxiliary {name!r}")], card_of(section["weights"])
+    side = section["size"]
+    form = InputForm(section["frames"], (side, side) if side else size, pick(section["pixels"], PIXELS, "pixels"))
+    extractor = None
+    if spec.extractor:
+        extractor, form = open_extractor(name, spec.extractor, section["extractor"], form)
+    sizes = spec.sizes(plain_sizes(section, card), max(len(card.get("classes", ())), 1), trained(form, card))
+    params = spec.read(place_of(section["weights"]), sizes)
+    if "model" in params and "trunk" in params:  # a model of features that was saved with its extractor
+        params = params["model"]
+    return FileModel(spec, sizes, params, form, extractor)
+
+
+def trained(form: InputForm, card: Mapping[str, Any]) -> InputForm:
+    """Return the form that a model was trained on, as its card says; positions of a transformer are of that."""
+    sampling = card.get("config", {}).get("sampling")
+    if not sampling:
+        return form
+    return replace(form, frames=sampling["frames"], size=(sampling["size"], sampling["size"]))
+
+
+def open_extractor(name: str, task: str, section: Section, form: InputForm) -> tuple[Extractor, InputForm]:
+    """Return the vision transformer that makes an auxiliary's features, and the form of what it sees."""
+    if not section["weights"]:
+        raise UserError(
+            f"The auxiliary {name!r} reads features; give --config.aux.{name}.extractor.weights, the VideoMAE whose "
+            "features it was trained on."
+        )
+    side, frames = section["size"], section["frames"]
+    seen = replace(form, frames=frames, size=(side, side))
+    spec = SPECS[task]
+    sizes = spec.sizes(plain_sizes(section, card_of(section["weights"])), 1, seen)
+    trunk = spec.read(place_of(section["weights"]), sizes)["trunk"]
+    steps = frames // sizes.tubelet
+    return Extractor(sizes, trunk), replace(seen, features=Features(steps, sizes.width, float(sizes.tubelet)))

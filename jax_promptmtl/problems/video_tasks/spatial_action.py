@@ -1,0 +1,76 @@
+"""Spatial action detection: a VideoMAE with AVA's head on given boxes."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_promptmtl.models.video import roi_head
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
+from jax_promptmtl.models.video.videomae import VideoMaeConfig
+from jax_promptmtl.problems.video_tasks import vision
+from jax_promptmtl.problems.video_tasks.spec import Batch, Rules, VideoTaskSpec
+from jax_promptmtl.tasks import spatial
+from jax_promptmtl.tasks.task import VideoTask
+
+Array = jax.Array
+PyTree = Any
+NAME = "spatial_action"
+ABSENT = -4.6  # logit: most actions of most boxes are absent
+
+
+def example(sizes: VideoMaeConfig) -> tuple[Array, ...]:
+    """Return one video with a box."""
+    return *vision.example(sizes), jnp.zeros((1, 1, 4))
+
+
+def handle(sizes: VideoMaeConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
+    """Return a detector."""
+    return roi_head.handle(NAME, sizes, params, cut)
+
+
+def see(form: InputForm, batch: Batch) -> dict[str, Array]:
+    """Return the video, the boxes, and the branches to keep in training."""
+    video = form.video(batch)
+    boxes = batch["box"] if form.boxes else jnp.zeros((len(video), 0, 4))
+    return {"video": video, "boxes": boxes} | {key: batch[key] for key in ("keep",) if key in batch}
+
+
+def adopt(sizes: VideoMaeConfig, seed: int, given: PyTree, name: str) -> PyTree:
+    """Return the trunk and the last norm of a classifier, and a new head that says little at first."""
+    params = vision.adopt(sizes, seed, given, name)
+    head = {"kernel": params["pool"]["head"]["kernel"] * 0.1, "bias": jnp.full(sizes.classes, ABSENT)}
+    return roi_head.from_classifier(params, head)
+
+
+def inherit(drawn: PyTree, base: PyTree) -> PyTree:
+    """Return the trunk of a classifier with a drawn head."""
+    return roi_head.from_classifier(base, drawn["roi"]["head"])
+
+
+def rule(task: VideoTask, rules: Rules) -> VideoTask:
+    """Return the task with the classes that count."""
+    return replace(task, measure=partial(spatial.measure, scored=rules.scored))
+
+
+SPEC = VideoTaskSpec(
+    VideoTask(NAME, ("box", "label", "valid"), spatial.loss, spatial.decode, spatial.measure, "map"),
+    module=roi_head.RoiDetector,
+    sizes=vision.sizes,
+    example=example,
+    handle=handle,
+    see=see,
+    adopt=adopt,
+    width=lambda sizes: sizes.width,
+    convert=vision.convert,
+    heads=("roi/head/.*",),
+    own="roi",
+    block=vision.BLOCK,
+    base="recognition",
+    inherit=inherit,
+    rule=rule,
+    drop_path=True,
+)

@@ -1,0 +1,50 @@
+"""Temporal action detection: an ActionFormer on features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax_promptmtl.models.video import actionformer
+from jax_promptmtl.models.video.actionformer import ActionFormerConfig
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
+from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
+from jax_promptmtl.problems.video_tasks.spec import TrainingStage, VideoTaskSpec, feature_example, features_with_mask
+from jax_promptmtl.tasks import temporal
+from jax_promptmtl.tasks.task import VideoTask
+
+PyTree = Any
+NAME = "temporal_action"
+
+
+def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> ActionFormerConfig:
+    """Return the sizes of an ActionFormer."""
+    return ActionFormerConfig(inputs=form.features_of().channels, classes=classes, **model)
+
+
+def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
+    """Return a detector in the unit of time of the labels."""
+    given = form.features_of()
+    times = {"step": given.step, "start": given.start}
+    return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)
+
+
+def adopt(sizes: ActionFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:
+    """Return drawn parameters with the weights in their place."""
+    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify")
+
+
+SPEC = VideoTaskSpec(
+    VideoTask(NAME, ("segment", "label", "valid"), temporal.loss, temporal.decode, temporal.measure, "map"),
+    module=actionformer.ActionFormer,
+    sizes=sizes,
+    example=feature_example,
+    handle=handle,
+    see=features_with_mask,
+    adopt=adopt,
+    width=lambda sizes: sizes.width,
+    heads=("model/(classify|regress)/.*",),
+    own="model",
+    extractor="recognition",
+    base="recognition",
+    stages=(TrainingStage(NAME, ("model/.*",)),),
+)

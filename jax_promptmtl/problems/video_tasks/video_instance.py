@@ -1,0 +1,167 @@
+"""Video instance segmentation: a DVIS, which learns in three stages, segmenter, tracker and refiner."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.problem import Problem
+from jax_promptmtl.models.video import convert_dvis, dvis
+from jax_promptmtl.models.video.dvis import DvisConfig
+from jax_promptmtl.models.video.form import InputForm
+from jax_promptmtl.models.video.mask_decoder import MaskDecoderConfig
+from jax_promptmtl.models.video.middle import Cut, VideoBackbone
+from jax_promptmtl.models.video.pixel_decoder import PixelDecoderConfig
+from jax_promptmtl.models.video.pixels import uniform
+from jax_promptmtl.models.video.resnet import ResNetConfig
+from jax_promptmtl.models.video.tracker import TrackerConfig
+from jax_promptmtl.problems import video_mtl
+from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
+from jax_promptmtl.problems.video_tasks.spec import Batch, Rules, TrainingStage, VideoTaskSpec
+from jax_promptmtl.tasks import instance
+from jax_promptmtl.tasks.metrics import tracklet_ap
+from jax_promptmtl.tasks.task import VideoTask
+
+Array = jax.Array
+PyTree = Any
+NAME = "video_instance"
+LATER = ("tracker", "refiner")  # added by the stages after the segmenter
+
+
+def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> DvisConfig:
+    """Return the sizes of a DVIS."""
+    common: dict[str, Any] = {key: model[key] for key in ("width", "heads", "mask_width")}
+    return DvisConfig(
+        model["stage"],
+        ResNetConfig(**model["resnet"]),
+        PixelDecoderConfig(**common, **model["pixels"]),
+        MaskDecoderConfig(**common, classes=classes, **model["decoder"]),
+        TrackerConfig(**common, classes=classes, **model["tracker"]),
+    )
+
+
+def example(sizes: DvisConfig) -> tuple[Array, Array]:
+    """Return one small video without padding."""
+    return jnp.zeros((1, 2, 64, 64, 3)), jnp.ones((1, 2), bool)
+
+
+def handle(sizes: DvisConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
+    """Return a segmenter of videos of the form.
+
+    Raises:
+      UserError: frames that masks do not fit.
+    """
+    (height, width), stride = form.size, stride_of(sizes)
+    if height % stride or width % stride:
+        raise UserError(
+            f"Frames of {height} x {width} pixels do not fit masks of every {stride} pixels; give a sampling.canvas, "
+            "or a sampling.size, that this number divides."
+        )
+    return dvis.handle(NAME, sizes, params, form.size, cut)
+
+
+def stride_of(sizes: DvisConfig) -> int:
+    """Return the pixels per cell of a DVIS's masks.
+
+    >>> stride_of(DvisConfig())
+    4
+    """
+    return 64 // sizes.backbone.shapes_of(64, 64)[0][0]
+
+
+def see(form: InputForm, batch: Batch) -> dict[str, Array]:
+    """Return the video, and which of its frames are no padding."""
+    video = form.video(batch)
+    present = uniform(batch["present"], form.frames) if "present" in batch else jnp.ones(video.shape[:2], bool)
+    return {"video": video, "mask": present}
+
+
+def adopt(sizes: DvisConfig, seed: int, given: PyTree, name: str) -> PyTree:
+    """Return drawn parameters with the weights in their place."""
+    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify", later=LATER)
+
+
+def inherit(drawn: PyTree, base: PyTree) -> PyTree:
+    """Return drawn parameters with the ResNet of a detector."""
+    return {**drawn, "backbone": drawn["backbone"] | base["detector"]["resnet"]}
+
+
+def convert(path: str, sizes: DvisConfig) -> PyTree:
+    """Return the parameters of a published DVIS."""
+    return convert_dvis.load(path)[1]
+
+
+def rule(task: VideoTask, rules: Rules) -> VideoTask:
+    """Return the task as a stage of DVIS learns and answers it.
+
+    Where the batch says `guided`, the part below decides which query answers for which instance.
+    """
+    stage, stride = rules.sizes.stage, stride_of(rules.sizes)
+    one = partial(instance.loss, stage=stage, points=rules.points)
+
+    def loss(outputs: Any, batch: Batch) -> Any:
+        if stage == "minvis":
+            return one(outputs, batch)
+        sides = (partial(one, guided=True), partial(one, guided=False))
+        return jax.lax.cond(batch["guided"].all(), *sides, outputs, {key: batch[key] for key in task.labels})
+
+    def decode(outputs: Any, batch: Batch) -> dict[str, Array]:
+        found = instance.decode(outputs, batch, stride=stride, guided=stage == "offline")
+        return found | {"mask": found["mask"] & batch["shown"][:, None, None]}
+
+    return replace(task, loss=loss, decode=decode)
+
+
+def evaluate(problem: Problem, params: PyTree, batches: Iterable[Batch], classes: int) -> dict[str, float]:
+    """Return YouTube-VIS's measures of all videos in percent; the masks of one batch are in memory at a time."""
+    predict, videos = jax.jit(partial(video_mtl.predict_step, problem)), []
+    for batch in batches:
+        found = instance.found_of(jax.device_get(predict(params, problem.frozen, batch)))
+        for weight, true, mine in zip(batch["weight"], instance.truth_of(batch), found, strict=True):
+            videos += [tracklet_ap.compare(true, mine, num_classes=classes)] if weight else []
+    if not videos:
+        raise UserError("There is no clip to evaluate; look at the test part of the data.")
+    result = tracklet_ap.score(videos, num_classes=classes)
+    return {"map" if name == "ap" else name: 100 * value for name, value in result.items()}
+
+
+SPEC = VideoTaskSpec(
+    VideoTask(
+        NAME,
+        ("mask", "label", "valid"),
+        instance.joint_loss,
+        partial(instance.decode, stride=2),  # of the moving icons' model; `rule` knows that of others
+        instance.measure,
+        "map",
+    ),
+    module=dvis.Dvis,
+    sizes=sizes,
+    example=example,
+    handle=handle,
+    see=see,
+    adopt=adopt,
+    width=lambda sizes: sizes.width,
+    convert=convert,
+    heads=("(decoder|tracker)/say/.*",),
+    frame_labels=("mask",),
+    base="video_object",
+    inherit=inherit,
+    stages=(  # as DVIS's makers do it
+        TrainingStage(
+            "segmenter",
+            ("(pixels|decoder)/.*", "backbone/block_[23]_.*"),
+            "minvis",
+            partial(instance.loss, stage="minvis"),
+        ),
+        TrainingStage(
+            "tracker", ("tracker/.*",), "online", partial(instance.loss, stage="online"), epochs="tracker_epochs"
+        ),
+    ),
+    rule=rule,
+    evaluate=evaluate,
+    guided=True,
+)
