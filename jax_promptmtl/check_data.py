@@ -3,7 +3,8 @@
     python -m jax_promptmtl.check_data --config=configs/video_full.py:ucf101 --config.data.root=UCF101
     python -m jax_promptmtl.check_data --config=configs/mmap_vit_b16.py --config.suite.root=photos
 
-Every file is opened; with --fast it only has to be there. Nothing is downloaded. Exit codes: 0 all is well; 2 problems,
+Every file is opened; with --fast it only has to be there, and with --full every frame of videos is decoded: what that
+finds is kept, so that it can be stopped and goes on. Nothing is downloaded. Exit codes: 0 all is well; 2 problems,
 which are listed.
 """
 
@@ -21,15 +22,20 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = command.parser("check_data", __doc__)
     parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     parser.add_argument("--fast", action="store_true", help="do not open the files")
+    parser.add_argument("--full", action="store_true", help="decode every frame of video files")
+    parser.add_argument("--kept", default="check_data.jsonl", help="file of what --full has found, to go on from")
     return parser.parse_known_args(argv)
 
 
 def run(argv: Sequence[str]) -> None:
     """Look and print; problems are an error."""
     options, rest = parse(argv[1:])
+    if options.fast and options.full:
+        raise UserError("--fast opens no file and --full decodes all of each; give one of them.")
     from jax_promptmtl.experiments.check_data import check
 
-    found = check(command_line.parse([argv[0], *rest]), fast=options.fast)
+    config = command_line.parse([argv[0], *rest])
+    found = check(config, fast=options.fast, full=options.kept if options.full else "")
     for line in found.text:
         print(line)
     for remark in found.remarks:

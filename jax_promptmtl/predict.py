@@ -5,8 +5,8 @@
 
 WORKDIR is a work directory or an exported folder. IMAGES are files, folders (with all below them), CSV tables with a
 column path and perhaps task, or - for a list on standard input, one path per line. --task=path takes the task from the
-image's folders. What cannot be read is named, the others are classified, and the exit code is 2. For what recognises
-actions give videos, or folders of frames.
+image's folders. For what recognises actions give videos, or folders of frames. What cannot be read costs a line on
+stderr and exit code 2 at the end; all others are answered.
 """
 
 import csv
@@ -16,6 +16,8 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tqdm
@@ -54,7 +56,9 @@ def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: I
                 (str(home.parent / label_table.forward(row["path"], home.parent)), row.get("task")) for row in rows
             ]
         elif pathlib.Path(place).is_dir():
-            found = model.listing(place)
+            found, others = model.listing(place)
+            if others:
+                print(f"note: in {place!r} {others}", file=sys.stderr)
             if not found:
                 raise UserError(f"There are no {model.unit}s in the folder {place!r}; give files or another folder.")
             wanted += [(path, None) for path in found]
@@ -84,33 +88,46 @@ def assign(model: "Predictor | VideoPredictor", wanted: Iterable[Wanted], task: 
     return found
 
 
+@dataclass
+class Faults:
+    """What could not be read; each but the last is printed when the next one is met, as the last ends the command."""
+
+    numbers: set[int] = field(default_factory=set)
+    last: str = ""
+
+    def add(self, number: int, error: UserError) -> None:
+        """Take note of an image or clip that cannot be read."""
+        if self.numbers:
+            command.complain(self.last)
+        self.numbers.add(number)
+        self.last = str(error)
+
+    def add_from(self, start: int, number: int, error: UserError) -> None:
+        """Take note of one whose number counts from `start`."""
+        self.add(start + number, error)
+
+    def settle(self, unit: str, count: int) -> None:
+        """End the command with an error if there was any."""
+        if self.numbers:
+            without = f" {len(self.numbers):,} of {count:,} {unit}s have no answer." * (len(self.numbers) > 1)
+            raise UserError(self.last + without)
+
+
 def classify(
-    model: "Predictor | VideoPredictor", pairs: Sequence[tuple[str, str]], top: int, faults: list[str]
+    model: "Predictor | VideoPredictor", pairs: Sequence[tuple[str, str]], top: int, faults: Faults
 ) -> Iterator[Row]:
-    """Yield one row per image; what is wrong with those that cannot be read goes to `faults`."""
+    """Yield one row per image that can be read, while the next ones are computed; those of a task go together."""
+    start = 0
     with tqdm.tqdm(total=len(pairs), unit=model.unit, disable=None, delay=WAIT, file=sys.stderr, leave=False) as bar:
         for task, group in itertools.groupby(pairs, key=lambda pair: pair[1]):
             paths = [path for path, _ in group]
-            for start in range(0, len(paths), model.batch):
-                yield from rows_of(model, paths[start : start + model.batch], task, top, faults)
-                bar.update(len(paths[start : start + model.batch]))
-
-
-def rows_of(
-    model: "Predictor | VideoPredictor", paths: list[str], task: str, top: int, faults: list[str]
-) -> Iterator[Row]:
-    """Yield one row per image of a batch; where one cannot be read, each is tried alone."""
-    try:
-        best = [row for answer in model.stream(paths, task) for row in answer.top(top)]
-    except UserError as error:
-        if len(paths) > 1:
-            for path in paths:
-                yield from rows_of(model, [path], task, top, faults)
-            return
-        faults.append(str(error))
-        return
-    for path, row in zip(paths, best, strict=True):
-        yield model.unit, path, task, row
+            numbers, failed = iter(range(start, start + len(paths))), partial(faults.add_from, start)
+            for answer in model.stream(paths, task, failed):
+                for best in answer.top(top):
+                    number = next(number for number in numbers if number not in faults.numbers)
+                    yield model.unit, paths[number - start], task, best
+                bar.update(len(answer.logits))
+            start += len(paths)
 
 
 def write_json(rows: Iterable[Row]) -> None:
@@ -121,7 +138,7 @@ def write_json(rows: Iterable[Row]) -> None:
             row = {unit: path, "task": task, "class": best[0][0], "probability": round(best[0][1], 6)}
             print(start + json.dumps(row | {"top": {name: round(p, 6) for name, p in best}}), end="", flush=True)
             start = ",\n"
-    finally:  # a list also when an image in the middle cannot be read
+    finally:  # a list also when something in the middle stops it
         print("[]" if start[0] == "[" else "\n]")
 
 
@@ -198,16 +215,14 @@ def start(argv: Sequence[str]) -> None:
     model = trained.load(options.workdir, classes=options.classes, backbone=options.backbone)
     if options.megapixels and isinstance(model, Predictor):
         model.reading = dataclasses.replace(model.reading, pixels=round(1e6 * options.megapixels))
-    wanted, faults = collect(model, options.images, sys.stdin), list[str]()
+    wanted = collect(model, options.images, sys.stdin)
     try:
         pairs = assign(model, wanted, options.task)
     except UserError as error:
         raise UserError(f"{error} Give it as --task." if options.task is None else str(error)) from None
+    faults = Faults()
     FORMATS[options.format](classify(model, pairs, options.top, faults))
-    for fault in faults[:-1]:
-        command.complain(fault)
-    if faults:
-        raise UserError(faults[-1])
+    faults.settle(model.unit, len(pairs))
 
 
 if __name__ == "__main__":

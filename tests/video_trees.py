@@ -16,6 +16,20 @@ def dump(path, content):
     return path
 
 
+def edit(path, change):
+    """Change the JSON of a file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def replace(path, old, new):
+    """Change the text of a file in place."""
+    text = path.read_bytes().decode()
+    assert old in text
+    path.write_bytes(text.replace(old, new).encode())
+
+
 def ssv2(root):
     """Three templates of which the second has no video in the tests; ids are numbers."""
     labels = {"Closing something": "0", "Holding something next to something": "1", "Opening something": "2"}

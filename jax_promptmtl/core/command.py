@@ -54,7 +54,7 @@ def run(start: Callable[[Sequence[str]], None], argv: Sequence[str] | None = Non
     return guard(lambda: start(sys.argv[1:] if argv is None else argv))
 
 
-def guard(job: Callable[[], None], within: contextlib.AbstractContextManager | None = None) -> int:
+def guard(job: Callable[[], None], within: contextlib.AbstractContextManager[None] | None = None) -> int:
     """Do a job of the command line and return the exit code; the last line on stderr says why it is not 0.
 
     Args:

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+NAMED = 5  # names that a message lists
+
 
 class UserError(Exception):
     """Bad config, data or weights. `main` prints the message alone and exits with code 2."""
@@ -32,3 +34,14 @@ def pick(name: str, legal: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(str(name), legal, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(f"Unknown {what} {name!r}; legal values: {', '.join(legal) or 'none'}.{hint}")
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first names, and how many others there are.
+
+    >>> some("ab"), some("abcdefgh")
+    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 3 others")
+    """
+    names = list(names)
+    more = f" and {len(names) - NAMED:,} others" if len(names) > NAMED else ""
+    return ", ".join(repr(name) for name in names[:NAMED]) + more

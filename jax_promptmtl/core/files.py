@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from typing import Any
 
 from jax_promptmtl.core.errors import UserError
 
@@ -12,7 +13,7 @@ if not CONFIGS.is_dir():
     CONFIGS = ASSETS.parent.parent / "configs"  # in a checkout
 
 
-def read_json(path: pathlib.Path) -> dict:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Return the content of a JSON file that holds an object."""
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -23,7 +24,7 @@ def read_json(path: pathlib.Path) -> dict:
     return content
 
 
-def write_whole(path: str | os.PathLike, text: str) -> None:
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file such that a crash, or a power cut, leaves the old content or the new one, never a part.
 
     Raises:
@@ -42,7 +43,7 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(folder: str | os.PathLike) -> None:
+def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Bring the names in a folder to the disk: until then a power cut may undo a rename."""
     number = os.open(folder, os.O_RDONLY)
     try:

@@ -20,7 +20,7 @@ TORN_AFTER = 60.0  # seconds after which a claim without readable content is no 
 
 
 @contextlib.contextmanager
-def lock(path: str | os.PathLike) -> Iterator[None]:
+def lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a file's lock, so that two runs never write to one place. The system frees it when the process ends.
 
     Raises:

@@ -7,7 +7,8 @@ from typing import Any
 from jax_promptmtl.core.outline import outline
 
 PyTree = Any
-Sums = dict[str, Any]
+Batch = dict[str, Any]  # name -> array of the host or of a device, [B, ...]
+Sums = dict[str, Any]  # name -> float[T]
 AXIS = "data"  # of the devices under pmap; a loss that needs the whole batch sums over it
 
 
@@ -38,9 +39,9 @@ class Problem:
     frozen: PyTree
     mask: PyTree
     expand: Callable[[PyTree], PyTree]
-    loss: Callable[[PyTree, PyTree, dict, Any], tuple[Any, Sums]]
-    prepare: Callable[[PyTree, PyTree], PyTree]
-    predict: Callable[[PyTree, PyTree, dict], Any]
+    loss: Callable[[PyTree, PyTree, Batch, Any], tuple[Any, Sums]]
+    prepare: Callable[[PyTree, PyTree], Any]
+    predict: Callable[[Any, PyTree, Batch], Any]
     about: dict[str, Any]
     takes_features: bool = False
     __repr__ = outline

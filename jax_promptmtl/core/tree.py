@@ -13,10 +13,11 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 
-PyTree = Any
+PyTree = Any  # JAX has no type for trees
+Tree = Mapping[Any, Any]  # of dicts
 
 
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
     """Return {path: leaf} of a tree of dicts, sorted by path; `None` is a leaf.
 
     >>> flatten({"b": {"c": 1}, "a": None})
@@ -29,13 +30,13 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def unflatten(leaves: Mapping[str, Any]) -> dict:
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Invert `flatten`.
 
     >>> unflatten({"a": None, "b/c": 1})
     {'a': None, 'b': {'c': 1}}
     """
-    tree: dict = {}
+    tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *parents, name = path.split("/")
         node = tree
@@ -45,7 +46,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict:
     return tree
 
 
-def mask_from_patterns(tree: Mapping, patterns: Iterable[str]) -> dict:
+def mask_from_patterns(tree: Tree, patterns: Iterable[str]) -> dict[str, Any]:
     """Return the tree with true where a leaf's whole path matches any of the regular expressions.
 
     >>> mask_from_patterns({"fc": {"bias": 0, "kernel": 0}}, [".*/bias"])
@@ -55,7 +56,7 @@ def mask_from_patterns(tree: Mapping, patterns: Iterable[str]) -> dict:
     return unflatten({path: any(p.fullmatch(path) for p in compiled) for path in flatten(tree)})
 
 
-def trainable(params: Mapping, patterns: Sequence[str]) -> dict:
+def trainable(params: Tree, patterns: Sequence[str]) -> dict[str, Any]:
     """Return the mask of the weights that `config.tune` names; a pattern that matches nothing is an error."""
     if isinstance(patterns, str):
         raise UserError(f"config.tune is the text {patterns!r}; give a tuple of patterns, such as ({patterns!r},).")
@@ -95,7 +96,7 @@ def count(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
-def describe_difference(expected: Mapping, given: Mapping) -> str:
+def describe_difference(expected: Tree, given: Tree) -> str:
     """Return "-path" for missing leaves, "+path" for surplus ones, and both shapes where they differ; else "".
 
     >>> describe_difference({"a": np.zeros(2), "b": np.zeros(1)}, {"b": np.zeros(3), "c": np.zeros(1)})
@@ -111,7 +112,7 @@ def describe_difference(expected: Mapping, given: Mapping) -> str:
     return ", ".join(lines)
 
 
-def checksums(tree: Mapping) -> dict[str, int]:
+def checksums(tree: Tree) -> dict[str, int]:
     """Return {path: CRC-32 of the leaf's bytes}, to find a flipped bit in a restored checkpoint.
 
     >>> checksums({"a": np.zeros(1, np.float32), "b": None})

@@ -10,7 +10,7 @@ SMALL, LARGE, LONG = 4, 16, 2  # how far a short side may be from the model's, a
 PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "La", "RGBa", "YCbCr")
 
 
-def assumptions(path: str | os.PathLike, reading: Reading = PLAIN, size: int = 0) -> list[str]:
+def assumptions(path: str | os.PathLike[str], reading: Reading = PLAIN, size: int = 0) -> list[str]:
     """Return, in words that follow "3 images ", what decoding a file loses or assumes.
 
     Args:

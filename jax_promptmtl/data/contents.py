@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.listing import count, some
+from jax_promptmtl.core.errors import UserError, some
+from jax_promptmtl.data.listing import count
 
 Tree = dict[str, dict[str, list[str]]]  # task -> class -> paths
 Words = dict[str, dict[str, str]]  # task -> class -> what the class is called in texts

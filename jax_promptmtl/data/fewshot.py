@@ -94,7 +94,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_manifest(path: str | os.PathLike, tasks: Split, *, shots: int, seed: int, **about: Any) -> str:
+def write_manifest(path: str | os.PathLike[str], tasks: Split, *, shots: int, seed: int, **about: Any) -> str:
     """Write a split with its hash, atomically.
 
     Args:
@@ -123,7 +123,7 @@ def text_of(manifest: Mapping[str, Any]) -> str:
         return json.dumps(manifest, indent=1)
 
 
-def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:
+def read_manifest(path: str | os.PathLike[str], **about: Any) -> tuple[Split, str]:
     """Read a split, check its hash, and check that it is the one that was asked for.
 
     Args:
@@ -160,7 +160,7 @@ def read_manifest(path: str | os.PathLike, **about: Any) -> tuple[Split, str]:
     return tasks, sha256
 
 
-def noted(path: str | os.PathLike, key: str) -> tuple[str, ...] | None:
+def noted(path: str | os.PathLike[str], key: str) -> tuple[str, ...] | None:
     """Return names that a manifest has beside its split, None where it has no such list.
 
     Args:
@@ -171,7 +171,7 @@ def noted(path: str | os.PathLike, key: str) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def pin(path: str | os.PathLike, draw: Callable[[], Split], **about: Any) -> tuple[Split, str]:
+def pin(path: str | os.PathLike[str], draw: Callable[[], Split], **about: Any) -> tuple[Split, str]:
     """Read the split of a manifest; where there is none yet, draw it and write it first.
 
     Args:

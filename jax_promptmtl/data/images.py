@@ -6,14 +6,15 @@ import os
 import pathlib
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.outline import outline
 
 FORMATS = {  # of Pillow's decoders those that start no program: its name of the format, and the endings of such files
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -104,7 +105,7 @@ class Budget:
 BUDGET = Budget(MOST // 4)  # of all threads: decoding, copying and resizing take about 12 bytes a pixel
 
 
-def decode(image: str | os.PathLike | bytes, name: str = "", reading: Reading = PLAIN) -> np.ndarray:
+def decode(image: str | os.PathLike[str] | bytes, name: str = "", reading: Reading = PLAIN) -> np.ndarray:
     """Decode an image file or its bytes to RGB.
 
     Args:
@@ -123,7 +124,7 @@ def decode(image: str | os.PathLike | bytes, name: str = "", reading: Reading = 
 
 
 @contextlib.contextmanager
-def decoded(image: str | os.PathLike | bytes, name: str = "", reading: Reading = PLAIN) -> Iterator[np.ndarray]:
+def decoded(image: str | os.PathLike[str] | bytes, name: str = "", reading: Reading = PLAIN) -> Iterator[np.ndarray]:
     """Decode as `decode` does; while the context lasts, the picture counts among those that threads hold together."""
     name = name or ("image bytes" if isinstance(image, bytes) else str(image))
     with contextlib.ExitStack() as stack:
@@ -147,7 +148,7 @@ def guarded(name: str) -> Iterator[None]:
         raise UserError(f"Image {name!r} is broken ({reason}); replace it or leave it out.") from None
 
 
-def open_picture(image: str | os.PathLike | bytes, name: str, reading: Reading = PLAIN) -> Image.Image:
+def open_picture(image: str | os.PathLike[str] | bytes, name: str, reading: Reading = PLAIN) -> Image.Image:
     """Return the picture of a file or its bytes, of which only the header is read yet; within `guarded`."""
     data = image if isinstance(image, bytes) else read_bytes(pathlib.Path(image), name, BYTES * reading.pixels)
     if not data:
@@ -156,7 +157,7 @@ def open_picture(image: str | os.PathLike | bytes, name: str, reading: Reading =
         Image.MAX_IMAGE_PIXELS = reading.pixels  # at the user's wish; else Pillow's own bound stays
     try:
         picture = Image.open(io.BytesIO(data), formats=decoders(name))
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         known = Image.registered_extensions().get(pathlib.Path(name).suffix.lower())
         why = f"no decoder for {known} is used here" if known and known not in FORMATS else "or it is damaged"
         raise UserError(
@@ -270,7 +271,8 @@ def to_bytes(values: np.ndarray, name: str) -> np.ndarray:
             f"Image {name!r} has floating-point numbers from {values.min():g} to {values.max():g}, where 0 is black "
             "and 1 white; scale it, or save it with 8 or 16 bits."
         )
-    return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    scaled: np.ndarray = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return scaled
 
 
 def from_array(array: np.ndarray, reading: Reading = PLAIN) -> np.ndarray:
@@ -288,3 +290,24 @@ def from_array(array: np.ndarray, reading: Reading = PLAIN) -> np.ndarray:
         return to_rgb(Image.fromarray(values), "an array", reading)
     grey = values if values.ndim == 2 else values[..., 0]
     return values if values.ndim == 3 and values.shape[2] == 3 else np.repeat(grey[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Image files, decoded when asked for: `names` are paths below `root`, or absolute."""
+
+    root: str
+    names: Sequence[str]
+    labels: Sequence[int]
+    reading: Reading = PLAIN
+    __repr__ = outline
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def place(self, index: int) -> pathlib.Path:
+        """Return the path of an image."""
+        return pathlib.Path(self.root, self.names[index])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": decode(self.place(index), reading=self.reading), "label": int(self.labels[index])}

@@ -4,13 +4,11 @@ import os
 import pathlib
 import stat
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.images import SUFFIXES
 
-NAMED = 5  # files that a message lists
 SYSTEM = {"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found", "#recycle"}
 
 
@@ -36,7 +34,7 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def listing(place: str | os.PathLike) -> Listing:
+def listing(place: str | os.PathLike[str]) -> Listing:
     """List the pictures below a folder; hidden and system folders are passed over, and no folder is read twice.
 
     A link to a folder is followed unless that folder is read anyhow, so that links in a circle end.
@@ -83,7 +81,7 @@ def entries(place: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a folder or a link to one; a link in a circle is none."""
     try:
         return entry.is_dir()
@@ -91,7 +89,7 @@ def is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def size(entry: os.DirEntry) -> int:
+def size(entry: os.DirEntry[str]) -> int:
     """Return the bytes of a regular file; 0 for anything else, such as a broken link, a pipe or a device."""
     try:
         status = entry.stat()
@@ -100,7 +98,7 @@ def size(entry: os.DirEntry) -> int:
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
-def identity(place: str | os.PathLike) -> tuple[int, int]:
+def identity(place: str | os.PathLike[str]) -> tuple[int, int]:
     """Return what is the same for all paths of a folder."""
     try:
         status = os.stat(place)
@@ -109,17 +107,6 @@ def identity(place: str | os.PathLike) -> tuple[int, int]:
             f"Cannot read the folder {os.fspath(place)!r}: {error.strerror}; allow it, or move it."
         ) from None
     return status.st_dev, status.st_ino
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first names, and how many others there are.
-
-    >>> some("ab"), some("abcdefgh")
-    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 3 others")
-    """
-    names = list(names)
-    more = f" and {len(names) - NAMED:,} others" if len(names) > NAMED else ""
-    return ", ".join(repr(name) for name in names[:NAMED]) + more
 
 
 def count(number: int, what: str) -> str:

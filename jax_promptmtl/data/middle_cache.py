@@ -80,7 +80,14 @@ def bytes_per_clip(layout: Layout) -> int:
 
 
 def open_cache(
-    lower: Lower, clips: ClipSource, recipe: Recipe, *, place: str, batch_size: int, folder: str = "", log: Any = print
+    lower: Lower,
+    clips: ClipSource,
+    recipe: Recipe,
+    *,
+    place: str,
+    batch_size: int,
+    folder: str = "",
+    log: Callable[[str], object] = print,
 ) -> ClipSource:
     """Return the middle states of clips, computed now or by an earlier run.
 

@@ -58,7 +58,8 @@ def spread(numbers: np.ndarray, count: int) -> np.ndarray:
     >>> spread(np.arange(10), 3).tolist()
     [0, 4, 9]
     """
-    return numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).astype(int)]
+    result: np.ndarray = numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers))).astype(int)]
+    return result
 
 
 def gains(suite: Suite, label: np.ndarray, before: np.ndarray, after: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -144,7 +144,8 @@ class Preprocess:
 
     def shown(self, pixels: np.ndarray) -> np.ndarray:
         """Return normalised pixels as floats in 0 to 1."""
-        return np.clip((pixels * np.array(self.std) + np.array(self.mean)) / (255 * self.rescale), 0, 1)
+        grey: np.ndarray = (pixels * np.array(self.std) + np.array(self.mean)) / (255 * self.rescale)
+        return np.clip(grey, 0, 1)
 
 
 def resized(width: int, height: int, size: int) -> tuple[int, int]:

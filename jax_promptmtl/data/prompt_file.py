@@ -111,4 +111,5 @@ def fit_width(prompts: np.ndarray, width: int, seed: int) -> np.ndarray:
     square = np.random.default_rng(seed).normal(size=(max(rows, columns),) * 2)
     turned = prompts.astype(np.float64) @ np.linalg.qr(square)[0][:rows, :columns]
     size = np.sqrt(np.mean(np.square(prompts, dtype=np.float64)) / max(np.mean(turned**2), 1e-30))
-    return (turned * size).astype(np.float32)
+    result: np.ndarray = (turned * size).astype(np.float32)
+    return result

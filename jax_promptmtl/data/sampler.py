@@ -5,7 +5,6 @@ steps and no iterator state is ever saved. (grain's own endless shuffle gives th
 it costs ten times as much as reading and augmenting a small picture.)
 """
 
-import functools
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.data.order import ORDERS, places
 from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Example, Suite, Union
 
@@ -22,70 +22,46 @@ Batch = dict[str, np.ndarray]
 ENDLESS = 2**48  # steps
 
 
-@functools.lru_cache(maxsize=64)
-def permutation(count: int, *key: int) -> np.ndarray:
-    """Return a permutation of 0..count-1 that depends on the key alone.
+@dataclass(frozen=True)
+class Order:
+    """How the training examples of a suite follow one another, and which of them this process reads.
 
-    >>> sorted(permutation(4, 0, 7).tolist())
-    [0, 1, 2, 3]
+    Attributes:
+      batch_size: B, examples per global batch.
+      seed: fixes order and augmentation.
+      kind: "union" shuffles all tasks together (Dassl's random sampler over the union); "stratified" has the same
+        number of examples of every task in every batch and shuffles each task by itself.
+      reduction: "mean" weighs every example 1 / B; "sum_of_task_means" weighs it 1 / b_t, where b_t is the number of
+        its task in the batch, and needs "stratified".
+      process_index, process_count: which part of the global batch is wanted.
     """
-    return np.random.default_rng(key).permutation(count)
+
+    batch_size: int
+    seed: int
+    kind: str = "union"
+    reduction: str = "mean"
+    process_index: int = 0
+    process_count: int = 1
+
+    def check(self, tasks: int) -> None:
+        """Refuse what cannot be; see `batches`."""
+        pick(self.kind, ("union", "stratified"), "sampler")
+        pick(self.reduction, ("mean", "sum_of_task_means"), "reduction")
+        _check_sizes(self.batch_size, self.process_count, tasks if self.kind == "stratified" else 1)
+        if self.reduction == "sum_of_task_means" and self.kind == "union":
+            raise UserError(
+                "Reduction 'sum_of_task_means' needs sampler 'stratified'; with 'union' use reduction 'mean'."
+            )
+        if self.seed < 0:
+            raise UserError(f"Seed {self.seed} of the data order is negative; use 0 or more.")
 
 
-def union_order(positions: np.ndarray, sizes: tuple[int, ...], seed: int) -> np.ndarray:
-    """Return the example at each position of the endless shuffle of all tasks together.
-
-    Args:
-      positions: int[N], counted from the first step.
-      sizes: examples of each task.
-      seed: draws one permutation per epoch.
-
-    Returns:
-      int[N], counted through the tasks.
-
-    >>> sorted(union_order(np.arange(5, 10), (2, 3), 0).tolist())
-    [0, 1, 2, 3, 4]
-    """
-    epochs, places = np.divmod(positions, sum(sizes))
-    return np.array([permutation(sum(sizes), seed, e)[i] for e, i in zip(epochs.tolist(), places, strict=True)])
-
-
-def stratified_order(positions: np.ndarray, sizes: tuple[int, ...], seed: int) -> np.ndarray:
-    """Return the example at each position when tasks take turns and each shuffles by itself; see `union_order`.
-
-    >>> stratified_order(np.arange(4), (1, 1), 0).tolist()
-    [0, 1, 0, 1]
-    """
-    starts = np.cumsum((0, *sizes))
-    rounds, tasks = np.divmod(positions, len(sizes))
-    numbers = []
-    for turn, task in zip(rounds.tolist(), tasks.tolist(), strict=True):
-        epoch, place = divmod(turn, sizes[task])
-        numbers.append(starts[task] + permutation(sizes[task], seed, epoch, task)[place])
-    return np.array(numbers)
-
-
-ORDERS = {"union": union_order, "stratified": stratified_order, "padded": lambda positions, *_: positions}
-
-
-def places(step: int, batch_size: int, process_index: int = 0, process_count: int = 1) -> np.ndarray:
-    """Return a process's positions in the endless sequence: one block, so that the blocks in order are the batch.
-
-    >>> places(1, 6, 1, 2).tolist()
-    [9, 10, 11]
-    """
-    part = batch_size // process_count
-    return step * batch_size + process_index * part + np.arange(part)
-
-
-def example_names(
-    suite: Suite, step: int, *, batch_size: int, seed: int, kind: str, process_index: int = 0, process_count: int = 1
-) -> list[str]:
+def example_names(suite: Suite, step: int, order: Order) -> list[str]:
     """Return `<name> of <task>` for the examples of a training batch; see `batches`."""
     union = Union(suite.tasks, "train")
     sizes = tuple(len(source) for source in union.sources)
-    positions = places(step, batch_size, process_index, process_count)
-    return [union.name(int(number)) for number in ORDERS[kind](positions, sizes, seed)]
+    positions = places(step, order.batch_size, order.process_index, order.process_count)
+    return [union.name(int(number)) for number in ORDERS[order.kind](positions, sizes, order.seed)]
 
 
 @dataclass(frozen=True)
@@ -131,33 +107,16 @@ class _Steps:
 
 
 def batches(
-    suite: Suite,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int = 0,
-    kind: str = "union",
-    reduction: str = "mean",
-    train: bool = True,
-    process_index: int = 0,
-    process_count: int = 1,
-    workers: int = 0,
+    suite: Suite, preprocess: Preprocess, order: Order, *, start_step: int = 0, train: bool = True, workers: int = 0
 ) -> Iterator[Batch]:
     """Yield this process's part of the training batches start_step, start_step + 1, ... without end.
 
     Args:
       suite: the tasks; their training sources are drawn without replacement within an epoch.
       preprocess: `augment` is used in training.
-      batch_size: B, examples per global batch.
-      seed: fixes order and augmentation.
+      order: of the examples.
       start_step: steps already taken.
-      kind: "union" shuffles all tasks together (Dassl's random sampler over the union); "stratified" has the same
-        number of examples of every task in every batch and shuffles each task by itself.
-      reduction: "mean" weighs every example 1 / B; "sum_of_task_means" weighs it 1 / b_t, where b_t is the number of
-        its task in the batch, and needs "stratified".
       train: False leaves the augmentation out.
-      process_index, process_count: which part of the global batch is wanted.
       workers: worker processes; 0 reads in threads.
 
     Yields:
@@ -167,23 +126,17 @@ def batches(
     Raises:
       UserError: the sizes do not divide, or a choice is unknown.
     """
-    pick(kind, ("union", "stratified"), "sampler")
-    pick(reduction, ("mean", "sum_of_task_means"), "reduction")
-    _check_sizes(batch_size, process_count, len(suite.tasks) if kind == "stratified" else 1)
-    if reduction == "sum_of_task_means" and kind == "union":
-        raise UserError("Reduction 'sum_of_task_means' needs sampler 'stratified'; with 'union' use reduction 'mean'.")
-    if seed < 0:
-        raise UserError(f"Seed {seed} of the data order is negative; use 0 or more.")
+    order.check(len(suite.tasks))
     steps = _Steps(
         union=Union(suite.tasks, "train"),
         preprocess=preprocess,
-        order=kind,
-        seed=seed,
-        weight=(1 if reduction == "mean" else len(suite.tasks)) / batch_size,
+        order=order.kind,
+        seed=order.seed,
+        weight=(1 if order.reduction == "mean" else len(suite.tasks)) / order.batch_size,
         train=train,
-        batch_size=batch_size,
-        process_index=process_index,
-        process_count=process_count,
+        batch_size=order.batch_size,
+        process_index=order.process_index,
+        process_count=order.process_count,
         length=ENDLESS,
     )
     return _iterate(steps, workers, start_step)

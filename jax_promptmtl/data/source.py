@@ -1,6 +1,5 @@
 """What a suite of tasks is made of: sources that have a length and give one example by its number."""
 
-import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +8,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
-from jax_promptmtl.data import images
+from jax_promptmtl.data.images import PLAIN, Reading
 
 Example = dict[str, Any]
 
@@ -54,7 +53,7 @@ class Suite:
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    reading: images.Reading = images.PLAIN
+    reading: Reading = PLAIN
     __repr__ = outline
 
 
@@ -99,27 +98,6 @@ class FeatureSource:
 
     def __getitem__(self, index: int) -> Example:
         return {"features": self.features[index], "label": int(self.labels[index])}
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Image files, decoded when asked for: `names` are paths below `root`, or absolute."""
-
-    root: str
-    names: Sequence[str]
-    labels: Sequence[int]
-    reading: images.Reading = images.PLAIN
-    __repr__ = outline
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def place(self, index: int) -> pathlib.Path:
-        """Return the path of an image."""
-        return pathlib.Path(self.root, self.names[index])
-
-    def __getitem__(self, index: int) -> Example:
-        return {"image": images.decode(self.place(index), reading=self.reading), "label": int(self.labels[index])}
 
 
 @dataclass(frozen=True)

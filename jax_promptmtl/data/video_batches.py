@@ -13,7 +13,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
-from jax_promptmtl.data.sampler import permutation, union_order
+from jax_promptmtl.data.order import permutation, union_order
 
 Batch = dict[str, np.ndarray]
 
@@ -141,17 +141,19 @@ def all_batches(
     for start in range(0, count, batch_size):
         positions = np.arange(start, start + batch_size)
         batch = gather(sources, np.minimum(positions, count - 1), 1.0)
-        batch["weight"] = (positions < count).astype(np.float32)
+        batch["weight"] = batch["weight"] * (positions < count)
         for companion in companions:
             batch |= companion.take(positions % len(companion))
         yield batch
 
 
 def gather(sources: Sequence[ClipSource], indices: np.ndarray, weight: float) -> Batch:
-    """Return the clips at the indices of all sources, with `task` and `weight`."""
-    batch = {"task": np.zeros(len(indices), np.int32), "weight": np.full(len(indices), weight, np.float32)}
+    """Return the clips at the indices of all sources, with `task` and `weight`; that of clips left out is 0."""
+    batch: Batch = {"task": np.zeros(len(indices), np.int32), "weight": np.full(len(indices), weight, np.float32)}
     for source in sources:
         batch |= source.take(indices)
+        if "kept" in batch:
+            batch["weight"] = batch["weight"] * batch.pop("kept")
     return batch
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,7 @@ def seal(meta: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
-def first_difference(expected: Mapping, given: Mapping) -> tuple[str, Any, Any] | None:
+def first_difference(expected: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """Return (path, expected value, given value) of the first leaf that differs; keys in `FREE` do not count.
 
     >>> first_difference({"method": {"name": "a"}, "log_every": 1}, {"method": {"name": "b"}, "log_every": 2})
@@ -88,7 +89,7 @@ def first_difference(expected: Mapping, given: Mapping) -> tuple[str, Any, Any] 
     return None
 
 
-def require_same(folder: pathlib.Path, part: str, saved: Mapping, given: Mapping) -> None:
+def require_same(folder: pathlib.Path, part: str, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another run: one whose `part`, config or about, is not that of this run."""
     if difference := first_difference(saved, given):
         path, old, new = difference
@@ -98,7 +99,7 @@ def require_same(folder: pathlib.Path, part: str, saved: Mapping, given: Mapping
         )
 
 
-def require_same_config(directory: Any, config: Any) -> None:
+def require_same_config(directory: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
     """Refuse, before anything is computed, a directory whose newest checkpoint was written with another config."""
     for folder in sorted(path for path in pathlib.Path(directory).glob("*") if path.name.isdigit())[-1:]:
         with contextlib.suppress(OSError, ValueError, KeyError, Damaged):  # damage is dealt with by `restore`
@@ -110,7 +111,8 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
     meta = json.loads((folder / "meta" / "metadata").read_text("utf-8"))
     if meta.pop("seal", None) != seal(meta):
         raise Damaged("checksum mismatch in meta")
-    return meta
+    result: dict[str, Any] = meta
+    return result
 
 
 def other_versions(meta: Mapping[str, Any]) -> str:
@@ -123,7 +125,7 @@ def other_versions(meta: Mapping[str, Any]) -> str:
     return "; ".join(f"{name} {old}, now {now.get(name)}" for name, old in saved.items() if now.get(name) != old)
 
 
-def read(directory: Any) -> tuple[PyTree, dict[str, Any]]:
+def read(directory: str | os.PathLike[str]) -> tuple[PyTree, dict[str, Any]]:
     """Return the newest intact parameters (numpy, `None` where frozen) and their `meta`; nothing on disk is changed.
 
     Raises:
@@ -149,10 +151,11 @@ def read(directory: Any) -> tuple[PyTree, dict[str, Any]]:
     raise UserError(f"All checkpoints in {str(directory)!r} are damaged; restore the directory from a copy.")
 
 
-class _Manager(ocp.CheckpointManager):
-    """Orbax's, but deaf to signals. It would ask JAX's preemption service with its step as the number of the question.
+class _Manager(ocp.CheckpointManager):  # type: ignore[misc] # Orbax ships no types
+    """Orbax's, without its handling of signals.
 
-    That service knows one number per process. After a save it would agree on one that `preemption.Stop` is long past.
+    It would ask JAX's preemption service with its step as the number of the question. That service knows one number per
+    process: after a save it would agree on one that `preemption.Stop` is long past.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -163,7 +166,15 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints of one run: the newest two, and the best one by the metric `best`."""
 
-    def __init__(self, directory: Any, *, config: Any, about: Mapping[str, Any], best: str = "accuracy", keep: int = 2):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        config: Mapping[str, Any],
+        about: Mapping[str, Any],
+        best: str = "accuracy",
+        keep: int = 2,
+    ):
         """Open a directory, which is made if missing; `config` and `about` are stored with every checkpoint."""
         self.directory = pathlib.Path(directory).absolute()
         self.identity = {"config": plain(config), "about": plain(about)}

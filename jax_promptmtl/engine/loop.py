@@ -5,10 +5,11 @@ that everything written before it is on disk once it exists, and what is written
 """
 
 import contextlib
+import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
 import jax
 import numpy as np
@@ -17,19 +18,68 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import Preempted, UserError
 from jax_promptmtl.core.locks import lock
 from jax_promptmtl.core.outline import outline
-from jax_promptmtl.core.problem import Problem
+from jax_promptmtl.core.problem import Batch, Problem
 from jax_promptmtl.engine import optim, processes
 from jax_promptmtl.engine.checkpoint import Checkpoints, plain
 from jax_promptmtl.engine.diagnosis import Diverged, explain
 from jax_promptmtl.engine.meter import Clock, Speed, shares, summarize
 from jax_promptmtl.engine.parallel import parallelize, place, replicate, whole
 from jax_promptmtl.engine.preemption import Stop, listen
-from jax_promptmtl.engine.step import Batch, Observe, evaluator, initial, step_of_runs
+from jax_promptmtl.engine.step import Observe, evaluator, initial, step_of_runs
 from jax_promptmtl.engine.writer import Writer, progress
 
 PyTree = Any
 Measure = Callable[[PyTree], dict[str, float]]
+Observed = Callable[[int, dict[str, np.ndarray]], None]
+Every = Literal["log_every", "checkpoint_every", "evaluate_every"]
 RUN_AHEAD = 2  # steps that may wait on the device; more would only hold their batches in memory
+
+
+class TrainingConfig(TypedDict):
+    """What a training reads of a config.
+
+    Attributes:
+      seed: of everything random.
+      steps: to take.
+      steps_per_epoch: steps of one pass over the data.
+      log_every: steps between two records of the loss.
+      checkpoint_every: steps between two checkpoints.
+      evaluate_every: steps between two evaluations; at the end only if 0.
+      parallel: see `parallelize`.
+      optimizer: see `optim.make`.
+    """
+
+    seed: int
+    steps: int
+    steps_per_epoch: int
+    log_every: int
+    checkpoint_every: int
+    evaluate_every: int
+    parallel: str
+    optimizer: optim.OptimizerConfig
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a job wants of its training beside the parameters; all of it may be left out.
+
+    Attributes:
+      examples: from a number of steps done to the names of the examples of the batch that follows, for messages.
+      observe: see `train_step`; returns a dict of arrays.
+      on_observed: called with (step, dict of float64 arrays) for every step in order; a resumed run calls it for the
+        earlier steps as well, from what was written.
+      evaluation: returns fresh batches of the evaluation data, whose accuracies are measured.
+      measure: measures anything else instead; called with the trained parameters.
+    """
+
+    examples: Callable[[int], Sequence[str]] | None = None
+    observe: Observe | None = None
+    on_observed: Observed | None = None
+    evaluation: Callable[[], Iterable[Batch]] | None = None
+    measure: Measure | None = None
+
+
+NO_HOOKS = Hooks()
 
 
 @dataclass(frozen=True)
@@ -59,31 +109,21 @@ class Result:
 def train(
     problem: Problem,
     batches: Callable[[int], Iterator[Batch]],
-    config: Any,
-    workdir: Any,
+    config: Mapping[str, Any],
+    workdir: str | os.PathLike[str],
     *,
     name: str,
-    examples: Callable[[int], Sequence[str]] | None = None,
-    observe: Observe | None = None,
-    on_observed: Callable[[int, dict[str, np.ndarray]], None] | None = None,
-    evaluation: Callable[[], Iterable[Batch]] | None = None,
-    measure: Measure | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Result:
     """Train a problem to the end, from its newest checkpoint if there is one.
 
     Args:
       problem: what to train.
       batches: from a number of steps done to the batches that follow; a pure function of it and of the seed.
-      config: reads `seed`, `steps`, `steps_per_epoch`, `log_every`, `checkpoint_every`, `evaluate_every` (0: at the end
-        only), `parallel` (see `parallelize`) and `optimizer` (see `optim.make`).
+      config: what `TrainingConfig` has, and anything else that a checkpoint is to say.
       workdir: gets `metrics.jsonl`, `tensorboard/<name>/`, `checkpoints/<name>/` and `observed/<name>.jsonl`.
       name: of this training within the workdir.
-      examples: from a number of steps done to the names of the examples of the batch that follows, for messages.
-      observe: see `train_step`; returns a dict of arrays.
-      on_observed: called with (step, dict of float64 arrays) for every step in order; a resumed run calls it for the
-        earlier steps as well, from what was written.
-      evaluation: returns fresh batches of the evaluation data, whose accuracies are measured.
-      measure: measures anything else instead; called with the trained parameters.
+      hooks: what else to do.
 
     Raises:
       UserError: nothing to train, no data, a damaged or foreign checkpoint, or a workdir in use.
@@ -100,19 +140,13 @@ def train(
         stop = stack.enter_context(listen())
         checkpoints = Checkpoints(workdir / "checkpoints" / name, config=config, about=problem.about)
         stack.callback(checkpoints.close)
-        sources: dict[str, Any] = {
-            "batches": batches,
-            "examples": examples,
-            "evaluation": evaluation,
-            "measure": measure,
-        }
-        training = _Training(problem, config, name, checkpoints, stop, observe, on_observed, **sources)
+        training = _Training(problem, batches, config, name, checkpoints, stop, hooks)
         writer = training.restore(workdir)
         stack.callback(writer.close)
         return training.run()
 
 
-def memory(problem: Problem, batch: Batch, config: Any) -> int:
+def memory(problem: Problem, batch: Batch, config: Mapping[str, Any]) -> int:
     """Return the bytes that a compiled training step needs on one device: arguments, results and temporaries.
 
     Args:
@@ -126,7 +160,10 @@ def memory(problem: Problem, batch: Batch, config: Any) -> int:
     step = jax.jit(step_of_runs(problem, tx), donate_argnums=0)
     compiled = step.lower(initial(problem, tx), given, batch).compile()
     used: Any = compiled.memory_analysis()
-    return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+    result: int = (
+        used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+    )
+    return result
 
 
 class _Training:
@@ -135,26 +172,21 @@ class _Training:
     def __init__(
         self,
         problem: Problem,
-        config: Any,
+        batches: Callable[[int], Iterator[Batch]],
+        config: Mapping[str, Any],
         name: str,
         checkpoints: Checkpoints,
         stop: Stop,
-        observe: Observe | None,
-        on_observed: Callable[[int, dict[str, np.ndarray]], None] | None,
-        *,
-        batches: Callable[[int], Iterator[Batch]],
-        examples: Callable[[int], Sequence[str]] | None,
-        evaluation: Callable[[], Iterable[Batch]] | None,
-        measure: Measure | None,
+        hooks: Hooks,
     ):
-        self.problem, self.config, self.name = problem, config, name
-        self.checkpoints, self.stop, self.on_observed = checkpoints, stop, on_observed
-        self.batches, self.examples, self.evaluation = batches, examples, evaluation
+        self.problem, self.batches, self.name = problem, batches, name
+        self.config = cast(TrainingConfig, config)
+        self.checkpoints, self.stop, self.hooks = checkpoints, stop, hooks
         plan = {"steps_per_epoch": config["steps_per_epoch"], "total_steps": config["steps"]}
         self.rate = optim.schedule(config["optimizer"], **plan)
         tx = optim.make(config["optimizer"], mask=problem.mask, **plan)
-        self.advance = parallelize(step_of_runs(problem, tx, observe), config["parallel"], donate=True)
-        self.evaluate, self.measure = evaluator(problem, config["parallel"]), measure
+        self.advance = parallelize(step_of_runs(problem, tx, hooks.observe), config["parallel"], donate=True)
+        self.evaluate = evaluator(problem, config["parallel"])
         self.state = initial(problem, tx)
         self.frozen = replicate(problem.frozen)
         self.key = replicate(jax.random.key_data(jax.random.key(config["seed"])))
@@ -174,16 +206,16 @@ class _Training:
         self.state = place(self.state, self.config["parallel"])
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
         self.require_observations(workdir, (found[1]["progress"] if found else {}).get("observed"))
-        if self.on_observed is not None:
+        if self.hooks.on_observed is not None:
             for record in self.writer.observations:
                 observed = {key: np.asarray(value) for key, value in record["observed"].items()}
-                self.on_observed(record["step"], observed)
+                self.hooks.on_observed(record["step"], observed)
             processes.require_same("What is read from observed/", self.writer.observations)
         return self.writer
 
     def require_observations(self, workdir: pathlib.Path, saved: dict[str, int] | None) -> None:
         """Refuse to go on from observations other than those before the checkpoint; older checkpoints do not tell."""
-        if self.on_observed is not None and saved is not None and saved != self.writer.tally():
+        if self.hooks.on_observed is not None and saved is not None and saved != self.writer.tally():
             folder = workdir / "checkpoints" / self.name
             raise UserError(
                 f"{workdir}/observed/{self.name}.jsonl is not what this training wrote; bring it back from a copy, or "
@@ -205,7 +237,7 @@ class _Training:
         speed = self.speed.images / self.speed.seconds if self.speed.seconds else 0.0
         return Result(params, self.step, self.evaluated, sum(spent.values()), speed, spent)
 
-    def due(self, key: str) -> bool:
+    def due(self, key: Every) -> bool:
         """Return whether something that happens every so many steps, and at the end, happens at this one."""
         every = self.config[key]
         return self.step == self.config["steps"] or (every > 0 and self.step % every == 0)
@@ -230,7 +262,8 @@ class _Training:
     def advance_by(self, batch: Batch) -> dict[str, Any]:
         self.speed.images += int(np.count_nonzero(batch["weight"])) * jax.process_count()
         self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
-        return metrics
+        result: dict[str, Any] = metrics
+        return result
 
     def advance_first(self, batch: Batch) -> dict[str, Any]:
         """Compile, and start the stopwatch after it."""
@@ -238,7 +271,8 @@ class _Training:
             self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
             jax.block_until_ready(metrics)
         self.speed.run()
-        return metrics
+        result: dict[str, Any] = metrics
+        return result
 
     def fetch(self) -> None:
         """Bring the pending metrics to the host; the only place where the host waits for the device's numbers."""
@@ -248,8 +282,8 @@ class _Training:
             if "observed" in metrics:
                 observed = {key: np.asarray(value, np.float64) for key, value in metrics["observed"].items()}
                 self.writer.observed(step, observed)
-                if self.on_observed:
-                    self.on_observed(step, observed)
+                if self.hooks.on_observed:
+                    self.hooks.on_observed(step, observed)
             self.window.append({key: np.asarray(metrics[key]).tolist() for key in ("loss", "grad_norm")})
             self.window[-1]["sums"] = {key: value.tolist() for key, value in metrics["sums"].items()}
         self.pending = []
@@ -258,7 +292,7 @@ class _Training:
         for key in ("loss", "grad_norm"):
             if not np.isfinite(metrics[key]):
                 batch = next(self.batches(step - 1))  # once more: a pure function of the step
-                names = self.examples(step - 1) if self.examples else None
+                names = self.hooks.examples(step - 1) if self.hooks.examples else None
                 raise Diverged(
                     f"{key} is {metrics[key]} at step {step} of {self.name!r} ("
                     f"{explain(batch, metrics['sums']['loss'], self.problem.tasks, names)}); lower "
@@ -277,7 +311,7 @@ class _Training:
         self.window = []
 
     def evaluation_is_due(self) -> bool:
-        wanted = self.evaluation is not None or self.measure is not None
+        wanted = self.hooks.evaluation is not None or self.hooks.measure is not None
         return wanted and self.evaluated is None and self.due("evaluate_every")
 
     def finish_step(self) -> None:
@@ -305,12 +339,12 @@ class _Training:
 
     def evaluate_all(self) -> dict[str, float] | None:
         """Return the metrics, or `None` if a signal came before the end."""
-        if self.evaluation is None:
-            assert self.measure is not None
-            values = self.measure(self.state.params)
+        if self.hooks.evaluation is None:
+            assert self.hooks.measure is not None
+            values = self.hooks.measure(self.state.params)
             self.writer.evaluation(self.step, values)
             return values
-        counts = self.evaluate(self.state.params, self.frozen, self.until_stopped(self.evaluation()))
+        counts = self.evaluate(self.state.params, self.frozen, self.until_stopped(self.hooks.evaluation()))
         if self.stop.signal:
             return None
         values = {"accuracy": float(np.mean(counts["accuracy"]))}

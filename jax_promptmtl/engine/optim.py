@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,36 @@ PROMPTS = re.compile(r"(.*/)?(prompts_[^/]*|tokens(/.*)?)")
 BLOCK_KERNEL = re.compile(r".*blocks_\d+/.*kernel")
 BLOCK = re.compile(r".*blocks_(\d+)/")
 EMBEDDING = re.compile(r"(.*/)?(patch|cls|token|position|ln_pre)(/.*)?")
+
+
+class OptimizerConfig(TypedDict):
+    """The section `optimizer` of a config.
+
+    Attributes:
+      name: `sgd`, `adamw` or `muon`.
+      learning_rate: the largest.
+      schedule: see `schedule`, which reads `warmup` and `drops`.
+      weight_decay: coefficient.
+      momentum: of sgd and muon; the first decay rate of adamw.
+      clip: largest global gradient norm; no clipping if `None`.
+      b2: second decay rate of adamw and muon.
+      matrix_rms: see `muon`.
+      layer_decay: see `scale_by_layer`.
+      factors: see `scale_by_pattern`.
+    """
+
+    name: str
+    learning_rate: float
+    schedule: str
+    weight_decay: float
+    momentum: float
+    clip: float | None
+    warmup: NotRequired[float]
+    drops: NotRequired[Sequence[float]]
+    b2: NotRequired[float]
+    matrix_rms: NotRequired[float | None]
+    layer_decay: NotRequired[float]
+    factors: NotRequired[Sequence[tuple[str, float]]]
 
 
 def dassl_table(learning_rate: float, epochs: int) -> np.ndarray:
@@ -38,7 +68,7 @@ def dassl_table(learning_rate: float, epochs: int) -> np.ndarray:
     return np.array([WARMUP_LR, *cosine])
 
 
-def schedule(config: Any, *, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
+def schedule(config: OptimizerConfig, *, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Return the learning rate as a function of the step.
 
     Args:
@@ -59,7 +89,7 @@ def schedule(config: Any, *, steps_per_epoch: int, total_steps: int) -> optax.Sc
         return lambda step: table[jnp.minimum(step // steps_per_epoch, len(table) - 1)]
     rise = round(config["warmup"] * total_steps)
 
-    def cosine(step: Any) -> Any:
+    def cosine(step: jax.Array) -> jax.Array:
         progress = jnp.clip((step - rise) / max(1, total_steps - rise), 0.0, 1.0)
         return peak * jnp.minimum((step + 1) / max(1, rise), 0.5 + 0.5 * jnp.cos(jnp.pi * progress))
 
@@ -69,7 +99,7 @@ def schedule(config: Any, *, steps_per_epoch: int, total_steps: int) -> optax.Sc
 def matrix_axes(params: PyTree) -> PyTree:
     """Mark the 2-D kernels of the transformer blocks, which Muon updates; every other leaf gets `None`: AdamW."""
 
-    def mark(path: tuple, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+    def mark(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         return optax.contrib.MuonDimensionNumbers() if leaf.ndim == 2 and BLOCK_KERNEL.fullmatch(name) else None
 
@@ -83,7 +113,7 @@ def decayed(params: PyTree) -> PyTree:
     {'bias': False, 'kernel': True, 'prompts_vit': False}
     """
 
-    def mark(path: tuple, leaf: Any) -> bool:
+    def mark(path: tuple[Any, ...], leaf: Any) -> bool:
         return leaf.ndim >= 2 and not PROMPTS.fullmatch(jax.tree_util.keystr(path, simple=True, separator="/"))
 
     return jax.tree_util.tree_map_with_path(mark, params)
@@ -123,7 +153,7 @@ def scale_by_layer(decay: float, mask: PyTree) -> optax.GradientTransformation:
         )
 
     def scale(updates: PyTree, params: PyTree) -> PyTree:
-        def one(path: tuple, leaf: Any) -> Any:
+        def one(path: tuple[Any, ...], leaf: Any) -> Any:
             return leaf * decay ** (blocks + 1 - layer_of(name(path), blocks))
 
         return jax.tree_util.tree_map_with_path(one, updates)
@@ -150,7 +180,7 @@ def scale_by_pattern(factors: Sequence[tuple[str, float]], mask: PyTree) -> opta
             )
 
     def scale(updates: PyTree, params: PyTree) -> PyTree:
-        def one(path: tuple, leaf: Any) -> Any:
+        def one(path: tuple[Any, ...], leaf: Any) -> Any:
             return leaf * math.prod(factor for pattern, factor in factors if re.fullmatch(pattern, name(path)))
 
         return jax.tree_util.tree_map_with_path(one, updates)
@@ -158,7 +188,7 @@ def scale_by_pattern(factors: Sequence[tuple[str, float]], mask: PyTree) -> opta
     return optax.stateless(scale)
 
 
-def sgd(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+def sgd(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Return torch's SGD: weight decay joins the gradient, the rate multiplies after momentum, no dampening."""
     return optax.chain(
         optax.add_decayed_weights(config["weight_decay"]),
@@ -167,12 +197,12 @@ def sgd(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
     )
 
 
-def adamw(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+def adamw(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Return AdamW; `momentum` and `b2` are its two decay rates."""
     return optax.adamw(rate, b1=config["momentum"], b2=config["b2"], weight_decay=config["weight_decay"], mask=decayed)
 
 
-def muon(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
+def muon(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
     """Return Muon for the block kernels and AdamW (b1 0.9) for the rest, with one learning rate.
 
     `matrix_rms` 0.2 scales a matrix update by 0.2 * sqrt(longer side), to the size of an AdamW update
@@ -190,14 +220,13 @@ def muon(config: Any, rate: optax.Schedule) -> optax.GradientTransformation:
     )
 
 
-def make(config: Any, *, mask: PyTree, steps_per_epoch: int, total_steps: int) -> optax.GradientTransformation:
+def make(
+    config: OptimizerConfig, *, mask: PyTree, steps_per_epoch: int, total_steps: int
+) -> optax.GradientTransformation:
     """Build the optimiser of the trainable leaves.
 
     Args:
-      config: reads `name` (`sgd`, `adamw` or `muon`), `learning_rate`, `schedule` (with `warmup` if `cosine`),
-        `weight_decay`, `momentum`, `clip` (largest global gradient norm, `None` for no clipping), and for adamw and
-        muon `b2`, for muon `matrix_rms`; and where they are there `layer_decay`, see `scale_by_layer`, and `factors`,
-        see `scale_by_pattern`.
+      config: what to build.
       mask: the problem's tree of bools, true where trainable; frozen leaves have no optimiser state.
       steps_per_epoch: steps of one pass over the data.
       total_steps: steps of the whole run.

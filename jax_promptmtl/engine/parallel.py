@@ -10,10 +10,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.core.problem import AXIS
+from jax_promptmtl.core.problem import AXIS, Batch
 
 PyTree = Any
-Batch = dict[str, Any]
+Function = Callable[..., Any]  # (first, frozen, batch, *, axis_name=None)
+Compiled = Callable[[PyTree, PyTree, Batch], Any]  # (first, frozen, batch)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -78,11 +79,13 @@ def num_processes(devices: Sequence[jax.Device] | None) -> int:
 def split(batch: Batch, sharding: NamedSharding, count: int) -> Batch:
     """Put a batch on all devices in parts; each of `count` processes gives its own block of the examples."""
     if count == 1:
-        return jax.device_put(batch, sharding)
+        result: Batch = jax.device_put(batch, sharding)
+        return result
 
     def place(local: np.ndarray) -> jax.Array:
         shape = (len(local) * count, *local.shape[1:])  # a process with another share is an error
-        return jax.make_array_from_process_local_data(sharding, local, shape)
+        result: jax.Array = jax.make_array_from_process_local_data(sharding, local, shape)
+        return result
 
     return {key: place(value) for key, value in batch.items()}
 
@@ -104,13 +107,13 @@ def pad(batch: Batch, size: int) -> Batch:
 
 
 def parallelize(
-    fn: Callable,
+    fn: Function,
     mode: str,
     *,
     devices: Sequence[jax.Device] | None = None,
     donate: bool = False,
     per_example: bool = False,
-) -> Callable[[PyTree, PyTree, Batch], Any]:
+) -> Compiled:
     """Compile `fn(first, frozen, batch, *, axis_name=None)` for all devices; the batch is split, the rest copied.
 
     Args:
@@ -143,7 +146,7 @@ def parallelize(
     return call
 
 
-def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
+def _jit(fn: Function, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Compiled:
     mesh, count = make_mesh(devices), num_processes(devices)
     parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
     out = parts if per_example and count == 1 else copied
@@ -151,7 +154,7 @@ def _jit(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example:
     return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, count))
 
 
-def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
+def _fsdp(fn: Function, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Compiled:
     del per_example
     mesh, count = make_mesh(devices), num_processes(devices)
     parts, copied = NamedSharding(mesh, PartitionSpec(AXIS)), NamedSharding(mesh, PartitionSpec())
@@ -159,14 +162,14 @@ def _fsdp(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example
     def step(first: PyTree, frozen: PyTree, batch: Batch) -> tuple[PyTree, PyTree]:
         following, metrics = fn(first, frozen, batch)
         shardings = jax.tree.map(lambda leaf: cut(leaf.shape, mesh), following)
-        constrain = jax.lax.with_sharding_constraint
+        constrain: Callable[[PyTree, PyTree], PyTree] = jax.lax.with_sharding_constraint
         return constrain(following, shardings), constrain(metrics, copied)
 
     compiled = jax.jit(step, donate_argnums=(0,) if donate else ())
     return lambda first, frozen, batch: compiled(first, frozen, split(batch, parts, count))
 
 
-def _pmap(fn: Callable, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Callable:
+def _pmap(fn: Function, devices: Sequence[jax.Device], donate: bool, per_example: bool) -> Compiled:
     compiled = jax.pmap(
         partial(fn, axis_name=AXIS),
         axis_name=AXIS,

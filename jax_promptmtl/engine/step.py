@@ -1,6 +1,6 @@
 """One training step and one evaluation, as pure functions of a problem."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,10 @@ from jax import lax
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
-from jax_promptmtl.core.problem import Problem
-from jax_promptmtl.engine.parallel import pad, parallelize, replicate
+from jax_promptmtl.core.problem import Batch, Problem
+from jax_promptmtl.engine.parallel import Function, pad, parallelize, replicate
 
 PyTree = Any
-Batch = dict[str, Any]
 Observe = Callable[[PyTree, Batch], PyTree]
 
 
@@ -71,7 +70,8 @@ def train_step(
       The next state, and metrics: `loss` [], `grad_norm` [], `sums` (float[T] each) and, with `observe`, `observed`.
     """
     rng = jax.random.fold_in(key, state.step)
-    total, whole = (lambda tree: tree), (lambda tree: tree)
+    total: Callable[[PyTree], PyTree] = lambda tree: tree  # noqa: E731
+    whole = total
     if axis_name is not None:
         rng = jax.random.fold_in(rng, lax.axis_index(axis_name))  # other noise for other examples
         total = partial(lax.psum, axis_name=axis_name)
@@ -87,7 +87,7 @@ def train_step(
     return State(state.step + 1, optax.apply_updates(state.params, updates), opt), metrics
 
 
-def step_of_runs(problem: Problem, tx: optax.GradientTransformation, observe: Observe | None = None) -> Callable:
+def step_of_runs(problem: Problem, tx: optax.GradientTransformation, observe: Observe | None = None) -> Function:
     """Return `train_step` as a function of (state, (key data, frozen), batch).
 
     With the run's key as an argument and no constant, runs that differ in their seed share one compiled program.
@@ -113,7 +113,9 @@ def predict_step(
     return {"prediction": prediction} | {key: jnp.asarray(batch[key]) for key in ("label", "task", "weight")}
 
 
-def evaluator(problem: Problem, mode: str = "jit", devices: Any = None) -> Callable[..., dict[str, np.ndarray]]:
+def evaluator(
+    problem: Problem, mode: str = "jit", devices: Sequence[jax.Device] | None = None
+) -> Callable[..., dict[str, np.ndarray]]:
     """Compile the evaluation of a problem once; returns a function of (params, frozen, batches), see `evaluate`.
 
     Every process gives its own batches, as many as the others, and gets the result of all.
@@ -157,7 +159,7 @@ def evaluate(
     batches: Iterable[Batch],
     *,
     mode: str = "jit",
-    devices: Any = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, np.ndarray]:
     """Predict every example once; those of weight 0 are padding and are not counted.
 

@@ -1,6 +1,7 @@
 """What a run leaves to read: JSON lines, TensorBoard scalars and a progress bar, on process 0 only."""
 
 import json
+import os
 import pathlib
 import sys
 import zlib
@@ -17,7 +18,7 @@ from jax_promptmtl.engine.events import Events
 Record = dict[str, Any]
 
 
-def read(path: Any) -> Iterator[Record]:
+def read(path: str | os.PathLike[str]) -> Iterator[Record]:
     """Yield the records of a file of JSON lines, if it exists; a last line cut short by a crash is left out."""
     if not pathlib.Path(path).exists():
         return
@@ -61,7 +62,7 @@ class Tally:
 class Lines:
     """A file of JSON lines to append to; records that a resumed run will write again are first taken out."""
 
-    def __init__(self, path: Any, keep: Callable[[Record], bool]):
+    def __init__(self, path: str | os.PathLike[str], keep: Callable[[Record], bool]):
         """Open `path`; if it exists, it is rewritten in one move with only the records that `keep` accepts."""
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ class Writer:
     repeated or resumed writes the same bytes. TensorBoard has the speed as well.
     """
 
-    def __init__(self, workdir: Any, stage: str, *, step: int, evaluated: bool):
+    def __init__(self, workdir: str | os.PathLike[str], stage: str, *, step: int, evaluated: bool):
         """Open the files of a run that has done `step` steps; records of later steps are taken out.
 
         Args:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data import images, suites
 from jax_promptmtl.data.assumptions import assumptions
+from jax_promptmtl.data.images import FileSource
 from jax_promptmtl.data.listing import count as number_of
-from jax_promptmtl.data.listing import listing, some
-from jax_promptmtl.data.source import FileSource, Source, Suite, Task
+from jax_promptmtl.data.listing import listing
+from jax_promptmtl.data.source import Source, Suite, Task
 from jax_promptmtl.data.suites import drawn
 from jax_promptmtl.experiments.findings import Findings, most, watch
 from jax_promptmtl.experiments.image import tune

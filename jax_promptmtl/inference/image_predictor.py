@@ -21,17 +21,18 @@ import safetensors.numpy
 from PIL import Image
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import images
+from jax_promptmtl.data.listing import count as number_of
 from jax_promptmtl.data.listing import listing
 from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.engine.parallel import pad
-from jax_promptmtl.inference.prediction import Prediction
+from jax_promptmtl.inference.prediction import Failed, Prediction, read_batch
 from jax_promptmtl.methods import sharing
 from jax_promptmtl.models.clip.load import load as load_backbone
 from jax_promptmtl.models.clip.model import Backbone
@@ -112,13 +113,16 @@ class Predictor:
         empty = np.zeros((0, len(self.classes[task])), np.float32)
         return Prediction(task, self.classes[task], np.concatenate([empty, *parts]))
 
-    def stream(self, images: Sequence[Picture], task: str | None = None) -> Iterator[Prediction]:
-        """Yield the predictions of at most 64 images at a time; see `predict`."""
+    def stream(
+        self, images: Sequence[Picture], task: str | None = None, failed: Failed | None = None
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of at most 64 images at a time; see `predict`, and `read_batch` for `failed`."""
         task = self.choose(task)
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter
             for start in range(0, len(images), BATCH):
-                pixels = np.stack(list(pool.map(self.pixels, images[start : start + BATCH])))
-                yield Prediction(task, self.classes[task], self.logits(pixels, task))
+                pixels = read_batch(pool, self.pixels, images[start : start + BATCH], start, failed)
+                if pixels:
+                    yield Prediction(task, self.classes[task], self.logits(np.stack(pixels), task))
 
     def choose(self, task: str | None) -> str:
         """Return the task that is meant."""
@@ -127,9 +131,11 @@ class Predictor:
         return pick(task or self.tasks[0], self.tasks, "task")
 
     @staticmethod
-    def listing(folder: str) -> list[str]:
-        """Return the paths of the images below a folder."""
-        return [str(pathlib.Path(folder) / name) for name in listing(folder).sizes]
+    def listing(folder: str) -> tuple[list[str], str]:
+        """Return the paths of the images below a folder, and what to say of other files."""
+        found = listing(folder)
+        others = f"{number_of(len(found.passed), 'file')} passed over: {some(found.passed)}" if found.passed else ""
+        return [str(pathlib.Path(folder) / name) for name in found.sizes], others
 
     def pixels(self, image: Picture) -> np.ndarray:
         """Return an image as the backbone expects it, float32[size, size, 3]."""
@@ -167,9 +173,7 @@ class Predictor:
         vectors = {
             name: sharing.slots(kind, len(self.tasks), about["groups"]) for name, kind in config["sharing"].items()
         }
-        problem = clip_mtl.build(
-            Suite("saved", (Task(task, self.classes[task], NOTHING, NOTHING),), about["split_hash"]),
-            self.backbone,
+        options = clip_mtl.Options(
             method=frozen_lists(config["method"]),
             sharing=dict.fromkeys(vectors, "all"),
             tune=config["tune"],
@@ -179,6 +183,8 @@ class Predictor:
             dtype=about["backbone"].get("dtype", "float32"),
             task_gradients=False,
         )
+        alone = Suite("saved", (Task(task, self.classes[task], NOTHING, NOTHING),), about["split_hash"])
+        problem = clip_mtl.build(alone, self.backbone, options)
         own = {path: rows(path, leaf, vectors, number) for path, leaf in self.trained.items()}
         leaves = tree.flatten(problem.params)
         if difference := tree.describe_difference({path: x for path, x in leaves.items() if x is not None}, own):

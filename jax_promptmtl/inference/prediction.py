@@ -1,10 +1,17 @@
 """What a trained model says of some images or clips."""
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
+
+T = TypeVar("T")
+Failed = Callable[[int, UserError], object]  # is told the number of what cannot be read, and why
 
 
 @dataclass(frozen=True)
@@ -42,3 +49,26 @@ class Prediction:
             best = np.argsort(-row, kind="stable")[:count]
             rows.append([(self.classes[number], float(row[number])) for number in best])
         return rows
+
+
+def read_batch(
+    pool: Executor, read: Callable[[T], np.ndarray], batch: Sequence[T], first: int, failed: Failed | None
+) -> list[np.ndarray]:
+    """Read some images or clips.
+
+    Args:
+      pool: reads several at a time.
+      read: of one.
+      batch: what to read.
+      first: number of the first of them among all.
+      failed: is told of those that cannot be read, which are left out; None raises the first error.
+    """
+    rows = []
+    for number, job in enumerate([pool.submit(read, item) for item in batch], first):
+        try:
+            rows.append(job.result())
+        except UserError as error:
+            if failed is None:
+                raise
+            failed(number, error)
+    return rows

@@ -19,18 +19,19 @@ from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.data.icons import moving_icons
-from jax_promptmtl.data.videos import video_file
+from jax_promptmtl.data.videos import folders, video_file
 from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length, resize
 from jax_promptmtl.engine import checkpoint
-from jax_promptmtl.inference.prediction import Prediction
+from jax_promptmtl.inference.prediction import Failed, Prediction, read_batch
 from jax_promptmtl.methods.make import make_method
+from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, read_model
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files, icons
 from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import InputForm, VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
 
 PyTree = Any
 BATCH = 8  # clips at a time
@@ -64,9 +65,10 @@ class VideoPredictor:
         return pick(task or self.tasks[0], self.tasks, "task")
 
     @staticmethod
-    def listing(folder: str) -> list[str]:
-        """Return the paths of the videos below a folder; a folder of frames is one video."""
-        return [str(path) for path in video_file.listing(folder)]
+    def listing(folder: str) -> tuple[list[str], str]:
+        """Return the paths of the videos below a folder, folders of frames too, and in words what is no video."""
+        found = folders.listing(folder)
+        return list(found.videos), folders.spell(found.passed, folder)
 
     def predict(self, videos: str | pathlib.Path | Sequence[str | pathlib.Path], task: str | None = None) -> Prediction:
         """Return classes and probabilities of videos.
@@ -83,12 +85,16 @@ class VideoPredictor:
         parts = [part.logits for part in self.stream([str(path) for path in paths], task)]
         return Prediction(task, self.classes[task], np.concatenate([np.zeros((0, len(self.classes[task]))), *parts]))
 
-    def stream(self, videos: Sequence[str], task: str | None = None) -> Iterator[Prediction]:
-        """Yield the predictions of a few videos at a time; see `predict`."""
+    def stream(
+        self, videos: Sequence[str], task: str | None = None, failed: Failed | None = None
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of a few videos at a time; see `predict`, and `read_batch` for `failed`."""
         task = self.choose(task)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(videos), BATCH):
-                views = list(pool.map(self.views, videos[start : start + BATCH]))
+                views = read_batch(pool, self.views, videos[start : start + BATCH], start, failed)
+                if not views:
+                    continue
                 scores = jax.nn.log_softmax(np.asarray(self.logits(np.concatenate(views)), np.float32))
                 means = average(scores.reshape(len(views), -1, scores.shape[-1]))
                 yield Prediction(task, self.classes[task], np.asarray(means))

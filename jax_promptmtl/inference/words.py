@@ -1,6 +1,6 @@
 """Which words text prompts are nearest to, by the cosine with the token embeddings of the text tower."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +69,9 @@ def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: s
     """
     if not jax.tree.leaves(per_task):
         return {}
-    prompter: Any = make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
-    made = jax.jit(jax.vmap(lambda leaves: prompter.apply({"params": leaves}).get(tower, {})))(per_task)
+    prompter = make_method(method, {"towers": sizes.towers, "embed_dim": sizes.embed_dim})
+    prompts_of: Callable[[Any], Any] = jax.vmap(lambda leaves: prompter.apply({"params": leaves}))
+    made = jax.jit(lambda leaves: prompts_of(leaves).get(tower, {}))(per_task)
     return {layer: np.asarray(rows) for layer, rows in made.items()}
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.methods.linear import torch_uniform
+from jax_promptmtl.methods.blocks import torch_uniform
 from jax_promptmtl.methods.method import Method, Prompts
 
 SIDES = {"image": ("image",), "text": ("text",), "both": ("image", "text")}

@@ -93,7 +93,8 @@ class Rule:
         if self.objective == "centered" and len(pairs) > 1:
             pairs = pairs - pairs[~np.eye(len(pairs), dtype=bool)].mean()
         np.fill_diagonal(pairs, 0)
-        return pairs
+        result: np.ndarray = pairs
+        return result
 
     def score(self, totals: np.ndarray, sizes: np.ndarray, illegal: float = -np.inf) -> np.ndarray:
         """Return the worth of groups from the sums over their pairs and their sizes; `illegal` where not allowed."""
@@ -109,12 +110,12 @@ class Rule:
         return float(self.score(totals, np.array([len(group) for group in groups])).sum())
 
 
+DEFAULT_RULE = Rule()
+
+
 def partition(
     similarity: np.ndarray,
-    objective: str = "mean",
-    num_groups: int | None = None,
-    singletons: str = "allowed",
-    max_group: int | None = None,
+    rule: Rule = DEFAULT_RULE,
     *,
     top: int = 2,
     restarts: int = 20,
@@ -124,7 +125,7 @@ def partition(
 
     Args:
       similarity: float[N, N]; the diagonal is ignored and the two triangles are averaged.
-      objective, num_groups, singletons, max_group: see `Rule`.
+      rule: what a group is worth and which are legal.
       top: how many partitions to rank (exact solver; the heuristic ranks the distinct ones it met).
       restarts: seeded random starts of the heuristic, on top of those from average linkage.
       exact_limit: most tasks for the exact solver; time and memory grow as 3^N and 2^N.
@@ -135,7 +136,6 @@ def partition(
     >>> partition(np.array([[0, 3, 1], [3, 0, -1], [1, -1, 0]])).groups
     ((0, 1), (2,))
     """
-    rule = Rule(objective, num_groups, singletons, max_group)
     num_tasks = len(similarity)
     rule.check(num_tasks)
     if np.shape(similarity) != (num_tasks, num_tasks) or not np.all(np.isfinite(similarity)):
@@ -199,7 +199,9 @@ class _Branch:
     banned: frozenset[int]
 
 
-def _solve(branch: _Branch, scores: np.ndarray, rests: np.ndarray, rule: Rule, slack: float):
+def _solve(
+    branch: _Branch, scores: np.ndarray, rests: np.ndarray, rule: Rule, slack: float
+) -> tuple[float, tuple[int, ...]] | None:
     """Return (score, bit masks of the groups) of the best partition of a branch, or `None` if it has none."""
     rest = (len(scores) - 1) & ~sum(branch.prefix)
     spent = sum(scores[group] for group in branch.prefix)
@@ -228,10 +230,12 @@ def _rank_exactly(pairs: np.ndarray, rule: Rule, top: int) -> tuple[tuple[Groups
     """Return the `top` best partitions: solve, cut the solution out of its branch, and go on with the pieces."""
     scores, slack = _subset_scores(pairs, rule), _tolerance(pairs)
     rests = _best_rests(scores, len(pairs))
-    open_branches = [(_Branch((), frozenset()), _solve(_Branch((), frozenset()), scores, rests, rule, slack))]
+    whole = _Branch((), frozenset())
+    solution = _solve(whole, scores, rests, rule, slack)
+    open_branches = [] if solution is None else [(whole, solution)]
     ranking: list[tuple[Groups, float]] = []
     while open_branches and len(ranking) < top:
-        found = [(solution[0], tuple(map(_members, solution[1]))) for _, solution in open_branches]
+        found = [(score, tuple(map(_members, masks))) for _, (score, masks) in open_branches]
         index = _first(found, slack)
         ranking.append((found[index][1], rule.value(pairs, found[index][1])))
         branch, (_, groups) = open_branches.pop(index)
@@ -281,7 +285,9 @@ def _penalised(totals: np.ndarray, sizes: np.ndarray, rule: Rule, penalty: float
     return np.where(sizes == 0, -penalty if rule.num_groups is not None else 0.0, worth)
 
 
-def _neighbours(labels: np.ndarray, columns: int, pairs: np.ndarray, rule: Rule, penalty: float):
+def _neighbours(
+    labels: np.ndarray, columns: int, pairs: np.ndarray, rule: Rule, penalty: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the gains of moving task t to group b, float[N, columns], and of swapping tasks t and u, float[N, N]."""
     member = np.eye(columns)[labels]
     links = pairs @ member  # of task t with all tasks of group b

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.methods.blocks import Adapter, Affine, vpt_uniform
 from jax_promptmtl.methods.method import Method, Prompts
 from jax_promptmtl.models.layers.transformer import ACTIVATIONS, LayerNorm
 
@@ -25,36 +26,9 @@ Array = jax.Array
 Initializer = jax.nn.initializers.Initializer
 Context = Mapping[str, tuple[Array, Array]]  # auxiliary -> (tokens float[B, N, D_i], mask bool[B, N])
 
-VPT_PATCH = 16  # VPT draws its prompts for patches of 16 x 16 pixels and 3 channels
-
-
-def vpt_uniform(key: Array, shape: tuple[int, ...], dtype: jax.typing.DTypeLike = jnp.float32) -> Array:
-    """Draw prompts [P, D] as VPT does: uniform in +-sqrt(6 / (3 * 16 * 16 + D)).
-
-    >>> bool(abs(vpt_uniform(jax.random.key(0), (9, 64))).max() < (6 / 832) ** 0.5)
-    True
-    """
-    bound = (6 / (3 * VPT_PATCH**2 + shape[-1])) ** 0.5
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-
 PROMPT_INITS = {"vpt": vpt_uniform, "normal": nn.initializers.normal(0.02)}
 LAYER_INITS = {"xavier": nn.initializers.xavier_uniform(), "normal": nn.initializers.normal(0.02)}
-ADAPTER_INIT = nn.initializers.truncated_normal(1e-3)  # near the identity; adapter-bert `modeling.py`
 NORMS, SCALES = ("pre", "post"), ("none", "layer_norm", "scalar")
-
-
-class Affine(nn.Module):
-    """The kernel [D, features] and bias [features] of an affine map."""
-
-    features: int
-    kernel_init: Initializer = LAYER_INITS["xavier"]
-
-    @nn.compact
-    def __call__(self, width: int) -> tuple[Array, Array]:
-        """Return the two parameters."""
-        kernel = self.param("kernel", self.kernel_init, (width, self.features))
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class PromptAttention(nn.Module):
@@ -144,26 +118,10 @@ class PromptLayer(nn.Module):
         )
         if self.norm == "post":
             x = first(prompts + attention(prompts, tokens, mask))
-            return second(x + feedforward(x))
+            result: Array = second(x + feedforward(x))
+            return result
         x = prompts + attention(first(prompts), first(tokens), mask)
         return x + feedforward(second(x))
-
-
-class Adapter(nn.Module):
-    """Houlsby adapter: x + W_up gelu(W_down x + b) + b', near the identity at the start.
-
-    Attributes:
-      rank: r, the width inside.
-    """
-
-    rank: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map float[..., D]."""
-        down, bias = Affine(self.rank, ADAPTER_INIT, name="down")(x.shape[-1])
-        up, shift = Affine(x.shape[-1], ADAPTER_INIT, name="up")(self.rank)
-        return x + ACTIVATIONS["gelu"](x @ down + bias) @ up + shift
 
 
 class Mapper(nn.Module):
@@ -262,7 +220,8 @@ class DoubleLayerMapper(Method):
     def scaled(self, name: str, prompts: Array) -> Array:
         """Apply the option `final_scale`."""
         if self.final_scale == "layer_norm":
-            return LayerNorm(name=f"scale_{name}")(prompts)
+            result: Array = LayerNorm(name=f"scale_{name}")(prompts)
+            return result
         if self.final_scale == "scalar":
             return prompts * self.param(f"scale_{name}", nn.initializers.ones, (1,))
         return prompts

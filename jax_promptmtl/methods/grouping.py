@@ -9,6 +9,7 @@ disjoint groups is the objective `mean` with singletons forbidden.
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import chex
@@ -19,14 +20,14 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.tree import flatten
-from jax_promptmtl.methods.clustering import Groups, Partition, partition
+from jax_promptmtl.methods.clustering import DEFAULT_RULE, Groups, Partition, Rule, partition
 
 KINDS = ("dot", "cosine", "split_half")
 SKETCH = 256  # keeps norms to about sqrt(2 / 256) = 9 %, and their square root, which split_half uses, to 4 %
 SCHEMA = 1
 
 
-def task_gradients(per_task_grads: Mapping, batch: Mapping) -> jax.Array:
+def task_gradients(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
     """Return the gradient of each task's mean loss as one row, float32[T, n].
 
     Args:
@@ -50,7 +51,7 @@ def task_gradients(per_task_grads: Mapping, batch: Mapping) -> jax.Array:
     return jnp.where(seen, rows / jnp.where(seen, weight[:, None], 1.0), 0.0)
 
 
-def observe(per_task_grads: Mapping, batch: Mapping) -> dict[str, jax.Array]:
+def observe(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Return what `Similarity.add_observed` needs of one step; the engine's `observe`, small enough to log every step.
 
     Args:
@@ -141,17 +142,20 @@ class Similarity:
         scale = np.where(signal > 0, 1 / np.sqrt(np.where(signal > 0, signal, 1)), 0)
         normalised = mean * np.outer(scale, scale)
         np.fill_diagonal(normalised, (signal > 0).astype(float))
-        return normalised
+        result: np.ndarray = normalised
+        return result
 
     def std(self) -> np.ndarray:
         """Return the standard deviation of the dot product over snapshots, float[T, T]."""
         grams, _ = self._select(None)
         seen, mean = _seen(grams), self.matrix("dot")
-        return np.sqrt(_mean(np.where(seen, (grams - mean) ** 2, 0), seen, self.names))
+        result: np.ndarray = np.sqrt(_mean(np.where(seen, (grams - mean) ** 2, 0), seen, self.names))
+        return result
 
     def count(self) -> np.ndarray:
         """Return in how many snapshots both tasks were present, int[T, T]."""
-        return _seen(self._select(None)[0]).sum(0)
+        result: np.ndarray = _seen(self._select(None)[0]).sum(0)
+        return result
 
     def conflict_rate(self) -> np.ndarray:
         """Return the share of snapshots in which two gradients conflict (negative dot product), float[T, T]."""
@@ -198,7 +202,8 @@ class Similarity:
 def _seen(grams: np.ndarray) -> np.ndarray:
     """Return bool[S, T, T]: whether both tasks of a pair had examples in a snapshot."""
     present = np.einsum("stt->st", grams) > 0
-    return present[:, :, None] & present[:, None, :]
+    result: np.ndarray = present[:, :, None] & present[:, None, :]
+    return result
 
 
 def _normalise(grams: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -216,11 +221,18 @@ def _mean(values: np.ndarray, seen: np.ndarray, names: Sequence[str]) -> np.ndar
         raise UserError(
             f"Tasks {names[one]!r} and {names[two]!r} never shared a batch of gradient snapshots; raise the batch size."
         )
-    return np.where(seen, values, 0).sum(0) / count
+    result: np.ndarray = np.where(seen, values, 0).sum(0) / count
+    return result
 
 
 def stability(
-    similarity: Similarity, groups: Groups, kind: str = "dot", *, repeats: int = 200, seed: int = 0, **rule: Any
+    similarity: Similarity,
+    groups: Groups,
+    kind: str = "dot",
+    rule: Rule = DEFAULT_RULE,
+    *,
+    repeats: int = 200,
+    seed: int = 0,
 ) -> float:
     """Return the share of bootstrap resamples of the snapshots that give the same groups.
 
@@ -228,15 +240,15 @@ def stability(
       similarity: the snapshots.
       groups: the partition found on all of them.
       kind: of similarity.
+      rule: as given to `partition`. Beyond 10 tasks resamples are searched with the heuristic, with four restarts.
       repeats: number of resamples, drawn with replacement from `seed`.
-      **rule: as given to `partition`. Beyond 10 tasks resamples are searched with the heuristic, with four restarts.
     """
     snapshots = np.flatnonzero(similarity._kept())
     rng = np.random.default_rng(seed)
     same = 0
     for _ in range(repeats):
         matrix = similarity.matrix(kind, rng.choice(snapshots, len(snapshots)))
-        same += partition(matrix, top=1, restarts=4, exact_limit=10, **rule).groups == groups
+        same += partition(matrix, rule, top=1, restarts=4, exact_limit=10).groups == groups
     return same / repeats
 
 
@@ -259,7 +271,12 @@ def random_groups(groups: Groups, seed: int) -> Groups:
 
 
 def report(
-    similarity: Similarity, found: Partition, *, kind: str = "dot", stable: float | None = None, **rule: Any
+    similarity: Similarity,
+    found: Partition,
+    *,
+    kind: str = "dot",
+    stable: float | None = None,
+    rule: Rule = DEFAULT_RULE,
 ) -> dict[str, Any]:
     """Return the content of grouping.json: groups by name, how they were found, and all matrices.
 
@@ -268,7 +285,7 @@ def report(
       found: what `partition` returned for `similarity.matrix(kind)`.
       kind: of similarity.
       stable: result of `stability`.
-      **rule: as given to `partition`.
+      rule: as given to `partition`.
     """
     names = similarity.names
 
@@ -289,7 +306,7 @@ def report(
         "tasks": list(names),
         "groups": named(found.groups),
         "similarity": kind,
-        "rule": {"objective": "mean", "num_groups": None, "singletons": "allowed", "max_group": None} | rule,
+        "rule": asdict(rule),
         "solver": found.solver,
         "score": found.score,
         "runner_up": named(found.runner_up) if found.runner_up else None,

@@ -31,10 +31,11 @@ def make_method(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> Method:
     given = sizes.keys() | options.keys()
     if lacking := [key for key, field in fields.items() if needed(field) and key not in given]:
         raise UserError(f"The method {name!r} needs the option {lacking[0]!r}; set config.method.{lacking[0]}.")
-    return constructor(**{key: size for key, size in sizes.items() if key in fields}, **options)
+    made: Method = constructor(**{key: size for key, size in sizes.items() if key in fields}, **options)
+    return made
 
 
-def needed(field: Field) -> bool:
+def needed(field: Field[Any]) -> bool:
     """Return whether a field has no default."""
     return field.init and field.default is MISSING and field.default_factory is MISSING
 

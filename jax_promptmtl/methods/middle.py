@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.methods.dlm import Adapter, vpt_uniform
+from jax_promptmtl.methods.blocks import Adapter, vpt_uniform
 from jax_promptmtl.methods.method import Method, Prompts
 
 

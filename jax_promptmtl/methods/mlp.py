@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 
-from jax_promptmtl.methods.linear import LinearStack
+from jax_promptmtl.methods.blocks import LinearStack, Tokens
 from jax_promptmtl.methods.method import Method, Prompts, check_depth
-from jax_promptmtl.methods.tokens import Tokens
 
 
 class ProjectedPrompts(Method):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 
 from jax_promptmtl.core.errors import pick
+from jax_promptmtl.methods.blocks import Tokens
 from jax_promptmtl.methods.method import Method, Prompts, check_depth
 
 
@@ -34,17 +34,3 @@ class TokenPrompts(Method):
         pick(tower, self.towers, "tower")
         check_depth(self.depth[tower], {tower: self.towers[tower]})
         return self.depth[tower], self.length[tower], self.towers[tower][1]
-
-
-class Tokens(nn.Module):
-    """The tokens of one tower, float[K, P, D]."""
-
-    layers: int
-    length: int
-    width: int
-    std: float
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        """Return the parameter itself."""
-        return self.param("tokens", nn.initializers.normal(self.std), (self.layers, self.length, self.width))

@@ -1,4 +1,4 @@
-"""A loss that takes a few examples at a time, in memory for those few, at no cost in arithmetic."""
+"""Gradient accumulation: a loss that takes one microbatch at a time, at no cost in arithmetic."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,43 +7,49 @@ import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.problem import Batch, Sums
 
+Array = jax.Array
 PyTree = Any
-Loss = Callable[[PyTree, PyTree, dict[str, Any]], tuple[Any, PyTree]]
+Loss = Callable[[PyTree, PyTree, Batch], tuple[Array, Sums]]
 
 
-def in_chunks(loss: Loss, size: int) -> Loss:
-    """Return a loss that takes `size` examples at a time.
+def accumulated(loss: Loss, size: int) -> Loss:
+    """Return a loss that takes microbatches of `size` examples.
 
-    A loss that adds up over examples has a gradient that does, so each chunk's is taken as soon as its value is known:
-    no chunk's activations outlive it, and, unlike with rematerialisation, nothing is computed twice.
+    A loss that adds up over examples has a gradient that does, so each microbatch's is taken as soon as its value is
+    known: no activations outlive their microbatch, and, unlike with rematerialisation, nothing is computed twice.
 
     Args:
       loss: (prepared, frozen, batch) -> (scalar, sums), both additive over the examples of the batch; it is
         differentiated in `prepared` and by its scalar alone.
-      size: examples per chunk.
+      size: examples per microbatch.
 
     Raises:
       UserError: when it is called with a batch that `size` does not divide.
     """
 
     @jax.custom_vjp
-    def total(prepared, frozen, batch):
-        return accumulate(lambda part: loss(prepared, frozen, part), batch, size)
+    def total(prepared: PyTree, frozen: PyTree, batch: Batch) -> tuple[Array, Sums]:
+        result: tuple[Array, Sums] = accumulate(lambda part: loss(prepared, frozen, part), batch, size)
+        return result
 
-    def forward(prepared, frozen, batch):
+    def forward(prepared: PyTree, frozen: PyTree, batch: Batch) -> tuple[tuple[Array, Sums], PyTree]:
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        return accumulate(lambda part: value_and_grad(prepared, frozen, part), batch, size)
+        result: tuple[tuple[Array, Sums], PyTree] = accumulate(
+            lambda part: value_and_grad(prepared, frozen, part), batch, size
+        )
+        return result
 
-    def backward(grads, cotangents):
+    def backward(grads: PyTree, cotangents: tuple[Array, Sums]) -> tuple[PyTree, None, None]:
         return jax.tree.map(lambda grad: cotangents[0] * grad, grads), None, None
 
     total.defvjp(forward, backward)
     return total
 
 
-def accumulate(function: Callable[[dict[str, Any]], PyTree], batch: dict[str, Any], size: int) -> PyTree:
-    """Return the sum of a function over the chunks of a batch.
+def accumulate(function: Callable[[Batch], PyTree], batch: Batch, size: int) -> PyTree:
+    """Return the sum of a function over the microbatches of a batch.
 
     >>> float(accumulate(lambda part: part["x"].sum(), {"x": jnp.arange(6)}, 2))
     15.0
@@ -54,7 +60,7 @@ def accumulate(function: Callable[[dict[str, Any]], PyTree], batch: dict[str, An
             f"config.memory.image_chunk is {size}, which does not divide the {examples} images of a batch (on each "
             "device, with pmap); use a divisor, or 0 for all at once."
         )
-    # Every chunk has examples of all devices: those that lie together are on one of them.
+    # Every microbatch has examples of all devices: those that lie together are on one of them.
     parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(size, -1, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))

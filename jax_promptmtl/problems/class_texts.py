@@ -1,161 +1,138 @@
-"""The texts of classes: templates, ensembles of them, their tokens, and what would make two classes one."""
+"""The class texts of all tasks: their tokens, what they have in common, and their features."""
 
-import json
-import pathlib
-import string
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.core.files import ASSETS, read_json
-from jax_promptmtl.models.clip.model import Backbone, normalize
+from jax_promptmtl.core.problem import AXIS
+from jax_promptmtl.models.clip.model import CLIP, Backbone
+from jax_promptmtl.models.clip.packing import Packed, pack
+from jax_promptmtl.models.layers.transformer import KeyValues
+from jax_promptmtl.problems.templates import tokenize
 
-Texts = str | Sequence[str]  # one template, or an ensemble
-Template = Texts | Mapping[str, Any]  # or such for every task, or for every class of every task
-ENSEMBLES = {"imagenet80": "templates_imagenet80.txt"}  # of openai/CLIP, `notebooks/Prompt_Engineering_for_ImageNet`
-
-
-def resolve(template: Template) -> Template:
-    """Return a template with what it names in its place, checked.
-
-    Args:
-      template: such as "a photo of a {}."; several, whose class features are averaged; a name of `ENSEMBLES`; a .txt
-        file with one template a line; {task: template} or {task: {class: template}}, or a .json file of one.
-
-    Raises:
-      UserError: a template without exactly one {}, or a file that is none.
-    """
-    if isinstance(template, str) and template in ENSEMBLES:
-        template = lines(ASSETS / ENSEMBLES[template])
-    elif isinstance(template, str) and template.endswith(".txt"):
-        template = lines(pathlib.Path(template).expanduser())
-    elif isinstance(template, str) and template.endswith(".json"):
-        template = read_json(pathlib.Path(template).expanduser())
-    template = plain(template)
-    for one in every(template):
-        require(one)
-    return template
+Array = jax.Array
+PyTree = Any
+Prefix = tuple[KeyValues, ...]
 
 
-def plain(template: Any) -> Any:
-    """Return a template as JSON has it, which is how checkpoints keep it."""
-    try:
-        return json.loads(json.dumps(template.to_dict() if hasattr(template, "to_dict") else template))
-    except TypeError:
-        raise UserError(f"config.template is {template!r}; give a text, a list of texts, or such by task.") from None
-
-
-def lines(path: pathlib.Path) -> list[str]:
-    """Return the lines of a file of templates."""
-    try:
-        found = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the templates {str(path)!r} ({error}); give a text file in UTF-8.") from None
-    if not found:
-        raise UserError(f"The templates {str(path)!r} are none; give one a line.")
-    return found
-
-
-def every(template: Template) -> list[Any]:
-    """Return all single templates of what `resolve` gives."""
-    if isinstance(template, Mapping):
-        return [one for part in template.values() for one in every(part)] or [None]
-    return [template] if isinstance(template, str) or not isinstance(template, Sequence) else list(template) or [None]
-
-
-def require(template: Any) -> None:
-    """Refuse what is no text with one {} for the class, and nothing else to fill in."""
-    try:
-        fields = [(field, spec, to) for _, field, spec, to in string.Formatter().parse(template) if field is not None]
-    except (ValueError, TypeError):
-        fields = []
-    if fields != [("", "", None)]:
-        raise UserError(
-            f"The template {str(template)!r} must have exactly one {{}}, where the class's name goes, such as 'a photo "
-            "of a {}.'; correct config.template."
-        )
-
-
-def templates(template: Template, task: str, class_name: str) -> list[str]:
-    """Return the templates of a class."""
-    for key, what in ((task, "task"), (class_name, "class")):
-        if isinstance(template, Mapping):
-            if key not in template:
-                raise UserError(f"config.template has templates by {what} and none for {key!r}; give some.")
-            template = template[key]
-    found = [template] if isinstance(template, str) else list(template)
-    for one in found:
-        require(one)
-    return found
-
-
-class Ensemble:
-    """The token rows of the class texts of all tasks, several per class where there are several templates.
+class ClassTexts(NamedTuple):
+    """The class texts of T tasks.
 
     Attributes:
-      tokens: per task int32[C_t * M, context length], the M texts of a class one after another.
-      weight: float32[T, C, M] of each text in its class's feature; None where every class has one text.
-      classes: C_t of every task.
+      slot: placeholder ids in every text, which prompts of layer 0 replace.
+      together: packed with one set for all tasks whose text prompts are the same parameters.
+      apart: packed with a set per task where the tasks' gradients are told apart.
+      real: bool[T, C], true for the classes that a task has.
+      weight: float32[T, C, M] of each of M texts in a class's feature; None where every class has one text.
     """
 
-    def __init__(self, backbone: Backbone, tasks: Sequence[Any], template: Template, slot: int):
-        """Fill the templates; `slot` placeholder ids after the start token are what prompts of layer 0 replace."""
-        filled = [[fill(templates(template, task.name, name), name) for name in task.class_names] for task in tasks]
-        most = max(len(texts) for classes in filled for texts in classes)
-        padded = [[(texts * most)[:most] for texts in classes] for classes in filled]
-        rows = [[text for texts in classes for text in texts] for classes in padded]
-        self.tokens = [tokenize(backbone, texts, slot) for texts in rows]
-        self.classes = [len(classes) for classes in filled]
-        self.weight = None
-        if most > 1:
-            self.weight = np.zeros((len(tasks), max(self.classes), most), np.float32)
-            for row, classes in zip(self.weight, filled, strict=True):
-                for share, texts in zip(row, classes, strict=False):
-                    share[: len(texts)] = 1 / len(texts)
-
-    def average(self, features: Array) -> Array:
-        """Return float[T, C, E] of the features float[T, C * M, E] of all texts: the mean of those of length 1."""
-        if self.weight is None:
-            return features
-        split = rearrange(normalize(features), "t (c m) e -> t c m e", m=self.weight.shape[2])
-        return jnp.einsum("tcme,tcm->tce", split, self.weight)
+    slot: int
+    together: Packed
+    apart: Packed
+    real: np.ndarray
+    weight: np.ndarray | None = None
 
 
-def fill(patterns: Sequence[str], class_name: str) -> list[str]:
-    """Return the texts of a class, in whose name "_" reads as a space.
+def class_tokens(backbone: Backbone, class_names: Sequence[str], template: str, slot: int) -> np.ndarray:
+    """Return the token rows of the class texts.
 
-    >>> fill(["a {}."], "red_fox")
-    ['a red fox.']
+    Args:
+      backbone: whose tokenizer and context length to use.
+      class_names: C names; "_" reads as a space.
+      template: such as "a photo of a {}.".
+      slot: placeholder ids after the start token; prompts of layer 0 replace them.
+
+    Returns:
+      int32[C, context length], zero-padded.
     """
-    return [pattern.format(class_name.replace("_", " ")) for pattern in patterns]
+    return tokenize(backbone, [template.format(name.replace("_", " ")) for name in class_names], slot)
 
 
-def tokenize(backbone: Backbone, texts: Sequence[str], slot: int) -> np.ndarray:
-    """Return int32[N, context length] of texts, zero-padded, with `slot` placeholders after the start token."""
-    tokens = backbone.tokenizer.tokenize(texts, backbone.config.context_length - slot)
-    return np.insert(tokens, [1] * slot, 0, axis=1).astype(np.int32)
+def class_texts(
+    tokens: Sequence[np.ndarray],
+    slot: int,
+    read: Sequence[np.ndarray],
+    *,
+    chunk: int = 0,
+    parts: int = 1,
+    task_gradients: bool = True,
+) -> ClassTexts:
+    """Pack the class texts of T tasks.
+
+    Args:
+      tokens: of every task, from `class_tokens`.
+      slot: placeholders in every text.
+      read: the slot vectors int[T] of the parameters that the text prompts depend on.
+      chunk, parts: see `pack`.
+      task_gradients: whether the tasks' gradients are told apart.
+    """
+    real = np.arange(max(map(len, tokens))) < np.array([[len(rows)] for rows in tokens])
+    together = pack(tokens, same(read, len(tokens)), chunk, parts)
+    apart = pack(tokens, range(len(tokens)), chunk, parts) if read and task_gradients else together
+    return ClassTexts(slot, together, apart, real)
 
 
-def require_apart(backbone: Backbone, tasks: Sequence[Any], template: Template) -> None:
-    """Refuse classes whose texts are the same tokens, texts that are too long, and names that are empty."""
-    for task in tasks:
-        seen: dict[bytes, str] = {}
-        if not task.class_names:
-            raise UserError(f"Task {task.name!r} has no classes; give some.")
-        for name in task.class_names:
-            if not name.strip(" _"):
-                raise UserError(
-                    f"Task {task.name!r} has a class with the name {name!r}, which says nothing; rename it."
-                )
-            texts = fill(templates(template, task.name, name), name)
-            key = tokenize(backbone, texts, 0).tobytes()
-            if (other := seen.setdefault(key, name)) != name or task.class_names.count(name) > 1:
-                raise UserError(
-                    f"Classes {other!r} and {name!r} of task {task.name!r} have the same text for the text tower "
-                    f"({texts[0]!r}); rename or join them."
-                )
+def same(vectors: Sequence[np.ndarray], num_tasks: int) -> list[int]:
+    """Number the tasks by what they read: those with equal slots in all vectors get one number, counting from 0.
+
+    >>> same([np.array([0, 0, 1, 0]), np.array([2, 2, 2, 1])], 4)
+    [0, 0, 1, 2]
+    """
+    keys = [tuple(int(vector[task]) for vector in vectors) for task in range(num_tasks)]
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [number[key] for key in keys]
+
+
+def encode_classes(
+    model: CLIP,
+    weights: PyTree,
+    prompts: Mapping[int, Array] | None = None,
+    slot: int = 0,
+    *,
+    texts: Packed,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Array:
+    """Return the class features of all tasks, float[T, C, E].
+
+    Args:
+      model: the CLIP.
+      weights: of the CLIP.
+      prompts: layer -> float[T, P, D]; the tasks of a set of `texts` have the same.
+      slot: placeholders in every row.
+      texts: class texts; each set's prefix is encoded once, then its suffixes.
+      mesh: of the devices that divide the suffixes among them.
+    """
+    prompts = prompts or {}
+    if len(texts.first) < len(texts.where):
+        prompts = {layer: rows[texts.first] for layer, rows in prompts.items()}
+    prefix: Any = model.apply({"params": weights}, texts.prefix, prompts, slot=slot, method="prefill_text")
+
+    def encode(weights: PyTree, prefix: Prefix, suffixes: Sequence[Array]) -> Array:
+        rows = [rearrange(x, "u r n -> (u r) n") for x in suffixes]
+        features: Any = model.apply({"params": weights}, prefix, *rows, method="encode_suffixes")
+        rows_of_sets: Array = rearrange(features, "(u r) n e -> u r n e", u=len(texts.first))
+        return rows_of_sets
+
+    if mesh:
+        rows = PartitionSpec(None, AXIS)
+        encode = jax.shard_map(encode, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(), rows), out_specs=rows)
+    features = in_chunks(partial(encode, {key: weights[key] for key in ("text", "logit_scale")}, prefix), texts)
+    if mesh:
+        features = jax.lax.with_sharding_constraint(features, NamedSharding(mesh, PartitionSpec()))
+    return features[tuple(np.moveaxis(texts.where, -1, 0))]
+
+
+def in_chunks(encode: Callable[[Sequence[Array]], Array], texts: Packed) -> Array:
+    """Return the features float[U, R, n, E] of the suffixes, one chunk's activations at a time, backward pass too."""
+    suffixes = [rearrange(x, "u (k r) n -> k u r n", k=texts.chunks) for x in texts.suffixes]
+    if texts.chunks == 1:
+        return encode([x[0] for x in suffixes])
+    chunks = jax.lax.map(jax.checkpoint(encode), jax.tree.map(jnp.asarray, suffixes))
+    result: Array = rearrange(chunks, "k u r n e -> u (k r) n e")
+    return result

@@ -12,6 +12,7 @@ Five things differ from Radford et al. 2021 and are part of the model card:
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,13 +20,41 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.problem import Problem
+from jax_promptmtl.core.problem import Batch, Problem, Sums
 from jax_promptmtl.data.icons.plain import plain_batch
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig, normalize, score
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
 
 Array = jax.Array
+PyTree = Any
 MAX_SCALE = np.log(100.0)  # as in Radford et al. 2021
+
+
+@dataclass(frozen=True)
+class View:
+    """How the batch of a step is drawn.
+
+    Attributes:
+      size: images B.
+      seed: of the stream.
+      printed: share of the images in black on white.
+      warp: strength of the distortions of the images, 0 to 1.
+      cluttered: share of the images with patchy colours, rims, uneven light, blur and noise.
+      patches: number of patches of an image.
+      keep: share of the patches that the image tower sees, drawn per image.
+      slot: prompt tokens per layer in a prompted step.
+      prompted: share of the prompted steps.
+    """
+
+    size: int
+    seed: int
+    printed: float
+    warp: float
+    cluttered: float
+    patches: int
+    keep: float
+    slot: int
+    prompted: float
 
 
 class Captions:
@@ -89,41 +118,16 @@ class Captions:
             kept.append(text)
         return self.tokenizer.tokenize([" ".join(text) for text in kept], self.length), kept
 
-    def batch(
-        self,
-        step: int,
-        *,
-        size: int,
-        seed: int,
-        printed: float,
-        warp: float,
-        cluttered: float,
-        patches: int,
-        keep: float,
-        slot: int,
-        prompted: float,
-    ) -> dict[str, np.ndarray]:
-        """Return the batch of a step.
-
-        Args:
-          step: counts from 0.
-          size: images B.
-          seed: of the stream.
-          printed: share of the images in black on white.
-          warp: strength of the distortions of the images, 0 to 1.
-          cluttered: share of the images with patchy colours, rims, uneven light, blur and noise.
-          patches: number of patches of an image.
-          keep: share of the patches that the image tower sees, drawn per image.
-          slot: prompt tokens per layer in a prompted step.
-          prompted: share of the prompted steps.
+    def batch(self, step: int, view: View) -> dict[str, np.ndarray]:
+        """Return the batch of a step, counted from 0.
 
         Returns:
           image float32[B, 48, 48, 3] in [-1, 1]; keep int32[B, n], the patches to see; tokens int32[M, slot + N], the B
           captions first; slot int32[B, P], whose second axis is the number of placeholders in `tokens` (0 in a step
           without prompts: shapes alone choose the program); positive bool[B, M]; label, task, weight as everywhere.
         """
-        rng = np.random.default_rng([seed, step])
-        icons = self.icons(step, size, seed)
+        rng = np.random.default_rng([view.seed, step])
+        icons = self.icons(step, view.size, view.seed)
         texts: list[Sequence[str]] = [self.caption(icon, rng) for icon in icons]
         names, others = self.extra
         labels = rng.choice(len(self.labels), min(names, len(self.labels)), replace=False)
@@ -131,17 +135,18 @@ class Captions:
         words = rng.choice(len(self.vocabulary), others, replace=False, p=self.chance)
         texts += [[self.vocabulary[word]] for word in words]
         tokens, texts = self.tokenize(texts)
-        width = slot if rng.random() < prompted else 0
-        seen = np.argsort(rng.random((size, patches)), axis=1)[:, : round(keep * patches)]
+        width = view.slot if rng.random() < view.prompted else 0
+        seen = np.argsort(rng.random((view.size, view.patches)), axis=1)[:, : round(view.keep * view.patches)]
+        pixels = plain_batch(self.masks[icons], rng, view.printed, view.warp, view.cluttered)
         return {
-            "image": plain_batch(self.masks[icons], rng, printed, warp, cluttered).astype(np.float32) / 127.5 - 1,
+            "image": pixels.astype(np.float32) / 127.5 - 1,
             "keep": np.sort(seen, axis=1).astype(np.int32),
             "tokens": np.insert(tokens, [1] * width, 0, axis=1),
-            "slot": np.zeros((size, width), np.int32),
+            "slot": np.zeros((view.size, width), np.int32),
             "positive": self.positives(icons, texts),
-            "label": np.zeros(size, np.int32),
-            "task": np.zeros(size, np.int32),
-            "weight": np.full(size, 1 / size, np.float32),
+            "label": np.zeros(view.size, np.int32),
+            "task": np.zeros(view.size, np.int32),
+            "weight": np.full(view.size, 1 / view.size, np.float32),
         }
 
     def icons(self, step: int, size: int, seed: int) -> np.ndarray:
@@ -151,10 +156,10 @@ class Captions:
         orders = {e: np.random.default_rng([seed, 1, e]).permutation(self.epoch) for e in np.unique(epochs)}
         return np.array([orders[e][p % len(self.epoch)] for e, p in zip(epochs, position, strict=True)])
 
-    def batches(self, start: int, *, schedule: Callable[[int], dict]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the batches from step `start` on, without end; `schedule` gives the options of a step."""
+    def batches(self, start: int, *, schedule: Callable[[int], View]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the batches from step `start` on, without end; `schedule` gives the view of a step."""
         while True:
-            yield self.batch(start, **schedule(start))
+            yield self.batch(start, schedule(start))
             start += 1
 
     def evaluation(self, size: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
@@ -218,7 +223,7 @@ def build(config: ClipConfig, params: Any, captions: Captions) -> Problem:
     """
     model = CLIP(config)
 
-    def loss(params, frozen, batch, rng):
+    def loss(params: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, Sums]:
         variables, slot = {"params": params["backbone"]}, batch["slot"].shape[1]
         prompts = random_prompts(rng, config, slot) if slot else {"image": None, "text": None}
         images: Any = model.apply(
@@ -231,12 +236,12 @@ def build(config: ClipConfig, params: Any, captions: Captions) -> Problem:
         sums = {"loss": losses.sum(), "correct": correct, "count": jnp.float32(losses.size)}
         return (batch["weight"] * losses).sum(), {name: value[None].astype(jnp.float32) for name, value in sums.items()}
 
-    def prepare(params, frozen):
+    def prepare(params: PyTree, frozen: PyTree) -> dict[str, Any]:
         names = captions.tokenize([label.split() for label in captions.labels])[0]
         texts = model.apply({"params": params["backbone"]}, jnp.asarray(names), method="encode_text")
         return {"classes": texts, "params": params["backbone"]}
 
-    def predict(prepared, frozen, batch):
+    def predict(prepared: dict[str, Any], frozen: PyTree, batch: Batch) -> Array:
         features: Any = model.apply({"params": prepared["params"]}, batch["image"], method="encode_image")
         return score(features, prepared["classes"], prepared["params"]["logit_scale"])
 

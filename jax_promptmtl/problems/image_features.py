@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_promptmtl.core.problem import Batch
 from jax_promptmtl.data import sampler
 from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import FeatureSource, Suite
 from jax_promptmtl.engine.parallel import parallelize, replicate
-from jax_promptmtl.models.clip.model import Backbone, narrow
+from jax_promptmtl.models.clip.model import Backbone, cast_params
 
 
 def encode_images(
@@ -26,19 +27,36 @@ def encode_images(
     Args:
       backbone: the CLIP.
       batches: of `image` float[B, h, w, 3] and anything else, all of one size.
-      dtype: of the tower's matrices; see `clip_mtl.build`.
+      dtype: of the tower's matrices; see `clip_mtl.Options`.
       mode: jit or pmap.
     """
 
-    def features(_, params, batch, *, axis_name=None):
+    def features(_: Any, params: Any, batch: Batch, *, axis_name: str | None = None) -> Any:
         return backbone.model.apply({"params": params}, batch["image"], method="encode_image")
 
     devices = jax.local_devices()
     encode = parallelize(features, mode, devices=devices, per_example=True)
-    params = replicate(narrow(backbone.params, dtype), devices)
+    params = replicate(cast_params(backbone.params, dtype), devices)
     for batch in batches:
         rest = {key: value for key, value in batch.items() if key != "image"}
         yield rest | {"features": np.asarray(encode({}, params, dict(batch)))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How to encode images.
+
+    Attributes:
+      batch_size: images at a time.
+      workers: processes that read images; 0 reads in threads.
+      dtype: of the tower's matrices; see `clip_mtl.Options`.
+      mode: jit or pmap.
+    """
+
+    batch_size: int
+    workers: int
+    dtype: str
+    mode: str
 
 
 def encode_suite(
@@ -46,15 +64,12 @@ def encode_suite(
     backbone: Backbone,
     preprocess: Preprocess,
     split: str,
-    *,
-    batch_size: int,
-    workers: int,
-    dtype: str,
-    mode: str,
+    how: Encoding,
 ) -> Suite:
     """Return a suite with features in place of the images of one split, train or test."""
-    batches = sampler.evaluation_batches(suite, preprocess, batch_size=batch_size, split=split, workers=workers)
-    encoded = list(encode_images(backbone, batches, dtype=dtype, mode=mode))
+    options = {"batch_size": how.batch_size, "workers": how.workers}
+    batches = sampler.evaluation_batches(suite, preprocess, split=split, **options)
+    encoded = list(encode_images(backbone, batches, dtype=how.dtype, mode=how.mode))
     real = np.concatenate([batch["weight"] for batch in encoded]) > 0
     features, labels, task = (np.concatenate([b[key] for b in encoded])[real] for key in ("features", "label", "task"))
     tasks = []

@@ -79,7 +79,7 @@ def class_names(count: int) -> list[str]:
 
 
 def recipe(cell: Cell, model: str) -> dict[str, Any]:
-    """Return what `clip_mtl.build` gets, and under `slot` and `length` the prompt tokens of a text and of a set.
+    """Return what `clip_mtl.Options` gets, and under `slot` and `length` the prompt tokens of a text and of a set.
 
     >>> recipe(Cell("mmap", 4, tasks=4), "vit_b16")["slot"]
     32
@@ -168,13 +168,13 @@ def backbone(model: str, params: Mapping[str, Any]) -> Backbone:
 
 
 def problem(cell: Cell, model: str, params: Mapping[str, Any], **memory: int) -> Problem:
-    """Return this project's problem of a cell, on the given weights; `memory` as in `clip_mtl.build`."""
+    """Return this project's problem of a cell, on the given weights; `memory` as in `clip_mtl.Options`."""
     made, names = recipe(cell, model), tuple(class_names(cell.classes))
     nothing: Any = None  # no example is read from the suite
     suite = Suite("noise", tuple(Task(f"task{t}", names, nothing, nothing) for t in range(cell.tasks)), "none")
     options = {key: made[key] for key in ("method", "sharing", "template", "groups")}
     options |= {"tune": (), "seed": 0, "task_gradients": False} | memory
-    return clip_mtl.build(suite, backbone(model, params), **options)
+    return clip_mtl.build(suite, backbone(model, params), clip_mtl.Options(**options))
 
 
 def write(cell: Cell, model: str, folder: pathlib.Path, **extra: Any) -> None:

@@ -7,7 +7,7 @@ A difference: for the refiner upstream draws points from the frames stacked into
 
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,13 @@ class Instances(NamedTuple):
 
 
 def loss(
-    outputs: Instances, batch: Mapping[str, Array], *, stage: str = "online", guided: bool = False, points: int = 0
+    outputs: Instances,
+    batch: Mapping[str, Array],
+    *,
+    stage: str = "online",
+    guided: bool = False,
+    points: int = 0,
+    matching: str = "fixed",
 ) -> tuple[Array, dict[str, Array]]:
     """Return the loss of every clip, summed over the layers.
 
@@ -54,11 +60,14 @@ def loss(
       guided: let the part below choose who answers for what, as upstream does in the first half of a training.
       points: at which masks are compared, drawn by the true masks themselves, so anew for every crop of a clip; at
         every cell of the predicted maps if 0. Upstream: 12544.
+      matching: of the online stage, fixed, or released as upstream's weights were trained; see
+        `mask_loss.assign_by_appearance`.
 
     Returns:
       float[B], {}.
     """
-    one = partial(clip_loss, stage=pick(stage, STAGES, "stage of DVIS"), guided=guided, points=points)
+    rules: dict[str, Any] = {"stage": pick(stage, STAGES, "stage of DVIS"), "points": points, "matching": matching}
+    one = partial(clip_loss, guided=guided, rules=rules)
     said = (jnp.moveaxis(outputs.logits, 1, 0), jnp.moveaxis(outputs.masks, 1, 0))
     guide = (outputs.guide_logits, outputs.guide_masks)
     rows = (said, guide, outputs.valid, batch["mask"], batch["label"], batch["valid"], seeds(batch["mask"]))
@@ -74,7 +83,8 @@ def seeds(masks: Array) -> Array:
     """
     flat = masks.reshape(len(masks), -1).astype(jnp.uint32)
     factors = jnp.arange(1, flat.shape[1] + 1, dtype=jnp.uint32) * jnp.uint32(2654435761)
-    return (flat * factors).sum(axis=1, dtype=jnp.uint32)
+    made: Array = (flat * factors).sum(axis=1, dtype=jnp.uint32)
+    return made
 
 
 def joint_loss(outputs: Instances, batch: Mapping[str, Array], *, points: int = 0) -> tuple[Array, dict[str, Array]]:
@@ -95,17 +105,19 @@ def clip_loss(
     valid: Array,
     seed: Array,
     *,
-    stage: str,
     guided: bool,
-    points: int,
+    rules: Mapping[str, Any],
 ) -> Array:
-    """Return the loss of one clip; see `loss`, of whose arguments these are the rows."""
+    """Return the loss of one clip; see `loss`, of whose arguments these are the rows, and the rest of its options."""
+    stage, points, matching = rules["stage"], rules["points"], rules["matching"]
     truth = truth.astype(jnp.float32)
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
     asked = present if stage == "minvis" else present.any(axis=0) & shown[:, None]
     key = jax.random.key(seed)
-    choose = partial(choice, truth=truth, label=label, present=present, shown=shown, stage=stage, points=points)
+    about = partial(choice, truth=truth, label=label, present=present, shown=shown)
+    choose = partial(about, stage=stage, points=points, matching=matching)
     chosen = choose(*guide, jax.random.fold_in(key, 0)) if guided else None
+    released = stage == "online" and matching == "released"
 
     def layer(number: Array, logits: Array, masks: Array) -> Array:
         first, second = jax.random.split(jax.random.fold_in(key, number))
@@ -118,10 +130,11 @@ def clip_loss(
             seen, wanted, weight = joined(seen), joined(wanted), weight.reshape(1, -1)
             rows = (logits[:1], label, who[:1], asked.any(axis=0)[None], jnp.ones(1, bool))
         else:
-            rows = (logits, label, who, asked, shown)
-        return mask_loss.Losses(
-            mask_loss.class_loss(*rows), *mask_loss.mask_losses(seen, wanted, weight, rows[3])
-        ).total()
+            said_for = asked & ~mask_loss.overtaken(who[0], present) if released else asked
+            rows = (logits, label, who, said_for, shown)
+        counted = asked.any(axis=0)[None] if stage == "offline" else asked
+        parts = mask_loss.mask_losses(seen, wanted, weight, counted)
+        return mask_loss.Losses(mask_loss.class_loss(*rows), *parts).total()
 
     return jax.vmap(layer)(jnp.arange(1, len(said[0]) + 1), *said).sum()
 
@@ -137,6 +150,7 @@ def choice(
     shown: Array,
     stage: str,
     points: int,
+    matching: str,
 ) -> Array:
     """Return which query answers for each instance in each frame of a clip, int[L, S].
 
@@ -150,6 +164,7 @@ def choice(
       shown: bool[L], false in padding.
       stage: who learns.
       points: at which masks are compared; every cell if 0.
+      matching: see `loss`.
     """
     places = jax.random.uniform(key, (len(shown), 1, points, 2)) if points else None  # the same for all of a frame
 
@@ -160,12 +175,13 @@ def choice(
     seen, wanted = at(masks), at(truth)
     weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
     if stage == "offline":
-        cost = mask_loss.pair_cost(logits[0], joined(seen)[0], label, joined(wanted)[0], weight.reshape(-1))
+        whole = jnp.einsum("l,lqc->qc", shown / jnp.maximum(shown.sum(), 1), logits)  # the tracker's differ by frame
+        cost = mask_loss.pair_cost(whole, joined(seen)[0], label, joined(wanted)[0], weight.reshape(-1))
         return jnp.broadcast_to(assign(cost, present.any(axis=0)), present.shape)
     cost = jax.vmap(mask_loss.pair_cost, (0, 0, None, 0, 0))(logits, seen, label, wanted, weight)
     if stage == "minvis":
         return assign(cost, present)
-    return jnp.broadcast_to(mask_loss.assign_by_appearance(cost, present), present.shape)
+    return jnp.broadcast_to(mask_loss.assign_by_appearance(cost, present, matching), present.shape)
 
 
 def joined(x: Array) -> Array:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_promptmtl.core.errors import pick
 from jax_promptmtl.models.layers import plane
 from jax_promptmtl.tasks.matching import WORST, assign
 
 Array = jax.Array
 CLASS, MASK, DICE = 2.0, 5.0, 5.0  # weights of the losses, and of the costs
 NO_OBJECT = 0.1  # weight of the last class
+MATCHINGS = ("released", "fixed")
 OVERSAMPLE, IMPORTANCE = 3.0, 0.75  # points drawn per point kept, and the share of those kept for their uncertainty
 
 
@@ -93,25 +95,39 @@ def pair_cost(logits: Array, masks: Array, label: Array, truth: Array, weight: A
     return CLASS * certain + MASK * entropy + DICE * (1 - (both + 1) / (either + 1))
 
 
-def assign_by_appearance(cost: Array, present: Array) -> Array:
+def assign_by_appearance(cost: Array, present: Array, matching: str = "fixed") -> Array:
     """Return the query of each instance, int[S], chosen in the frame where the instance is first seen.
 
-    Later frames choose among the queries that earlier ones left; DVIS trains its tracker so.
+    DVIS trains its tracker so. Its code means later frames to choose among the queries that earlier ones left, and
+    forgets to write those down.
 
     Args:
       cost: float[L, S, Q].
       present: bool[L, S].
+      matching: fixed, or released, where a later instance may take a query that is taken; see `overtaken`.
     """
     first = present & (jnp.cumsum(present, axis=0) == 1)
+    left = pick(matching, MATCHINGS, "matching") == "fixed"
 
     def step(state: tuple[Array, Array], frame: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         (taken, chosen), (costs, new) = state, frame
-        chosen = jnp.where(new, assign(jnp.where(taken, WORST, costs), new), chosen)
+        chosen = jnp.where(new, assign(jnp.where(taken & left, WORST, costs), new), chosen)
         own = (chosen[:, None] == jnp.arange(len(taken))) & new[:, None]
         return (taken | own.any(axis=0), chosen), None
 
     start = jnp.zeros(cost.shape[2], bool), jnp.zeros(cost.shape[1], jnp.int32)
     return jax.lax.scan(step, start, (cost, first))[0][1]
+
+
+def overtaken(chosen: Array, present: Array) -> Array:
+    """Return which instances, bool[S], share their query with one that appears later: the query is taught the later.
+
+    Args:
+      chosen: int[S], the query of each instance.
+      present: bool[L, S].
+    """
+    first = jnp.where(present.any(axis=0), present.argmax(axis=0), -1)
+    return ((chosen[:, None] == chosen) & (first >= 0) & (first > first[:, None])).any(axis=1)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------

@@ -42,6 +42,27 @@ def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, A
     }
 
 
+def mean_loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """Return the binary cross-entropy as AVA's recipe has it: the mean over the classes and the boxes of a clip.
+
+    With the weights of `weigh_by_boxes`, a batch's loss is the mean over all its boxes.
+    """
+    losses, sums = loss(outputs, batch)
+    return losses / jnp.maximum(batch["valid"].sum(axis=-1), 1), sums
+
+
+def weigh_by_boxes(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a batch whose weights, of the same sum, are divided among its clips by their numbers of boxes.
+
+    >>> batch = {"valid": np.array([[True, True], [True, False]]), "weight": np.full(2, 0.5)}
+    >>> weigh_by_boxes(batch)["weight"].round(3).tolist()
+    [0.667, 0.333]
+    """
+    boxes = np.where(batch["weight"] > 0, batch["valid"].sum(axis=1), 0)
+    share = boxes / max(boxes.sum(), 1) * batch["weight"].sum()
+    return {**batch, "weight": share.astype(batch["weight"].dtype)}
+
+
 def decode(outputs: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
     """Return `score` float[B, R, C], zero where there is no box, with the boxes `box` float[B, R, 4] and `valid`."""
     valid = batch["valid"]

@@ -16,7 +16,8 @@ from jax_promptmtl.tasks.metrics.temporal_ap import THRESHOLDS, temporal_ap
 
 Array = jax.Array
 RADIUS, ALPHA, GAMMA = 1.5, 0.25, 2.0
-CANDIDATES = 200  # per clip, before suppression
+CANDIDATES = 2000  # per level of a clip, before suppression
+LEVELS = 8  # of a pyramid whose strides double; of more, the highest count as one
 
 
 class Points(NamedTuple):
@@ -109,15 +110,46 @@ def loss(outputs: Points, batch: Mapping[str, Array]) -> tuple[Array, dict[str, 
 
 
 def decode(outputs: Points, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the most probable candidates: `segment` float[B, K, 2], `score` float[B, K], `label` int[B, K]."""
+    """Return the most probable candidates of every level, best first.
+
+    Returns:
+      `segment` float[B, K, 2], `score` float[B, K], `label` int[B, K]; a score of 0 is no candidate.
+    """
     time, _, _, stride = outputs.grid.T
     chance = jax.nn.sigmoid(outputs.logits) * outputs.mask[..., None]
-    points, classes = chance.shape[1:]
-    score, place = jax.lax.top_k(chance.reshape(-1, points * classes), min(CANDIDATES, points * classes))
-    point, label = place // classes, place % classes
+    score, place = best_of_levels(chance, stride)
+    point, label = place // chance.shape[2], place % chance.shape[2]
     reach = jnp.take_along_axis(outputs.offsets, point[..., None], axis=1) * stride[point][..., None]
     segment = jnp.stack([time[point] - reach[..., 0], time[point] + reach[..., 1]], axis=-1)
     return {"segment": segment, "score": score, "label": label}
+
+
+def best_of_levels(chance: Array, stride: Array, most: int = CANDIDATES) -> tuple[Array, Array]:
+    """Return the `most` largest entries of every level, all levels' together in order, and where they stand.
+
+    Args:
+      chance: float[B, P, C].
+      stride: float[P], which tells the levels apart.
+      most: per level.
+
+    Returns:
+      float[B, K] and int[B, K], places in [P * C].
+
+    >>> chance = jnp.array([[[0.1], [0.9], [0.5], [0.2], [0.3]]])
+    >>> score, place = best_of_levels(chance, jnp.array([1, 1, 1, 2, 2]), 1)
+    >>> place[score > 0].tolist()
+    [1, 4]
+    """
+    flat = chance.reshape(len(chance), -1)
+    count = flat.shape[1]
+    if count <= most:
+        return jax.lax.top_k(flat, count)
+    level = jnp.clip(jnp.round(jnp.log2(stride / stride.min())), 0, LEVELS - 1)
+    mine = jnp.repeat(level, chance.shape[2]) == jnp.arange(LEVELS)[:, None]
+    score, place = jax.lax.top_k(jnp.where(mine, flat[:, None], -1), most)  # [B, levels, most]
+    score, order = jax.lax.top_k(score.reshape(len(flat), -1), min(LEVELS * most, count))
+    place = jnp.take_along_axis(place.reshape(len(flat), -1), order, axis=1)
+    return jnp.maximum(score, 0), jnp.where(score < 0, 0, place)
 
 
 def suppress(

@@ -43,7 +43,7 @@ def backbone():
 
 def build(backbone, tune):
     options = {"method": METHOD, "sharing": {"image": "all"}, "template": "{}", "seed": 0, "groups": [[0, 1, 2, 3]]}
-    return clip_mtl.build(make_suite(), backbone, tune=tune, **options)
+    return clip_mtl.build(make_suite(), backbone, clip_mtl.Options(tune=tune, **options))
 
 
 def fits(text):

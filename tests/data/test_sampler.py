@@ -11,7 +11,7 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.preprocess import Preprocess
-from jax_promptmtl.data.sampler import batches, evaluation_batches, example_names
+from jax_promptmtl.data.sampler import Order, batches, evaluation_batches, example_names
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 
 SIZES = (30, 12, 6)
@@ -33,8 +33,9 @@ STILL = Preprocess(8, mean=(0, 0, 0), std=(1 / 255,) * 3, scale=(1, 1), ratio=(1
 
 
 def take(steps, preprocess=PREPROCESS, **options):
-    options = {"batch_size": 12, "seed": 5} | options
-    return list(itertools.islice(batches(SUITE, preprocess, **options), steps))
+    rest = {key: options.pop(key) for key in ("start_step", "train", "workers") if key in options}
+    order = Order(**({"batch_size": 12, "seed": 5} | options))
+    return list(itertools.islice(batches(SUITE, preprocess, order, **rest), steps))
 
 
 def assert_equal(left, right):
@@ -85,14 +86,14 @@ def test_processes_share_the_global_batch(kind, count):
 @pytest.mark.parametrize("kind", ["union", "stratified"])
 def test_names_are_those_of_the_examples_in_the_batch(kind):
     for step, batch in enumerate(take(5, STILL, kind=kind)):
-        names = example_names(SUITE, step, batch_size=12, seed=5, kind=kind)
+        names = example_names(SUITE, step, Order(12, 5, kind))
         assert names == [f"{n} of t{t}" for n, t in zip(identities(batch), batch["task"], strict=True)]
-    part = example_names(SUITE, 4, batch_size=12, seed=5, kind=kind, process_index=1, process_count=2)
+    part = example_names(SUITE, 4, Order(12, 5, kind, process_index=1, process_count=2))
     assert part == names[6:]
 
 
 def test_worker_processes_change_nothing_and_outlast_signals():
-    stream = batches(SUITE, PREPROCESS, batch_size=12, seed=5, workers=1)
+    stream = batches(SUITE, PREPROCESS, Order(12, 5), workers=1)
     assert_equal([next(stream)], take(1))
     (worker,) = multiprocessing.active_children()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):  # as srun and a terminal send them to all
@@ -192,4 +193,4 @@ def test_bad_options_are_one_sentence(options, message):
 def test_a_bad_label_stops_the_stream_with_the_users_error():
     task = Task("t", ("a",), make(0, 12), make(0, 12))
     with pytest.raises(UserError, match=r"Label [12] of '.*' in task 't' is outside its class list"):
-        next(batches(Suite("toy", (task,), ""), STILL, batch_size=12, seed=0))
+        next(batches(Suite("toy", (task,), ""), STILL, Order(12, 0)))

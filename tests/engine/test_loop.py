@@ -16,7 +16,7 @@ from jax_promptmtl.core.errors import Preempted, UserError
 from jax_promptmtl.core.locks import lock
 from jax_promptmtl.engine import loop
 from jax_promptmtl.engine.diagnosis import Diverged
-from jax_promptmtl.engine.loop import train
+from jax_promptmtl.engine.loop import Hooks, train
 from jax_promptmtl.engine.parallel import parallelize
 from jax_promptmtl.engine.preemption import listen
 
@@ -35,9 +35,11 @@ def run(toy, workdir, batches=None, seen=None, **changes):
         toy["config"](**changes),
         workdir,
         name="main",
-        observe=observe,
-        on_observed=None if seen is None else lambda step, observed: seen.append((step, observed["gram"].tolist())),
-        evaluation=lambda: [toy["batch"](100), toy["batch"](101, 7)],
+        hooks=Hooks(
+            observe=observe,
+            on_observed=None if seen is None else lambda step, observed: seen.append((step, observed["gram"].tolist())),
+            evaluation=lambda: [toy["batch"](100), toy["batch"](101, 7)],
+        ),
     )
 
 
@@ -192,7 +194,7 @@ def test_a_signal_during_evaluation_is_obeyed_and_the_evaluation_is_repeated(who
             signal.raise_signal(signal.SIGTERM)
         yield toy["batch"](101, 7)
 
-    settings = {"name": "main", "observe": observe, "evaluation": evaluation}
+    settings = {"name": "main", "hooks": Hooks(observe=observe, evaluation=evaluation)}
     with pytest.raises(Preempted, match=f"after step {at} of 12"):
         train(toy["problem"](), toy["batches"], toy["config"](), tmp_path, **settings)
     seen = []
@@ -222,7 +224,7 @@ def train_on_a_bad_example(toy, workdir, bad, value, **options):
             yield batch
 
     with pytest.raises(Diverged) as stopped:
-        train(toy["problem"](), batches, toy["config"](**options), workdir, name="main", examples=name_examples)
+        train(toy["problem"](), batches, toy["config"](**options), workdir, name="main", hooks=Hooks(name_examples))
     return str(stopped.value), toy["batch"](bad - 1)
 
 
@@ -361,7 +363,7 @@ def test_anything_can_be_measured_after_some_steps(toy, tmp_path):
         return {"largest": float(np.abs(jax.device_get(params["method"]["prompt"])).max())}
 
     config = toy["config"](steps=4, evaluate_every=3)
-    result = train(toy["problem"](), toy["batches"], config, tmp_path, name="main", measure=measure)
+    result = train(toy["problem"](), toy["batches"], config, tmp_path, name="main", hooks=Hooks(measure=measure))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line["evaluation"] for line in lines if "evaluation" in line}
     assert found.keys() == {3, 4} and result.evaluation == found[4] == measure(result.params)

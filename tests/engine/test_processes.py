@@ -15,7 +15,7 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import processes
-from jax_promptmtl.engine.loop import train
+from jax_promptmtl.engine.loop import Hooks, train
 
 HERE = pathlib.Path(__file__).parent
 SCRIPT = """
@@ -54,12 +54,15 @@ SCRIPT = """
     seen, steps, often = [], 12, {"checkpoint_every": 0, "evaluate_every": 6}
     if sys.argv[3] == "stop":  # evaluates and saves all the time, in which a stop must not be missed either
         steps, often = 4000, {"checkpoint_every": 1, "evaluate_every": 1}
-    options = {"name": "main", "observe": observe, "evaluation": lambda: [part(toy["toy_batch"](100, 8))]}
-    options["on_observed"] = lambda step, observed: seen.append((step, {k: float(v) for k, v in observed.items()}))
+    hooks = loop.Hooks(
+        observe=observe,
+        on_observed=lambda step, observed: seen.append((step, {k: float(v) for k, v in observed.items()})),
+        evaluation=lambda: [part(toy["toy_batch"](100, 8))],
+    )
     config = toy["toy_config"](seed=seed, steps=steps, log_every=1, **often)
     config["parallel"] = parallel
     try:
-        result = loop.train(toy["toy_problem"](), batches, config, sys.argv[2], **options)
+        result = loop.train(toy["toy_problem"](), batches, config, sys.argv[2], name="main", hooks=hooks)
         print("evaluation", result.evaluation["accuracy"], "seen", len(seen), flush=True)
     except Preempted as stopped:
         print(stopped, flush=True)
@@ -152,7 +155,8 @@ def test_two_processes_train_and_evaluate_as_one(toy, tmp_path, kind, devices, s
     assert last(out[0]).startswith("evaluation") and last(out[0]).endswith("seen 12")
     config = toy["config"](steps=12, log_every=1, checkpoint_every=0, evaluate_every=6)
     evaluation = lambda: [toy["batch"](100, 8)]  # noqa: E731
-    train(toy["problem"](), toy["batches"], config, tmp_path / "one", name="main", evaluation=evaluation)
+    options = {"name": "main", "hooks": Hooks(evaluation=evaluation)}
+    train(toy["problem"](), toy["batches"], config, tmp_path / "one", **options)
     ours, theirs = records(tmp_path / "two"), records(tmp_path / "one")
     assert len(ours) == len(theirs) == 14
     for mine, other in zip(ours, theirs, strict=True):
@@ -161,7 +165,9 @@ def test_two_processes_train_and_evaluate_as_one(toy, tmp_path, kind, devices, s
             pair = [[record["loss"], record["grad_norm"]] for record in (mine, other)]
             np.testing.assert_allclose(*pair, rtol=1e-5)
             assert mine["accuracy"] == other["accuracy"]
-    again = train(toy["problem"](), pytest.fail, config, tmp_path / "two", name="main", evaluation=evaluation)
+    again = train(
+        toy["problem"](), pytest.fail, config, tmp_path / "two", name="main", hooks=Hooks(evaluation=evaluation)
+    )
     assert again.evaluation == theirs[-1]["evaluation"]  # from their checkpoint, in one process with eight devices
     observed = [json.loads(line) for line in (tmp_path / "two" / "observed" / "main.jsonl").read_text().splitlines()]
     assert [r["observed"]["label"] for r in observed] == [int(toy["batch"](step)["label"].sum()) for step in range(12)]

@@ -115,7 +115,7 @@ def test_other_methods_and_tuned_weights(home, about):
         "seed": 3,
         "groups": [[0, 1, 2, 3]],
     }
-    problem = clip_mtl.build(suite, backbone, **options)
+    problem = clip_mtl.build(suite, backbone, clip_mtl.Options(**options))
     meta = {"config": {key: options[key] for key in ("method", "sharing", "tune")}, "about": problem.about}
     trained = {path: np.asarray(x) + 0.1 for path, x in tree.flatten(problem.params).items() if x is not None}
     model = image_predictor.Predictor(meta, trained, backbone)

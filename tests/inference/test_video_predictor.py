@@ -115,10 +115,38 @@ def test_a_folder_holds_videos_folders_of_frames_and_other_things(tuned, tmp_pat
     for name in ("c.MP4", "notes.txt", ".hidden.mp4"):
         (tmp_path / "all" / name).touch()
     (tmp_path / "all" / "empty").mkdir()
-    found = jax_promptmtl.load(home / "work").listing(str(tmp_path / "all"))
+    found, others = jax_promptmtl.load(home / "work").listing(str(tmp_path / "all"))
+    assert others == "1 file is no video and not read (1 .txt), such as 'notes.txt'"
     assert found == [str(tmp_path / "all" / name) for name in ("c.MP4", "deep/a", "deep/b")]
     with pytest.raises(UserError, match="holds a model of videos; only what was trained for images"):
         image_predictor.load(home / "work")
+
+
+def test_bad_clips_cost_a_line_each_and_all_others_are_answered(tuned, capsys, tmp_path, monkeypatch):
+    home, folders, _ = tuned
+    monkeypatch.setattr("jax_promptmtl.inference.video_predictor.BATCH", 2)
+    (tmp_path / "no.mp4").write_bytes(b"no video")
+    short = clips.write_pictures(tmp_path / "short", 3)
+    bad = [tmp_path / "no.mp4", short, tmp_path / "nowhere"]
+    given = [bad[0], folders[0], bad[1], bad[2], folders[1], folders[0]]  # the second batch has none to answer
+    for form in ("json", "csv", "table"):
+        assert command.run(predict.start, [str(home / "work"), f"--format={form}", *map(str, given)]) == 2
+        printed = capsys.readouterr()
+        rows = printed.out.splitlines()[form == "csv" :]
+        found = (
+            [row["clip"] for row in json.loads(printed.out)]
+            if form == "json"
+            else [r.split(",")[0].split()[0] for r in rows]
+        )
+        assert found == [str(folders[i]) for i in (0, 1, 0)]
+        lines = printed.err.splitlines()
+        assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
+        assert all(path.name in line for path, line in zip(bad, lines, strict=True))
+        assert lines[2].endswith("3 of 6 clips have no answer.")
+    assert command.run(predict.start, [str(home / "work"), str(bad[0])]) == 2
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match=r"no\.mp4"):  # from Python, the first is raised
+        jax_promptmtl.load(home / "work").predict(given)
 
 
 def test_mistakes_are_one_sentence(tuned, tmp_path):

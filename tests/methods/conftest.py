@@ -48,7 +48,7 @@ def build(suite, backbone):
         cut = Suite("tiny", tuple(tasks), "hash")
         groups = GROUPS if len(cut.tasks) == 3 else (tuple(range(len(cut.tasks))),)
         options = dict(method=method, sharing=sharing, tune=(), template="p {}.", seed=0, groups=groups)
-        return clip_mtl.build(cut, backbone, **options)
+        return clip_mtl.build(cut, backbone, clip_mtl.Options(**options))
 
     return build
 

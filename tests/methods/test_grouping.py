@@ -10,7 +10,12 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods import grouping, sharing
-from jax_promptmtl.methods.clustering import OBJECTIVES, Partition, partition
+from jax_promptmtl.methods.clustering import OBJECTIVES, Partition, Rule
+from jax_promptmtl.methods.clustering import partition as partition_by
+
+
+def partition(similarity, objective="mean", *, top=2, exact_limit=16, **rule):
+    return partition_by(similarity, Rule(objective, **rule), top=top, exact_limit=exact_limit)
 
 
 def set_partitions(items):
@@ -295,7 +300,7 @@ def test_grouping_json_round_trip(tmp_path):
     means = np.array([[1.0, 0.2], [1.0, -0.2], [-1.0, 0.2]])
     similarity, _ = snapshots(np.random.default_rng(0), means, 0.1, 20)
     found = partition(similarity.matrix(), objective="centered")
-    content = grouping.report(similarity, found, stable=0.9, objective="centered")
+    content = grouping.report(similarity, found, stable=0.9, rule=Rule("centered"))
     path = tmp_path / "grouping.json"
     grouping.save(path, content)
     read = json.loads(path.read_text())

@@ -28,7 +28,7 @@ def test_a_method_that_adapts_nothing_is_never_asked_to(build, batch, monkeypatc
     loss = jax.eval_shape(lambda p: problem.loss(problem.expand(p), problem.frozen, batch, None)[0], problem.params)
     assert loss.shape == ()
     prepared = jax.eval_shape(lambda p: problem.prepare(problem.expand(p), problem.frozen), problem.params)
-    assert prepared["method"] == {}
+    assert prepared.method == {}
 
 
 @pytest.mark.parametrize("name", METHODS)

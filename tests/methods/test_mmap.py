@@ -9,7 +9,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.methods import METHODS
 from jax_promptmtl.methods.mmap import KroneckerPrompts
-from jax_promptmtl.models.layers.transformer import LayerNorm, Transformer
+from jax_promptmtl.models.layers.transformer import LayerNorm, Pass, Transformer
 
 VIT_B16 = {"text": (12, 512), "image": (12, 768)}
 TINY = {"text": (2, 8), "image": (3, 12)}
@@ -108,13 +108,13 @@ def row_spread():
     width, source = 12, np.random.default_rng(0).normal(size=(2, 2, 4)).astype(np.float32)
     tower = Transformer(2, 3, "quick_gelu")
     x = np.random.default_rng(1).normal(size=(2, 5, width)).astype(np.float32)
-    shapes = jax.eval_shape(lambda: tower.init(jax.random.key(0), x, at=1))
+    shapes = jax.eval_shape(lambda: tower.init(jax.random.key(0), x, None, Pass(at=1)))
     rng = np.random.default_rng(3)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
 
     def loss(scale):
         prompts = {k: jnp.kron(scale[k], source[k]) for k in range(2)}
-        return (jnp.sin(tower.apply(params, x, prompts, at=1)[:, 0]) * x[:, 1]).sum()
+        return (jnp.sin(tower.apply(params, x, prompts, Pass(at=1))[:, 0]) * x[:, 1]).sum()
 
     gradient = jax.jit(jax.grad(loss))
 

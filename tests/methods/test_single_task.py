@@ -38,9 +38,9 @@ def train(problem, params, batches, optimiser):
 @pytest.mark.parametrize(("method", "optimiser"), [("CoOp", "sgd"), ("MaPLe", "adamw")])
 def test_one_run_is_a_run_per_task(method, optimiser, build, suite):
     preprocess = Preprocess(8, scale=(0.5, 1.0))
-    order = dict(batch_size=4, seed=0, kind="stratified", reduction="sum_of_task_means")
+    order = sampler.Order(4, 0, "stratified", "sum_of_task_means")
     suite = dataclasses.replace(suite, tasks=suite.tasks[:2])
-    batches = list(islice(sampler.batches(suite, preprocess, **order), STEPS))
+    batches = list(islice(sampler.batches(suite, preprocess, order), STEPS))
     together = build(*METHODS[method], tasks=suite.tasks)
     trained = train(together, together.params, batches, OPTIMISERS[optimiser])
     for number, task in enumerate(suite.tasks):

@@ -51,7 +51,7 @@ def suite():
 def build(case, backbone):
     method, sharing, tune = CASES[case]
     options = dict(method=method, sharing=sharing, tune=tune, template=TEMPLATE, seed=0)
-    return clip_mtl.build(suite(), backbone, **options, groups=GROUPS)
+    return clip_mtl.build(suite(), backbone, clip_mtl.Options(**options, groups=GROUPS))
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_logits_are_minus_infinity_beyond_the_classes_of_the_task(run):
 
 
 def test_token_rows_are_start_slot_text_and_end(backbone):
-    row = class_texts.tokenize(backbone, class_texts.fill([TEMPLATE], "g_h"), 3)[0]
+    row = class_texts.class_tokens(backbone, ["g_h"], TEMPLATE, slot=3)[0]
     text = TOKENIZER.encode("p g h.")
     assert row.dtype == np.int32 and len(row) == SIZES.context_length
     assert row.tolist() == [TOKENIZER.start, 0, 0, 0, *text, TOKENIZER.end] + [0] * (20 - 5 - len(text))
@@ -311,7 +311,7 @@ def test_token_rows_are_start_slot_text_and_end(backbone):
 
 @pytest.mark.parametrize("slot", [0, 3])
 def test_cutting_rows_after_the_last_end_and_packing_them_change_nothing(backbone, slot):
-    rows = [class_texts.tokenize(backbone, [TEMPLATE.format(n) for n in names], slot) for names in CLASSES]
+    rows = [class_texts.class_tokens(backbone, names, TEMPLATE, slot) for names in CLASSES]
     rng, count = np.random.default_rng(0), [len(names) for names in CLASSES]
     prompts = {k: rng.normal(size=(3, slot, SIZES.text_width)).astype(np.float32) for k in range(2) if slot}
     per_row = {k: np.repeat(x, count, axis=0) for k, x in prompts.items()}
@@ -323,7 +323,7 @@ def test_cutting_rows_after_the_last_end_and_packing_them_change_nothing(backbon
             backbone.model.apply({"params": weights}, tokens, per_row, slot=slot, method="encode_text")
             for tokens in (long, long[:, : 1 + long.argmax(axis=1).max()])
         )
-        return whole, cut, clip_mtl.encode_classes(backbone.model, weights, prompts, slot, texts=pack(rows, sets))
+        return whole, cut, class_texts.encode_classes(backbone.model, weights, prompts, slot, texts=pack(rows, sets))
 
     whole, cut, packed = encode(backbone.params, prompts)
     np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-5)

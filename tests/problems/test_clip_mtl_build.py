@@ -42,7 +42,9 @@ def vit_b16():
 def build(backbone, method, sharing, tune=(), template="a photo of a {}."):
     tasks = tuple(Task(name, ("a", "b_c"), None, None) for name in ("art", "clipart", "product", "real"))
     options = ConfigDict(dict(method=method, sharing=sharing, tune=tune, template=template))  # as in config files
-    return clip_mtl.build(Suite("tiny", tasks, "hash"), backbone, **options, seed=0, groups=[[0, 3], [1, 2]])
+    return clip_mtl.build(
+        Suite("tiny", tasks, "hash"), backbone, clip_mtl.Options(**options, seed=0, groups=[[0, 3], [1, 2]])
+    )
 
 
 @pytest.mark.parametrize("case", COUNTS)

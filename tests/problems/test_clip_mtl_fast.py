@@ -66,7 +66,7 @@ def build(backbone, case, classes=CLASSES, groups=GROUPS, **options):
     method, sharing, tune, template = CASES[case]
     suite = Suite("tiny", tuple(Task(f"task {t}", names, None, None) for t, names in enumerate(classes)), "hash")
     part = dict(method=method, sharing=sharing, tune=tune, template=template, seed=0, groups=groups)
-    return clip_mtl.build(suite, backbone, **part, **options)
+    return clip_mtl.build(suite, backbone, clip_mtl.Options(**part, **options))
 
 
 @pytest.fixture(scope="module", autouse=True)

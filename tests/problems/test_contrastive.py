@@ -10,7 +10,7 @@ from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
 from jax_promptmtl.problems import contrastive
-from jax_promptmtl.problems.contrastive import MAX_SCALE, Captions, build, random_prompts
+from jax_promptmtl.problems.contrastive import MAX_SCALE, Captions, View, build, random_prompts
 
 WORDS = [["red", "cat"], ["cat", "outline"], ["dog"], ["hot", "dog"], ["car"], ["car", "wash", "centre"]]
 CONCEPTS = ["cat", "cat", "dog", None, "racing car", None]
@@ -91,7 +91,7 @@ def texts_of(captions, batch):
 def test_positives_are_the_texts_whose_words_all_belong_to_the_icon(captions):
     seen = set()
     for step in range(6):
-        batch = captions.batch(step, **OPTIONS)
+        batch = captions.batch(step, View(**OPTIONS))
         texts = texts_of(captions, batch)
         assert len(texts) == 4 + 2 + 3  # captions, random concepts, random words
         names, words = [" ".join(text) for text in texts[4:6]], {word for (word,) in texts[6:]}
@@ -128,7 +128,7 @@ def test_captions_are_drawn_at_the_documented_rates(captions):
 def test_shapes_and_ranges(captions):
     widths = set()
     for step in range(8):
-        batch = captions.batch(step, **OPTIONS)
+        batch = captions.batch(step, View(**OPTIONS))
         width = batch["slot"].shape[1]
         widths.add(width)
         assert batch["image"].shape == (4, 48, 48, 3) and batch["image"].dtype == np.float32
@@ -141,31 +141,31 @@ def test_shapes_and_ranges(captions):
         assert batch["keep"].min() >= 0 and batch["keep"].max() < 9
         np.testing.assert_allclose(batch["weight"].sum(), 1)
     assert widths == {0, 2}  # with and without prompts
-    assert captions.batch(0, **OPTIONS | dict(keep=1.0))["keep"].tolist() == [list(range(9))] * 4
+    assert captions.batch(0, View(**OPTIONS | dict(keep=1.0)))["keep"].tolist() == [list(range(9))] * 4
     for prompted, width in ((0.0, 0), (1.0, 2)):
-        assert captions.batch(0, **OPTIONS | dict(prompted=prompted))["slot"].shape == (4, width)
+        assert captions.batch(0, View(**OPTIONS | dict(prompted=prompted)))["slot"].shape == (4, width)
 
 
 def test_printed_icons_have_no_colour(captions):
-    printed = captions.batch(0, **OPTIONS | dict(printed=1.0))["image"]
+    printed = captions.batch(0, View(**OPTIONS | dict(printed=1.0)))["image"]
     assert np.all(printed == printed[..., :1]) and printed.max() == 1
-    coloured = captions.batch(0, **OPTIONS | dict(printed=0.0))["image"]
+    coloured = captions.batch(0, View(**OPTIONS | dict(printed=0.0)))["image"]
     assert not np.all(coloured == coloured[..., :1])
 
 
 def test_batches_are_a_pure_function_of_seed_and_step(captions):
-    stream = captions.batches(0, schedule=lambda step: OPTIONS)
+    stream = captions.batches(0, schedule=lambda step: View(**OPTIONS))
     first = [next(stream) for _ in range(4)]
-    resumed = next(captions.batches(3, schedule=lambda step: OPTIONS))
+    resumed = next(captions.batches(3, schedule=lambda step: View(**OPTIONS)))
     for key, value in first[3].items():
         np.testing.assert_array_equal(resumed[key], value)
-    other = captions.batch(3, **OPTIONS | dict(seed=4))
+    other = captions.batch(3, View(**OPTIONS | dict(seed=4)))
     assert not np.array_equal(other["image"], first[3]["image"])
     assert not np.array_equal(first[2]["image"], first[3]["image"])
 
 
 def test_the_schedule_is_asked_for_every_step(captions):
-    stream = captions.batches(5, schedule=lambda step: OPTIONS | dict(size=step))
+    stream = captions.batches(5, schedule=lambda step: View(**OPTIONS | dict(size=step)))
     assert [len(next(stream)["label"]) for _ in range(2)] == [5, 6]
 
 
@@ -215,7 +215,7 @@ def test_random_prompts_fill_every_layer_at_a_scale_of_its_own_per_tower():
 @pytest.mark.parametrize("prompted", [0.0, 1.0])
 def test_the_problems_loss_is_the_weighted_contrast_of_both_towers(captions, prompted):
     config = ClipConfig(4, 48, 16, 12, 1, 1, 15, captions.tokenizer.vocab_size, 8, 1, 1, "gelu")
-    batch, model, key = captions.batch(0, **OPTIONS | dict(prompted=prompted)), CLIP(config), jax.random.key(5)
+    batch, model, key = captions.batch(0, View(**OPTIONS | dict(prompted=prompted))), CLIP(config), jax.random.key(5)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), convert.shapes(config))
     problem, slot = build(config, params, captions), batch["slot"].shape[1]

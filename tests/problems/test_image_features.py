@@ -13,7 +13,7 @@ from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.problems import image_features
 from tests.tiny import save_clip, save_images
 
-HOW = dict(batch_size=16, workers=0, dtype="float32", mode="jit")
+HOW = image_features.Encoding(batch_size=16, workers=0, dtype="float32", mode="jit")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_features_are_those_of_each_image_alone(files, split):
     backbone = load(str(files / "clip"))
     suite = suites.build({"name": "folder", "root": str(files / "images"), "shots": 2})
     preprocess = Preprocess(**backbone.preprocess)
-    encoded = image_features.encode_suite(suite, backbone, preprocess, split, **HOW)
+    encoded = image_features.encode_suite(suite, backbone, preprocess, split, HOW)
     encode = jax.jit(lambda image: backbone.model.apply({"params": backbone.params}, image, method="encode_image"))
     for before, after in zip(suite.tasks, encoded.tasks, strict=True):
         source, cached = getattr(before, split), getattr(after, split)

@@ -69,7 +69,7 @@ def images(logits, masks, truth, present, stage):
     return [(logits[i], flat(masks[i]), flat(truth[i]), asked[i]) for i in range(len(masks))]
 
 
-def choose(rows, label, present, stage):
+def choose(rows, label, present, stage, matching="fixed"):
     """Return of every image {instance: query}."""
     chosen, free = {}, set(range(Q))
     result = []
@@ -78,12 +78,12 @@ def choose(rows, label, present, stage):
         costs = {s: [pair(logits[q], masks[q], label[s], truth[s]) for q in range(Q)] for s in new}
         found = best(costs, sorted(free if stage == "online" else range(Q)))
         chosen |= found
-        free -= set(found.values())
+        free -= set(found.values()) if matching == "fixed" else set()
         result.append(found)
     return [chosen] * len(rows) if stage == "online" else result
 
 
-def expected(b, said, data, stage, guided):
+def expected(b, said, data, stage, guided, matching="fixed"):
     """Return the loss of a clip."""
     frames, label = np.flatnonzero(SHOWN[b]), data["label"][b]
     truth = data["mask"][b, frames].astype(np.float32)
@@ -93,13 +93,17 @@ def expected(b, said, data, stage, guided):
     def rows(logits, masks):
         return images(logits[b][frames], masks[b][frames], small, present, stage)
 
-    total, leader = 0.0, rows(said.guide_logits, said.guide_masks)
+    guide = said.guide_logits
+    if stage == "offline":  # the tracker's, whose mean over the frames that are there says what an instance is
+        guide = np.stack([np.broadcast_to(x[s].mean(axis=0), x.shape) for x, s in zip(guide, SHOWN, strict=True)])
+    total, leader = 0.0, rows(guide, said.guide_masks)
+    order = list(np.argsort(present.argmax(axis=0), kind="stable"))
     for k in range(len(said.logits)):
         own = rows(said.logits[k], said.masks[k])
-        chosen = choose(leader if guided else own, label, present, stage)
+        chosen = choose(leader if guided else own, label, present, stage, matching)
         nll, weights, parts = 0.0, 0.0, []
         for (logits, masks, target, asked), who in zip(own, chosen, strict=True):
-            answer = {who[s]: s for s in asked}
+            answer = {who[s]: s for s in sorted(asked, key=order.index)}  # of two, the later is learnt
             for q in range(Q):
                 wanted, weight = (label[answer[q]], 1.0) if q in answer else (C, 0.1)
                 nll -= weight * np.log(softmax(logits[q])[wanted])
@@ -115,6 +119,21 @@ def test_losses_by_the_definition(stage, guided):
     said, data = outputs(), batch()
     found, _ = fast(lambda o, d: instance.loss(o, d, stage=stage, guided=guided))(said, data)
     np.testing.assert_allclose(found, [expected(b, said, data, stage, guided) for b in range(B)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_upstreams_matching_lets_a_later_instance_take_a_query_that_is_taken(guided):
+    losses = {
+        m: fast(lambda o, d, m=m: instance.loss(o, d, guided=guided, matching=m)[0]) for m in ("released", "fixed")
+    }
+    differ = 0
+    for seed in range(6):
+        said, data = outputs(seed), batch(seed)
+        for matching, loss in losses.items():
+            wanted = [expected(b, said, data, "online", guided, matching) for b in range(B)]
+            np.testing.assert_allclose(loss(said, data), wanted, rtol=1e-5)
+        differ += abs(losses["released"](said, data) - losses["fixed"](said, data)).max() > 1e-3
+    assert differ
 
 
 def test_the_joint_loss_adds_that_of_the_segmenter():

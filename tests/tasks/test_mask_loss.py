@@ -88,6 +88,30 @@ def test_by_appearance_later_frames_choose_among_what_is_left():
         assert {s: int(found[s]) for s in wanted} == wanted
 
 
+def test_released_matching_is_each_frame_for_itself():
+    """Upstream's matcher keeps a list of used queries and never appends to it."""
+    rng = np.random.default_rng(1)
+    ours, repeated = fast(lambda c, p: mask_loss.assign_by_appearance(c, p, "released")), 0
+    for _ in range(10):
+        cost, present = rng.standard_normal((4, 5, 6)).astype(np.float32), rng.random((4, 5)) > 0.5
+        wanted = {}
+        for frame in range(4):
+            new = [s for s in range(5) if present[frame, s] and s not in wanted]
+            wanted |= dict(zip(new, linear_sum_assignment(cost[frame][new])[1], strict=True))
+        found = ours(cost, present)
+        assert {s: int(found[s]) for s in wanted} == wanted
+        later = {
+            s: any(wanted[t] == wanted[s] and present[:, t].argmax() > present[:, s].argmax() for t in wanted)
+            for s in wanted
+        }
+        beaten = mask_loss.overtaken(found, jnp.asarray(present))
+        assert {s: bool(beaten[s]) for s in wanted} == later
+        repeated += any(later.values())
+    assert repeated
+    with pytest.raises(UserError, match="Unknown matching 'both'"):
+        mask_loss.assign_by_appearance(jnp.zeros((1, 1, 2)), jnp.ones((1, 1), bool), "both")
+
+
 def test_who_answers_for_nothing_is_no_object_of_little_weight():
     logits = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, C + 1)), jnp.float32)
     label, chosen = jnp.array([1, 2]), jnp.array([[2, 0], [1, 0]])

@@ -48,6 +48,22 @@ def test_spatial_loss_is_the_mean_over_classes_summed_over_boxes():
     assert not np.asarray(spatial.decode(jnp.asarray(logits), batch)["score"])[~valid].any()
 
 
+def test_spatial_mean_loss_is_the_mean_over_all_boxes_of_the_batch():
+    """AVA's: `binary_cross_entropy_with_logits` over the boxes of all clips together."""
+    logits, label = RNG.normal(size=(4, 3, 5)), RNG.random((4, 3, 5)) > 0.7
+    valid = np.array([[1, 0, 0], [1, 1, 1], [0, 0, 0], [1, 1, 0]], bool)
+    entropy = np.logaddexp(0, logits) - label * logits
+    given = {"label": jnp.asarray(label), "valid": valid, "weight": np.full(4, 0.25, np.float32)}
+    batch = spatial.weigh_by_boxes(given)
+    losses, sums = spatial.mean_loss(jnp.asarray(logits), {key: jnp.asarray(x) for key, x in batch.items()})
+    np.testing.assert_allclose((batch["weight"] * losses).sum(), entropy[valid].mean(), rtol=1e-5)
+    np.testing.assert_array_equal(sums["correct"], spatial.loss(jnp.asarray(logits), given)[1]["correct"])
+    padded = spatial.weigh_by_boxes(given | {"weight": np.array([1, 1, 0, 0], np.float32)})["weight"]
+    np.testing.assert_allclose(padded, [0.5, 1.5, 0, 0])
+    nothing = spatial.weigh_by_boxes(given | {"valid": np.zeros((4, 3), bool)})
+    assert nothing["weight"].sum() == 0 and nothing["weight"].dtype == np.float32
+
+
 def test_spatial_measure_is_perfect_only_for_the_right_actions():
     label, valid = RNG.integers(0, 4, (20, 3)), np.ones((20, 3), bool)
     corner = RNG.uniform(0, 0.3, (20, 3, 2)) + np.arange(3)[None, :, None] * 0.34
@@ -119,6 +135,44 @@ def test_points_that_say_their_targets_decode_to_the_truth():
     assert temporal.measure(late, labels)["map"] < 50
     hidden = jax.device_get(temporal.decode(points._replace(mask=jnp.zeros((1, len(GRID)), bool)), {}))
     assert hidden["score"].max() == 0
+
+
+def test_every_level_gives_its_own_most_probable_candidates():
+    """Upstream takes 2,000 of every level; written out, level by level and class by class."""
+    rng = np.random.default_rng(2)
+    stride = np.repeat([1.0, 2.0, 4.0], [30, 15, 8])
+    chance = rng.random((2, 53, 4)).astype(np.float32)
+    chance[1, 10:40] = 0  # padding
+    score, place = temporal.best_of_levels(jnp.asarray(chance), jnp.asarray(stride), 20)
+    for b in range(2):
+        wanted = []
+        for level in (1, 2, 4):
+            entries = [(chance[b, p, c], 4 * p + c) for p in np.flatnonzero(stride == level) for c in range(4)]
+            wanted += sorted(entries, reverse=True)[:20]
+        wanted = sorted((entry for entry in wanted if entry[0] > 0), reverse=True)
+        real = np.asarray(score[b]) > 0
+        np.testing.assert_allclose(np.stack([score[b][real], place[b][real]], axis=1), wanted, rtol=1e-6)
+    every, places = temporal.best_of_levels(jnp.asarray(chance), jnp.asarray(stride), 212)
+    np.testing.assert_array_equal(every, -np.sort(-chance.reshape(2, -1), axis=1))
+    assert places.shape == (2, 212)
+
+
+def test_a_video_with_many_actions_loses_none_before_suppression():
+    """80 actions, each found by 24 candidates: 200 candidates in all would hold eight of them."""
+    time = np.arange(1200.0)
+    grid = np.stack([time, 0 * time, 0 * time + 4, 0 * time + 1], axis=1)
+    centre = 15 * np.arange(80) + 7
+    segment = np.stack([centre - 4, centre + 4], axis=1).astype(np.float32)
+    near = np.abs(time[:, None] - centre).min(axis=1)
+    rank = 0.001 * np.repeat(np.arange(80), 15)  # of early actions all candidates are before those of later ones
+    logits = np.where(near < 4, 6 - rank, -9)[:, None].repeat(3, axis=1) - np.array([0, 0.5, 1])
+    place = centre[np.abs(time[:, None] - centre).argmin(axis=1)]
+    offsets = np.maximum(np.stack([time - place + 4, place + 4 - time], axis=1), 0)
+    points = temporal.Points(
+        *(jnp.asarray(x[None]) for x in (logits, offsets)), jnp.ones((1, 1200), bool), jnp.asarray(grid)
+    )
+    labels = {"segment": segment[None], "label": np.zeros((1, 80), int), "valid": np.ones((1, 80), bool)}
+    assert temporal.measure(jax.device_get(temporal.decode(points, {})), labels)["map"] > 99
 
 
 def test_suppression_keeps_other_classes_and_drops_what_is_empty():

@@ -34,7 +34,8 @@ def paint(coverage: Array, ground: Array, ink: Array, rng: np.random.Generator) 
     picture = _surface(coverage, ground, rng)
     picture = _over(picture, _rim_colour(ink, rng), _rim(coverage, rng))
     picture = _over(picture, _surface(coverage, ink, rng), coverage[..., None])
-    return np.clip(_photograph(picture, rng), 0, 255)
+    result: Array = np.clip(_photograph(picture, rng), 0, 255)
+    return result
 
 
 def _surface(coverage: Array, colour: Array, rng: np.random.Generator) -> Array:
@@ -44,7 +45,10 @@ def _surface(coverage: Array, colour: Array, rng: np.random.Generator) -> Array:
     shift -= 0.7 * (shift @ LUMA)[:, None]  # shifts luma less than hue
     shift *= rng.random((count, 1)) < 0.7
     grain = _grain(count, size, rng) * column(rng.uniform(0, 32, count) * (rng.random(count) < 0.6))
-    return colour[:, None, None] + _pattern(count, size, rng)[..., None] * shift[:, None, None] + grain[..., None]
+    surface: Array = (
+        colour[:, None, None] + _pattern(count, size, rng)[..., None] * shift[:, None, None] + grain[..., None]
+    )
+    return surface
 
 
 def _pattern(count: int, size: int, rng: np.random.Generator) -> Array:
@@ -54,7 +58,8 @@ def _pattern(count: int, size: int, rng: np.random.Generator) -> Array:
     stripes = np.sin((column(np.cos(turn)) * x + column(np.sin(turn)) * y) * column(period))
     blobs = raster.field(rng, count, size, int(rng.integers(3, 8)))
     value = np.where(column(rng.random(count) < 0.35) > 0, stripes, blobs)
-    return np.clip(value * column(np.exp(rng.uniform(-1, 2.5, count))) + 0.5, 0, 1)
+    patches: Array = np.clip(value * column(np.exp(rng.uniform(-1, 2.5, count))) + 0.5, 0, 1)
+    return patches
 
 
 def _grain(count: int, size: int, rng: np.random.Generator) -> Array:
@@ -62,7 +67,8 @@ def _grain(count: int, size: int, rng: np.random.Generator) -> Array:
     tiles = _tiles(2 * size)[rng.integers(TILES, size=count)]
     top, left = rng.integers(size, size=(2, count))
     rows, columns = top[:, None] + np.arange(size), left[:, None] + np.arange(size)
-    return tiles[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
+    tile: Array = tiles[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
+    return tile
 
 
 @functools.cache
@@ -76,7 +82,8 @@ def _rim(coverage: Array, rng: np.random.Generator) -> Array:
     """Draw the opacity float32[B, S, S, 1] of a band around the ink, none for most pictures."""
     near = raster.blur(coverage, int(rng.integers(2, 9)))
     present = column(rng.random(len(coverage)) < 0.35)
-    return (np.clip((near - column(rng.uniform(0.08, 0.3, len(coverage)))) * 9, 0, 1) * present)[..., None]
+    opacity: Array = (np.clip((near - column(rng.uniform(0.08, 0.3, len(coverage)))) * 9, 0, 1) * present)[..., None]
+    return opacity
 
 
 def _rim_colour(ink: Array, rng: np.random.Generator) -> Array:
@@ -88,7 +95,8 @@ def _rim_colour(ink: Array, rng: np.random.Generator) -> Array:
 
 
 def _over(picture: Array, top: Array, alpha: Array) -> Array:
-    return picture + (top - picture) * alpha
+    mixed: Array = picture + (top - picture) * alpha
+    return mixed
 
 
 def _photograph(picture: Array, rng: np.random.Generator) -> Array:

@@ -98,3 +98,19 @@ def concept(family: str, name: str) -> str | None:
         return None
     only = found.pop()
     return None if set(_TABLE["vetoes"].get(only, "").split()) & set(tokens) else only
+
+
+def variant(key: str) -> tuple[str, ...]:
+    """Return what the variants of one icon in one family have in common.
+
+    Font Awesome 5 and 6 count as one family and the order of words does not matter: the newer one renamed
+    `shopping-bag` to `bag-shopping`.
+
+    >>> variant("remix:heart-2-fill") == variant("remix:heart-2-line") != variant("remix:heart-3-line")
+    True
+    >>> variant("fa5s:shopping-bag") == variant("fa6s:bag-shopping")
+    True
+    """
+    family, name = key.split(":")
+    digits = [part for part in name.replace("_", "-").split("-") if any(c.isdigit() for c in part)]
+    return ("fa" if family.startswith("fa") else family, *sorted([*words(family, name), *digits]))

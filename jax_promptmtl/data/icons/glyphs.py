@@ -17,8 +17,6 @@ from jax_promptmtl.core.errors import UserError, pick
 
 SIDE = 64  # pixels of a mask
 LONG_SIDE = 56  # pixels of the longer side of the drawing in it
-SAME_DRAWING = 0.90  # cosine of two shapes from which they count as one drawing; chosen by eye on pairs
-_BLUR = (1, 4, 1)  # on 32x32: forgives a shift of half a stroke, keeps different drawings apart
 _DRAWN = 160  # font size before the reduction to LONG_SIDE: large enough that hinting does not show
 
 
@@ -142,7 +140,7 @@ def read_names(path: pathlib.Path) -> dict[str, int]:
     return {name: _code_point(value) for name, value in json.loads(text).items()}
 
 
-def _code_point(value: int | str | dict) -> int:
+def _code_point(value: int | str | dict[str, str]) -> int:
     """Read 59905, '0xf102', 'f102' or {'encodedCode': '\\\\e589'}."""
     if isinstance(value, dict):
         value = value["encodedCode"]
@@ -258,56 +256,3 @@ def _centre(ink: Image.Image) -> np.ndarray:
     mask = Image.new("L", (SIDE, SIDE))
     mask.paste(ink.resize((width, height), Image.Resampling.BOX), ((SIDE - width) // 2, (SIDE - height) // 2))
     return np.asarray(mask)
-
-
-def shapes(masks: np.ndarray) -> np.ndarray:
-    """Describe masks for comparison: reduced to 32x32, blurred, mean-free, of unit length.
-
-    Args:
-      masks: uint8[N, 64, 64].
-
-    Returns:
-      float32[N, 1024]; the dot product of two rows is the cosine of the two drawings.
-
-    >>> rows = shapes(np.eye(64, dtype=np.uint8)[None] * 255)
-    >>> rows.shape, round(float(rows[0] @ rows[0]), 3)
-    ((1, 1024), 1.0)
-    """
-    small = masks.reshape(-1, 32, 2, 32, 2).sum((2, 4), dtype=np.int32)
-    padded = np.pad(small, ((0, 0), (1, 1), (1, 1)))
-    first, middle, last = _BLUR
-    rows = first * padded[:, :-2] + middle * padded[:, 1:-1] + last * padded[:, 2:]
-    blurred = first * rows[:, :, :-2] + middle * rows[:, :, 1:-1] + last * rows[:, :, 2:]
-    flat = blurred.reshape(len(masks), 32 * 32).astype(np.float32)
-    flat -= flat.mean(1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-
-
-def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Compare drawings: 1 is the same, 0 unrelated; `SAME_DRAWING` and above is a near-duplicate.
-
-    Args:
-      left: masks uint8[N, 64, 64].
-      right: masks uint8[M, 64, 64].
-
-    Returns:
-      float32[N, M].
-    """
-    return shapes(left) @ shapes(right).T
-
-
-def nearest(masks: np.ndarray, others: np.ndarray, block: int = 4096) -> np.ndarray:
-    """Return the highest cosine of every mask to any of the others, in blocks that bound memory.
-
-    Args:
-      masks: uint8[N, 64, 64].
-      others: uint8[M, 64, 64].
-      block: masks compared at once.
-
-    Returns:
-      float32[N]; -1 where there are no others.
-    """
-    if not len(others):
-        return np.full(len(masks), -1.0, np.float32)
-    target = shapes(others).T
-    return np.concatenate([(shapes(masks[i : i + block]) @ target).max(1) for i in range(0, len(masks), block)])

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from jax_promptmtl.data.icons import concepts, glyphs, icon_split
+from jax_promptmtl.data.icons import concepts, glyphs, icon_split, likeness
 
 FAMILIES = ("mdi6", "fluent_reg", "fluent_fil", "mi", "mi_out", "mi_sharp", "codicon")
 
@@ -13,7 +13,7 @@ def corpus() -> tuple[np.ndarray, list[list[str]], list[str | None], list[str]]:
     """Render the pretraining corpus.
 
     Left out: exact copies of an earlier glyph, glyphs without a word in their name, and every near-duplicate
-    (`glyphs.SAME_DRAWING`) of a drawing that the suite tests or tunes on.
+    (`likeness.SAME_DRAWING`) of a drawing that the suite tests or tunes on.
 
     Returns:
       masks uint8[N, 64, 64], caption words, concept or None, and keys `family:name`; N about 16 thousand.
@@ -25,7 +25,7 @@ def corpus() -> tuple[np.ndarray, list[list[str]], list[str | None], list[str]]:
     masks, captions, named, keys, seen = [], [], [], [], set()
     for family in FAMILIES:
         names, drawn = glyphs.render_masks(family)
-        fresh = glyphs.nearest(drawn, held_out) < glyphs.SAME_DRAWING
+        fresh = likeness.nearest(drawn, held_out) < likeness.SAME_DRAWING
         for name, mask, ok in zip(names, drawn, fresh, strict=True):
             mark, caption = hashlib.sha256(mask.tobytes()).digest(), concepts.words(family, name)
             if ok and caption and mark not in seen:

@@ -33,8 +33,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.data.icons.moving import sprite
 from jax_promptmtl.data.icons.moving.draws import Draws
 from jax_promptmtl.data.icons.moving.motion import MOTIONS
+from jax_promptmtl.data.icons.moving.render import Sprites
 from jax_promptmtl.data.icons.moving.scene import ACTORS, KEY_FRAME, SCENES
 from jax_promptmtl.data.icons.moving.sprite import PARTS
 from jax_promptmtl.data.icons.moving.stage import Domain
@@ -120,8 +122,15 @@ def clips(
             f"Clips of task {task!r} were asked for with indices {numbers.tolist()[:4]} and seed {seed}; give at least "
             "one index, all 0 or more, and a seed of 0 or more."
         )
-    made = [SCENES[task](Draws(key, numbers[i : i + _CHUNK]), domain, part) for i in range(0, len(numbers), _CHUNK)]
+    drawn = drawings(domain, part)
+    starts = range(0, len(numbers), _CHUNK)
+    made = [SCENES[task](Draws(key, numbers[i : i + _CHUNK]), domain, drawn) for i in starts]
     return {name: np.concatenate([chunk[name] for chunk in made]) for name in made[0]}
+
+
+def drawings(domain: Domain, part: str) -> Sprites:
+    """Return the drawings of a part that a domain's actors are chosen from."""
+    return sprite.load(domain.families, part, domain.classes if domain.named else ())
 
 
 def example(task: str, index: int, *, part: str = "train", variant: str = "base", seed: int = 0) -> dict[str, Array]:

@@ -45,7 +45,8 @@ def plain_batch(
 
 def plain(mask: Array, rng: np.random.Generator) -> Array:
     """Render one glyph uint8[H, H] as `plain_batch` does, to uint8[48, 48, 3]."""
-    return plain_batch(mask[None], rng)[0]
+    picture: Array = plain_batch(mask[None], rng)[0]
+    return picture
 
 
 def _coverage(masks: Array, rng: np.random.Generator, warp: float) -> Array:

@@ -99,7 +99,8 @@ def field(rng: np.random.Generator, count: int, size: int, knots: int) -> Array:
     """Draw `count` smooth random fields float32[count, size, size]: `knots`^2 standard normals, interpolated."""
     weights = interpolation(size, knots)
     values = rng.standard_normal((count, knots, knots), np.float32)
-    return weights @ values @ weights.T
+    smooth: Array = weights @ values @ weights.T
+    return smooth
 
 
 def fractal(rng: np.random.Generator, size: int, exponent: float, channels: int = 1) -> Array:
@@ -111,7 +112,8 @@ def fractal(rng: np.random.Generator, size: int, exponent: float, channels: int 
     """
     falloff = np.exp(np.float32(-exponent) * _log_frequency(size))
     noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((channels, size, size), np.float32)) * falloff, (size, size))
-    return noise / noise.std(axis=(1, 2), keepdims=True)
+    scaled: Array = noise / noise.std(axis=(1, 2), keepdims=True)
+    return scaled
 
 
 @functools.cache
@@ -119,7 +121,8 @@ def _log_frequency(size: int) -> Array:
     """Return the log of each spatial frequency of `rfft2`, float32; infinite at frequency 0, which is then removed."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     frequency[0, 0] = np.inf
-    return np.log(frequency).astype(np.float32)
+    log: Array = np.log(frequency).astype(np.float32)
+    return log
 
 
 def shifted(picture: Array, down: int, right: int) -> Array:

@@ -12,9 +12,6 @@ import numpy as np
 
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.data.icons import raster
-from jax_promptmtl.data.icons.plain import plain, plain_batch
-
-__all__ = ["STYLES", "plain", "plain_batch", "render"]
 
 Array = np.ndarray
 Generator = np.random.Generator
@@ -42,7 +39,8 @@ def render(mask: Array, style: str, rng: Generator) -> Array:
     canvas = STYLES[pick(style, STYLES, "drawing style")](ink, rng)
     rows = canvas[::2] + canvas[1::2]
     small = (rows[:, ::2] + rows[:, 1::2]) * np.float32(255 / 4)
-    return (np.clip(small, 0, 255) + 0.5).astype(np.uint8)
+    result: Array = (np.clip(small, 0, 255) + 0.5).astype(np.uint8)
+    return result
 
 
 def line(ink: Array, rng: Generator) -> Array:
@@ -129,7 +127,8 @@ def real(ink: Array, rng: Generator) -> Array:
     canvas = canvas * lamp[..., None] * _tint(rng, 0.12)
     canvas = np.moveaxis(raster.blur(np.moveaxis(canvas, -1, 0).astype(np.float32), int(rng.integers(1, 4))), 0, -1)
     noise = rng.standard_normal((CANVAS, CANVAS, 3), np.float32) * rng.uniform(0.02, 0.09)
-    return np.clip(canvas, 0, 1) ** rng.uniform(0.75, 1.25) + noise
+    result: Array = np.clip(canvas, 0, 1) ** rng.uniform(0.75, 1.25) + noise
+    return result
 
 
 STYLES: dict[str, Callable[[Array, Generator], Array]] = {"line": line, "clip": clip, "product": product, "real": real}
@@ -166,7 +165,8 @@ def _wobble(pose: tuple[Array, Array], rng: Generator, *, strength: float, knots
 def _read(soft: Array, y: Array, x: Array) -> Array:
     """Sample a mask [H, H] in a pose, zero outside the mask."""
     inside = (np.abs(y) < 1) & (np.abs(x) < 1)
-    return raster.sample(soft[None], y[None], x[None])[0] * inside
+    result: Array = raster.sample(soft[None], y[None], x[None])[0] * inside
+    return result
 
 
 def _threshold(value: Array, level: Array | float, gain: float) -> Array:
@@ -176,14 +176,16 @@ def _threshold(value: Array, level: Array | float, gain: float) -> Array:
 
 def _over(canvas: Array, colour: Array, alpha: Array) -> Array:
     """Paint a colour [3] or picture [S, S, 3] over the canvas with opacity alpha [S, S]."""
-    return canvas + (np.asarray(colour, np.float32) - canvas) * alpha[..., None]
+    mixed: Array = canvas + (np.asarray(colour, np.float32) - canvas) * alpha[..., None]
+    return mixed
 
 
 def _soften(cover: Array, passes: int) -> Array:
     """Blur [S, S] widely: `passes` filters at half the size, worth four times as many at full size."""
     rows = cover[::2] + cover[1::2]
     half = (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
-    return raster.blur(raster.blur(half[None], passes).repeat(2, 1).repeat(2, 2), 1)[0]
+    result: Array = raster.blur(raster.blur(half[None], passes).repeat(2, 1).repeat(2, 2), 1)[0]
+    return result
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Array:
@@ -239,7 +241,8 @@ def _studio(rng: Generator) -> Array:
     """Draw a grey backdrop that sweeps into a lighter table, darker towards the corners."""
     table = 1 / (1 + np.exp(-(Y - rng.uniform(0.1, 0.5)) * rng.uniform(4, 12)))
     grey = rng.uniform(0.62, 0.78) + rng.uniform(0.1, 0.2) * table - 0.12 * (X * X + Y * Y)
-    return grey[..., None] * _tint(rng, 0.03)
+    result: Array = grey[..., None] * _tint(rng, 0.03)
+    return result
 
 
 def _shade(cover: Array, turn: int) -> tuple[Array, Array]:
@@ -255,7 +258,8 @@ def _texture(colour: Array, rng: Generator) -> Array:
     """Return a picture of 1/f noise around a colour, some of it towards another hue."""
     bright, tinted = raster.fractal(rng, CANVAS, rng.uniform(0.8, 1.5), 2)[..., None]
     tint = rng.uniform(-0.08, 0.08, 3).astype(np.float32)
-    return colour + rng.uniform(0.06, 0.14) * bright + tint * tinted
+    result: Array = colour + rng.uniform(0.06, 0.14) * bright + tint * tinted
+    return result
 
 
 def _contrast(rng: Generator) -> tuple[Array, Array]:

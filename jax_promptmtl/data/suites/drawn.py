@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.data import fewshot
 from jax_promptmtl.data.contents import Tree, Words, spoken
-from jax_promptmtl.data.images import PLAIN, Reading, decode
-from jax_promptmtl.data.listing import some
-from jax_promptmtl.data.source import FileSource, Suite, Task
+from jax_promptmtl.data.images import PLAIN, FileSource, Reading, decode
+from jax_promptmtl.data.source import Suite, Task
 
 
 @dataclass(frozen=True)

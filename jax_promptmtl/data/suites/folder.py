@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.data import label_table
 from jax_promptmtl.data.contents import EVALUATED, speechless
 from jax_promptmtl.data.images import MOST, Reading
-from jax_promptmtl.data.listing import some, subfolders
+from jax_promptmtl.data.listing import subfolders
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import drawn, tree
 

@@ -10,10 +10,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data.contents import Tree, passed_over
 from jax_promptmtl.data.images import STORED, Reading
-from jax_promptmtl.data.listing import some, subfolders
+from jax_promptmtl.data.listing import subfolders
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import drawn, folder
 from jax_promptmtl.data.suites.folder import MEGAPIXELS

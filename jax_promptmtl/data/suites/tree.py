@@ -4,10 +4,10 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data.contents import NAMES_FILE, PARTS, Contents, passed_over, read_words
 from jax_promptmtl.data.images import SUFFIXES
-from jax_promptmtl.data.listing import Listing, listing, loose, some, subfolders
+from jax_promptmtl.data.listing import Listing, listing, loose, subfolders
 
 ROLES = ("task", "part", "class", "*")  # of a level of folders; "*" counts for nothing
 EXAMPLE = "root/<task>/<class>/*.jpg"

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.data.videos import (
     action_segmentation,
     ava,
@@ -100,4 +99,5 @@ def settle(data: VideoSet, *, strict: bool) -> VideoSet:
                 f"{data.home}{', or set data.strict=False to leave them out' if strict else ''}."
             )
     parts = {p: tuple(e for e in examples if e.name not in lost[p]) for p, examples in data.parts.items()}
-    return dataclasses.replace(data, parts=parts)
+    without = [f"{len(names):,} {part} examples have no file: left out" for part, names in lost.items() if names]
+    return dataclasses.replace(data, parts=parts, notes=(*data.notes, *data.misfits(), *without))

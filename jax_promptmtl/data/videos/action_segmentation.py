@@ -1,10 +1,10 @@
 """50Salads, Breakfast and GTEA for action segmentation, as MS-TCN released them: a label for every frame, as features.
 
-Official files, in `<root>/{50salads,breakfast,gtea}/` or the root itself: `mapping.txt` with lines `<number> <class>`,
-`features/<video>.npy` float[2048, T], `groundTruth/<video>.txt` with a class per frame, and `splits/{train,test}.split
-<k>.bundle` with a ground truth file's name per line. A class makes no segment in the evaluation only if it is spelled
-`background`: GTEA's is, Breakfast's `SIL` and 50Salads' `action_start` are not, and count. Where features and ground
-truth differ in length by a few frames, upstream cuts both to the shorter.
+Official files, in `<root>/{50salads,breakfast,gtea}/` or the root itself: `mapping.txt` with lines `<number> <class>`
+(names may have spaces), `features/<video>.npy` float[2048, T], `groundTruth/<video>.txt` with a class per frame, and
+`splits/{train,test}.split<k>.bundle` with a ground truth file's name per line. A class makes no segment in the
+evaluation only if it is spelled `background`: GTEA's is, Breakfast's `SIL` and 50Salads' `action_start` are not, and
+count. Where features and ground truth differ in length by a few frames, upstream cuts both to the shorter.
 """
 
 import pathlib
@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.videos.index import (
-    Example,
-    VideoSet,
+from jax_promptmtl.data.videos.annotations import (
     class_number,
     locate,
+    number_and_name,
     numbered,
     read_lines,
-    require_examples,
     rows_of,
 )
+from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 HOME = "the MS-TCN data at Zenodo (record 3625992)"
 BACKGROUND = "background"
@@ -56,7 +55,7 @@ def read(*, root: str, dataset: str, split: int = 1, features: str = "features",
     pick(str(split), map(str, range(1, SPLITS[name] + 1)), f"split of {name}")
     path = locate(root, (f"{name}/mapping.txt", "mapping.txt"), LAYOUT, HOME)
     home = path.parent
-    names = numbered(rows_of(path, lambda line: (int(line.split()[0]), line.split()[1]), "0 cut_tomato"), 0, path)
+    names = numbered(rows_of(path, number_and_name, "0 cut_tomato"), 0, path)
     parts = {
         part: [read_video(home, file, names, features) for file in bundle(home, part, split)]
         for part in ("train", "test")

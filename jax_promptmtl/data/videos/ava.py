@@ -10,22 +10,15 @@ The official test part has no labels; here `test` is the validation part.
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.videos.index import (
-    Example,
-    VideoSet,
-    has_area,
-    locate,
-    numbered,
-    read_lines,
-    require_examples,
-    require_inside,
-    rows_of,
-)
+from jax_promptmtl.data.videos.annotations import locate, numbered, read_lines, real, rows_of, whole
+from jax_promptmtl.data.videos.folders import VIDEOS
+from jax_promptmtl.data.videos.index import Example, VideoSet, has_area, require_examples, require_inside
 
 NAME, HOME = "ava", "the AVA page of Google Research, and the videos from the CVDF repository ava-dataset"
 PUBLISHED = {"classes": 80, "train": 235, "test": 64}
@@ -33,15 +26,15 @@ SECONDS = (902, 1798)
 FILES = {"train": "train", "test": "val"}
 LAYOUT = "ava_train_v2.2.csv, ava_val_v2.2.csv, their excluded timestamps and both action lists beside videos/"
 ACTIONS, SCORED = "ava_action_list_v2.2.pbtxt", "ava_action_list_v2.2_for_activitynet_2019.pbtxt"
-Frames = dict[tuple[str, str], dict[tuple[str, ...], set[int]]]  # (video, second) -> box -> action numbers
+Frames = dict[tuple[str, str], dict[tuple[float, ...], set[int]]]  # (video, second) -> box -> action numbers
 
 
 class Row(NamedTuple):
-    """One line of an annotation file: a box as it is written, and one action."""
+    """One line of an annotation file: a box, and one action; the second is as it is written."""
 
     video: str
     second: str
-    box: tuple[str, ...]
+    box: tuple[float, ...]
     action: int
 
 
@@ -58,27 +51,26 @@ def read(*, root: str, videos: str = "videos", start: float = 0.0, rate: float =
       The set, an example per key frame; files of videos are not looked at.
 
     Raises:
-      UserError: a file is missing or malformed, an unknown action, a box outside the frame, another second.
+      UserError: a file is missing or malformed, an unknown action, a box outside the frame.
     """
     names, scored = read_actions(root, LAYOUT, HOME)
     there = listed(pathlib.Path(root).expanduser() / videos)
     parts: dict[str, list[Example]] = {}
     notes: list[str] = []
+    strange: list[str] = []
     for part, word in FILES.items():
-        path = places(root, f"ava_{word}_v2.2.csv", LAYOUT, HOME)
-        frames, unlabelled = read_boxes(path, len(names))
+        frames, unlabelled = read_boxes(places(root, f"ava_{word}_v2.2.csv", LAYOUT, HOME), len(names))
         out = excluded(places(root, f"ava_{word}_excluded_timestamps_v2.2.csv", LAYOUT, HOME))
-        if late := [key for key in frames if not SECONDS[0] <= float(key[1]) <= SECONDS[1]]:
-            raise UserError(f"Key frame {late[0]} of {str(path)!r} is not within seconds {SECONDS}; get it again.")
+        if late := [",".join(key) for key in frames if not SECONDS[0] <= float(key[1]) <= SECONDS[1]]:
+            strange.append(f"{len(late):,} {part} key frames outside seconds {SECONDS[0]} to {SECONDS[1]} ({late[0]})")
         kept = {key: boxes for key, boxes in frames.items() if (key[0], float(key[1])) not in out}
         where = {(v, s): (f"{videos}/{there.get(v, v + '.mp4')}", float(s) - start) for v, s in kept}
         parts[part], flat = make_examples(kept, where, len(names))
         notes += remarks(part, len(frames) - len(kept), unlabelled, flat)
     whole = require_examples(parts, NAME, HOME)
     place = pathlib.Path(root).expanduser()
-    return VideoSet(
-        NAME, "spatial_action", place, names, whole, PUBLISHED, HOME, scored=scored, rate=rate, notes=tuple(notes)
-    )
+    data = VideoSet(NAME, "spatial_action", place, names, whole, PUBLISHED, HOME, scored=scored, rate=rate)
+    return replace(data, notes=tuple(notes), strange=tuple(strange))
 
 
 def places(root: str, file: str, layout: str, home: str) -> pathlib.Path:
@@ -87,10 +79,18 @@ def places(root: str, file: str, layout: str, home: str) -> pathlib.Path:
 
 
 def listed(folder: pathlib.Path) -> dict[str, str]:
-    """Return {video: name of its file or folder} of a folder that may be missing."""
-    if not folder.is_dir():
-        return {}
-    return {place.stem if place.is_file() else place.name: place.name for place in sorted(folder.iterdir())}
+    """Return {video: name of its file, or else of its folder} of a folder that may be missing.
+
+    Raises:
+      UserError: two files of one video.
+    """
+    places = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {place.name: place.name for place in places if place.is_dir()}
+    files: dict[str, str] = {}
+    for place in (place for place in places if place.suffix.lower() in VIDEOS and not place.is_dir()):
+        if (other := files.setdefault(place.stem, place.name)) != place.name:
+            raise UserError(f"Folder {str(folder)!r} has {other!r} and {place.name!r} for one video; remove one.")
+    return found | files
 
 
 def read_actions(root: str, layout: str, home: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -122,35 +122,43 @@ def parse(line: str) -> Row | None:
     """Return a line of an annotation file; None for a key frame without labels.
 
     >>> parse("-5KQ66BBWC4,0902,0.077,0.151,0.283,0.811,80,1")
-    Row(video='-5KQ66BBWC4', second='0902', box=('0.077', '0.151', '0.283', '0.811'), action=80)
+    Row(video='-5KQ66BBWC4', second='0902', box=(0.077, 0.151, 0.283, 0.811), action=80)
     >>> parse("---QUuC4vJs,84.0,,,,,")
     """
-    video, second, *rest = line.split(",")
-    float(second)
+    video, second, *rest = map(str.strip, line.split(","))
+    real(second)
+    if not video or len(rest) not in (5, 6):
+        raise ValueError("another number of columns")
     if not "".join(rest[:5]):
         return None
-    x1, y1, x2, y2, action = rest[:5]
-    return Row(video, second, (x1, y1, x2, y2), int(float(action)))
+    x1, y1, x2, y2 = map(real, rest[:4])
+    return Row(video, second, (x1, y1, x2, y2), whole(rest[4].removesuffix(".0")))
 
 
 def read_boxes(path: pathlib.Path, actions: int) -> tuple[Frames, int]:
     """Return the boxes of each key frame with their actions, and the number of lines without labels."""
     rows = rows_of(path, parse, "video,902,0.1,0.1,0.3,0.8,80,1")
     frames: Frames = {}
+    spelled: dict[tuple[str, float], str] = {}  # 902 and 0902 are one second
     for row in filter(None, rows):
         if not 1 <= row.action <= actions:
             raise UserError(
                 f"Action {row.action} of {row.video!r} at second {row.second} in {str(path)!r} is unknown; legal are 1 "
                 f"to {actions}: correct it, or get the file again."
             )
-        frames.setdefault((row.video, row.second), {}).setdefault(row.box, set()).add(row.action)
+        second = spelled.setdefault((row.video, float(row.second)), row.second)
+        frames.setdefault((row.video, second), {}).setdefault(row.box, set()).add(row.action)
     return frames, sum(row is None for row in rows)
 
 
 def excluded(path: pathlib.Path) -> Collection[tuple[str, float]]:
     """Return the key frames that do not count."""
-    pairs = rows_of(path, lambda line: line.split(",")[:2], "video,902")
-    return {(video, float(second)) for video, second in pairs}
+
+    def pair(line: str) -> tuple[str, float]:
+        video, second = line.split(",")
+        return video, real(second)
+
+    return set(rows_of(path, pair, "video,902"))
 
 
 def make_examples(
@@ -166,11 +174,7 @@ def make_examples(
     examples, flat = [], 0
     for key, boxes in frames.items():
         name = ",".join(key)
-        try:
-            numbers = np.array([[float(value) for value in box] for box in boxes])
-        except ValueError:
-            raise UserError(f"A box of {name!r} is no four numbers: {next(iter(boxes))}; get the file again.") from None
-        box = require_inside(numbers, name)
+        box = require_inside(np.array(list(boxes)), name)
         label = np.zeros((len(boxes), actions), bool)
         for row, chosen in zip(label, boxes.values(), strict=True):
             row[[number - 1 for number in chosen]] = True

@@ -9,8 +9,10 @@ frames that nobody labelled. With `ava_root`, the movies of AVA are added, as in
 import pathlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jax_promptmtl.data.videos import ava
+from jax_promptmtl.data.videos.folders import VIDEOS
 from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 NAME, HOME = "ava_kinetics", "the AVA page of Google Research (AVA-Kinetics v1.0), and Kinetics-700 clips of your own"
@@ -39,6 +41,7 @@ def read(*, root: str, videos: str = "videos", ava_root: str = "", ava_start: fl
     there = clips(place / videos)
     parts: dict[str, list[Example]] = {}
     notes: list[str] = []
+    strange: tuple[str, ...] = ()
     for part, word in ava.FILES.items():
         frames, unlabelled = ava.read_boxes(ava.places(root, f"kinetics_{word}_v1.0.csv", LAYOUT, HOME), len(names))
         where = {(v, s): find(there.get(v, []), float(s)) or (f"{videos}/{v}_*", 0.0) for v, s in frames}
@@ -47,20 +50,21 @@ def read(*, root: str, videos: str = "videos", ava_root: str = "", ava_start: fl
     rate = 0.0
     if ava_root:
         other = ava.read(root=ava_root, start=ava_start)
-        rate = other.rate
+        rate, strange = other.rate, other.strange
+        notes += [f"AVA, {note}" for note in other.notes]
         for part, examples in other.parts.items():
             parts[part] += [Example(e.name, str(other.path(e.video)), e.labels, second=e.second) for e in examples]
     whole = require_examples(parts, NAME, HOME)
-    return VideoSet(
-        NAME, "spatial_action", place, names, whole, PUBLISHED, HOME, scored=scored, rate=rate, notes=tuple(notes)
-    )
+    data = VideoSet(NAME, "spatial_action", place, names, whole, PUBLISHED, HOME, scored=scored, rate=rate)
+    return replace(data, notes=tuple(notes), strange=strange)
 
 
 def clips(folder: pathlib.Path) -> dict[str, list[tuple[str, int, int]]]:
     """Return {id: (path below the folder's parent, start, end) of its clips} of a folder that may be missing."""
     found: dict[str, list[tuple[str, int, int]]] = {}
     for path in sorted(folder.rglob("*_??????_??????.*")) if folder.is_dir() else ():
-        if match := CLIP.fullmatch(path.stem):
+        match = CLIP.fullmatch(path.stem)
+        if match and path.suffix.lower() in VIDEOS:
             row = str(path.relative_to(folder.parent)), int(match[2]), int(match[3])
             found.setdefault(match[1], []).append(row)
     return found

@@ -10,6 +10,7 @@ from jax_promptmtl.data.videos.index import Example, VideoSet
 Array = np.ndarray
 LENGTHS = 0.1  # share by which features and labels of a video may differ in length; upstreams cut to the shorter
 STEPS = 16  # or so many steps
+BLOCK = 1 << 12  # steps that are looked at at a time
 
 
 def open_features(path: pathlib.Path, channels: int, channels_first: bool = False) -> Array:
@@ -54,3 +55,19 @@ def features_of(data: VideoSet, example: Example) -> Array:
             "together: get both again."
         )
     return features[: min(steps, labels)]
+
+
+def require_finite(features: Array, name: str) -> Array:
+    """Return features whose numbers are all finite; they are read block by block.
+
+    >>> require_finite(np.ones((2, 1)), "clip").shape
+    (2, 1)
+    """
+    for start in range(0, len(features), BLOCK):
+        wrong = ~np.isfinite(features[start : start + BLOCK]).all(axis=1)
+        if wrong.any():
+            raise UserError(
+                f"Features of {name!r} hold numbers that are not finite, first in step {start + wrong.argmax()}; "
+                "extract them again."
+            )
+    return features

@@ -10,7 +10,8 @@ import re
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.videos.index import Example, VideoSet, locate, require_examples, rows_of
+from jax_promptmtl.data.videos.annotations import locate, rows_of
+from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 NAME, HOME = "hmdb51", "the HMDB51 page of Brown University's Serre lab"
 PUBLISHED = {"classes": 51, "train": 3_570, "test": 1_530}  # of each split
@@ -34,7 +35,7 @@ def read(*, root: str, split: int = 1, videos: str = "hmdb51_org") -> VideoSet:
     """
     pick(str(split), ("1", "2", "3"), "split of hmdb51")
     lists = locate(root, (LISTS,), LAYOUT, HOME)
-    found = {path.name: re.fullmatch(rf"(.+)_test_split{split}\.txt", path.name) for path in lists.iterdir()}
+    found = {path.name: re.fullmatch(rf"(.+)_test_split{split}\.txt", path.name) for path in lists.glob("*.txt")}
     names = tuple(sorted(match[1] for match in found.values() if match))
     if not names:
         raise UserError(f"Folder {str(lists)!r} has no <class>_test_split{split}.txt; get the lists again from {HOME}.")

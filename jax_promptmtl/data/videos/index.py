@@ -14,17 +14,15 @@ Labels are arrays in the form of the tasks (`jax_promptmtl.tasks`), without padd
   video_instance   label    int32[M]; the masks are in `Example.masks`, as the files have them
 """
 
-import json
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
-from jax_promptmtl.data.suites.folder import some
 
 Array = np.ndarray
 Count = int | tuple[int, ...]
@@ -43,6 +41,9 @@ class Example:
       masks: of the M objects of video_instance, what the annotations hold for each frame.
       pictures: the frames themselves, encoded, where they are neither files nor a video; see `VideoSet.fill`.
       key: number of the frame whose objects are wanted, for video_object frame by frame; None for those of all frames.
+      size: height and width of its frames in the annotations; () where they do not say.
+      rate: frames per second that its features were extracted at; 0 where the annotations do not say.
+      duration: of the video in seconds, likewise.
     """
 
     name: str
@@ -53,6 +54,9 @@ class Example:
     masks: tuple[Sequence[Any], ...] = ()
     pictures: tuple[bytes, ...] = ()
     key: int | None = None
+    size: tuple[int, ...] = ()
+    rate: float = 0.0
+    duration: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class VideoSet:
       channels_first: whether such a file is [channels, T], not [T, channels].
       rate: frames per second of folders of frames.
       notes: what was left out, in words.
+      strange: what the published files do not have, in words, such as "2 key frames beyond second 1798".
       fill: gives an example its labels, pictures and masks, where they lie together in records; see `filled`.
     """
 
@@ -89,6 +94,7 @@ class VideoSet:
     channels_first: bool = False
     rate: float = 0.0
     notes: tuple[str, ...] = ()
+    strange: tuple[str, ...] = ()
     fill: Callable[[Example], Example] | None = None
     __repr__ = outline
 
@@ -107,9 +113,9 @@ class VideoSet:
         return counts | {"videos": len(set().union(*videos.values()))}
 
     def misfits(self) -> list[str]:
-        """Return in words which counts are not the published ones."""
+        """Return in words which counts are not the published ones, and what else these do not have."""
         found = self.counts()
-        return [
+        return [f"{what} instead of none" for what in self.strange] + [
             f"{found.get(what, 0):,} {what + ' videos' if what in self.parts else what} instead of {spell(wanted)}"
             for what, wanted in self.published.items()
             if found.get(what, 0) not in (wanted if isinstance(wanted, tuple) else (wanted,))
@@ -125,85 +131,7 @@ def spell(count: Count) -> str:
     return " or ".join(f"{n:,}" for n in (count if isinstance(count, tuple) else (count,)))
 
 
-# --- reading annotation files ---
-
-
-def locate(root: str, choices: Iterable[str], layout: str, home: str) -> pathlib.Path:
-    """Return the first of several places below the root that exists.
-
-    Raises:
-      UserError: the root is missing, or none of them is there; the message says whose page has the files.
-    """
-    base, names = pathlib.Path(root).expanduser(), list(choices)
-    if not root or not base.is_dir():
-        raise UserError(f"There is no data folder {root!r}; give one with {layout}, from {home}.")
-    for name in names:
-        if (base / name).exists():
-            return base / name
-    raise UserError(f"Folder {str(base)!r} has no {' or '.join(names)}; expected {layout}, from {home}.")
-
-
-def read_lines(path: pathlib.Path) -> list[str]:
-    """Return the lines of a text file that are not blank, without space around them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise UserError(f"Cannot read the annotations {str(path)!r} ({reason}); get the file again.") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def read_json(path: pathlib.Path, kind: type, wanted: Iterable[str] = ()) -> Any:
-    """Return the content of a JSON file that must be a list, or a dict with some keys."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no JSON"
-        raise UserError(f"Cannot read the annotations {str(path)!r} ({reason}); get the file again.") from None
-    lacking = [key for key in wanted if not isinstance(content, dict) or key not in content]
-    if not isinstance(content, kind) or lacking:
-        what = f"lacks {some(lacking)}" if lacking else f"holds no {'list' if kind is list else 'object'}"
-        raise UserError(f"File {str(path)!r} {what}: it is not the official annotation file; get it again.")
-    return content
-
-
-def rows_of(path: pathlib.Path, parse: Callable[[str], Any], form: str) -> list[Any]:
-    """Parse every line of a file; `form` is what the message says that a line must look like."""
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            rows.append(parse(line))
-        except (ValueError, IndexError, KeyError):
-            raise UserError(
-                f"Line {number} of {str(path)!r} is {line[:80]!r}; a line must look like {form!r}."
-            ) from None
-    return rows
-
-
-def fields_of(record: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> list[Any]:
-    """Return some values of a JSON record, which must have them."""
-    if lacking := [name for name in names if name not in record]:
-        raise UserError(f"A record of {str(path)!r} lacks {some(lacking)}: {str(dict(record))[:80]}; get it again.")
-    return [record[name] for name in names]
-
-
-def class_number(name: str, classes: Mapping[str, int], path: pathlib.Path) -> int:
-    """Return the position of a class, which must be known."""
-    return classes[pick(name, classes, f"label of {str(path)!r}")]
-
-
-def numbered(pairs: Iterable[tuple[int, str]], first: int, path: pathlib.Path) -> tuple[str, ...]:
-    """Return the names of pairs (number, name) in the order of the numbers, which must be first, first + 1, ...
-
-    >>> numbered([(2, "b"), (1, "a")], 1, pathlib.Path("x"))
-    ('a', 'b')
-    """
-    ordered = sorted(pairs)
-    if not ordered or [number for number, _ in ordered] != list(range(first, first + len(ordered))):
-        raise UserError(f"The classes of {str(path)!r} are not numbered {first}, {first + 1}, ...; get the file again.")
-    if len({name for _, name in ordered}) < len(ordered):
-        raise UserError(f"File {str(path)!r} names a class twice; get it again.")
-    return tuple(name for _, name in ordered)
+# --- what labels must be ---
 
 
 def require_inside(box: Array, name: str, slack: float = 0.0) -> Array:
@@ -236,14 +164,15 @@ def has_area(box: Array) -> Array:
 
 def require_segments(segment: Array, name: str) -> Array:
     """Return segments float32[S, 2] in seconds, of which there must be one, and which must not be empty."""
-    segment = np.asarray(segment, np.float64).reshape(-1, 2)
+    with np.errstate(over="ignore"):
+        segment = np.asarray(segment, np.float64).reshape(-1, 2).astype(np.float32)
     if not len(segment):
         raise UserError(f"Video {name!r} has no segments; label its actions, or leave it out.")
-    right = (segment[:, 0] >= 0) & (segment[:, 1] > segment[:, 0])
+    right = (segment[:, 0] >= 0) & (segment[:, 1] > segment[:, 0]) & np.isfinite(segment[:, 1])
     if not right.all():
         start, end = segment[right.argmin()]
         raise UserError(f"A segment of {name!r} goes from second {start:g} to {end:g}; correct the annotations.")
-    return segment.astype(np.float32)
+    return segment
 
 
 def require_examples(parts: Mapping[str, Sequence[Example]], name: str, home: str) -> dict[str, tuple[Example, ...]]:
@@ -252,6 +181,8 @@ def require_examples(parts: Mapping[str, Sequence[Example]], name: str, home: st
         if not examples:
             raise UserError(f"The {part} part of {name!r} is empty; get the annotations again from {home}.")
         names = [example.name for example in examples]
+        if not all(map(str.strip, names)):
+            raise UserError(f"An example of the {part} part of {name!r} has no name; correct the annotations.")
         if len(set(names)) < len(names):
             twice = next(n for i, n in enumerate(names) if n in set(names[:i]))
             raise UserError(

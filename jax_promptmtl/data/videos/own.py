@@ -1,9 +1,10 @@
-"""Videos of one's own for recognition: a folder per class, or a table of paths and labels.
+"""Videos of one's own for recognition: a folder per class, a table of paths and labels, or lists of them.
 
-  root/<class>/...    videos, or folders of frames, however deep below the class
-  root is labels.csv  columns path, class and, if wanted, part; see `label_table`
+  root/<class>/...       videos, or folders of frames, however deep below the class
+  root is labels.csv     columns path, class and, if wanted, part; see `label_table`
+  root is train.csv      or a folder with it and test.csv or val.csv in it: lists without a head; see `path_lists`
 
-Where no table says what tests, a share of every class does. It is drawn from the names and the seed, so new videos draw
+Where nothing says what tests, a share of every class does. It is drawn from the names and the seed, so new videos draw
 it anew.
 """
 
@@ -11,22 +12,22 @@ import pathlib
 
 import numpy as np
 
-from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.errors import UserError, some
 from jax_promptmtl.data import fewshot, label_table
-from jax_promptmtl.data.suites.folder import folder, some, subfolders
-from jax_promptmtl.data.videos import video_file
+from jax_promptmtl.data.suites.folder import folder
+from jax_promptmtl.data.videos import folders, path_lists
 from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
+from jax_promptmtl.data.videos.path_lists import Classes
 
 NAME, HOME = "own", "where your videos are"
-Classes = dict[str, list[str]]  # class -> paths of its videos below the root
 
 
 def read(*, root: str, held_out: float = 0.2, seed: int = 0) -> VideoSet:
     """Read the labels.
 
     Args:
-      root: the folder of the classes; or a CSV file.
-      held_out: share of every class's videos that tests, at least one; not read where a table has parts.
+      root: the folder of the classes, or of the lists; or a CSV file, or a list.
+      held_out: share of every class's videos that tests, at least one; not read where tables or lists tell.
       seed: draws them.
 
     Returns:
@@ -36,16 +37,18 @@ def read(*, root: str, held_out: float = 0.2, seed: int = 0) -> VideoSet:
       UserError: there is no class, a class has too few videos, or what `label_table.read` says of a table.
     """
     place = pathlib.Path(root).expanduser()
-    if place.is_file():
-        train, test = read_table(place)
-        place = place.parent
+    listed = place if place.is_file() else path_lists.lists_in(place) if place.is_dir() else None
+    if listed:
+        train, test, notes = read_lists(listed, paired=place.is_dir())
+        place = listed.parent
     else:
-        train, test = scan(place), None
+        train, notes = scan(place)
+        test = None
     if test is None:
         if not 0 < held_out < 1:
             raise UserError(f"data.held_out is {held_out}; give a share between 0 and 1, such as 0.2.")
         train, test = hold_out(train, held_out, seed)
-    names = sorted(train)
+    names = list(train)
     parts = {
         part: [
             Example(path, path, {"label": np.array(label, np.int32)})
@@ -54,7 +57,28 @@ def read(*, root: str, held_out: float = 0.2, seed: int = 0) -> VideoSet:
         ]
         for part, classes in (("train", train), ("test", test))
     }
-    return VideoSet(NAME, "recognition", place, tuple(names), require_examples(parts, NAME, HOME), {}, HOME)
+    whole = require_examples(parts, NAME, HOME)
+    return VideoSet(NAME, "recognition", place, tuple(names), whole, {}, HOME, notes=notes)
+
+
+def read_lists(path: pathlib.Path, *, paired: bool) -> tuple[Classes, Classes | None, tuple[str, ...]]:
+    """Return the classes of a table or list, to train on and, where it or its partner says so, to test on, and notes.
+
+    Args:
+      path: the table or list.
+      paired: whether a table with a head has a partner, too.
+    """
+    headless = path_lists.is_list(path)
+    train, test = (path_lists.read(path), None) if headless else read_table(path)
+    other = path_lists.partner(path) if test is None and (headless or paired) else None
+    if other is None:
+        return train, test, ()
+    test = path_lists.read(other) if path_lists.is_list(other) else read_table(other)[0]
+    if strange := [name for name in test if name not in train]:
+        raise UserError(
+            f"Classes {some(strange)} of {str(other)!r} have no video to train in {path.name!r}; give some."
+        )
+    return train, test, (f"{path.name!r} says what trains, {other.name!r} what tests",)
 
 
 def read_table(path: pathlib.Path) -> tuple[Classes, Classes | None]:
@@ -66,13 +90,22 @@ def read_table(path: pathlib.Path) -> tuple[Classes, Classes | None]:
     return train[task], None if test is None else test[task]
 
 
-def scan(root: pathlib.Path) -> Classes:
-    """Return the classes of a folder."""
-    places = subfolders(folder(root, "root/<class>/*.mp4, or a table of labels in CSV"))
-    found = {place.name: video_file.listing(place) for place in places}
+def scan(root: pathlib.Path) -> tuple[Classes, tuple[str, ...]]:
+    """Return the classes of a folder, and in words what is not read."""
+    files, names = folders.scan(str(folder(root, "root/<class>/*.mp4, or a table of labels in CSV")))
+    found = {name: folders.listing(root / name) for name in names}
     if not found:
         raise UserError(f"Folder {str(root)!r} has no classes; expected subfolders root/<class>/*.mp4.")
-    return {name: [str(path.relative_to(root)) for path in paths] for name, paths in found.items()}
+    if empty := [name for name, below in found.items() if not below.videos]:
+        others = folders.spell(found[empty[0]].passed, root) or "their folders are empty"
+        raise UserError(f"Classes {some(empty)} have no video in {str(root)!r}: {others}; add some, or remove them.")
+    loose = [name for name in files if folders.has_ending(name, folders.VIDEOS)]
+    notes = [f"{len(loose):,} videos lie in no folder of a class and are not read: {some(loose)}"] if loose else []
+    passed = [str(root / name) for name in files if name not in loose]
+    passed += [path for below in found.values() for path in below.passed]
+    notes += [folders.spell(passed, root)] if passed else []
+    classes = {name: [str(pathlib.Path(path).relative_to(root)) for path in found[name].videos] for name in found}
+    return classes, tuple(notes)
 
 
 def hold_out(classes: Classes, share: float, seed: int) -> tuple[Classes, Classes]:

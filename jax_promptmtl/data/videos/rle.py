@@ -27,9 +27,9 @@ def decode(mask: Mapping[str, Any], name: str = "a mask") -> Array:
     try:
         (height, width), counts = mask["size"], mask["counts"]
         runs = np.array(numbers(counts) if isinstance(counts, (str, bytes)) else counts, np.int64)
-        if runs.ndim != 1 or (runs < 0).any() or runs.sum() != height * width:
+        if runs.ndim != 1 or not ((runs >= 0) & (runs <= height * width)).all() or runs.sum() != height * width:
             raise ValueError
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         raise UserError(
             f"The mask of {name!r} is no run-length code of its size ({str(mask)[:60]}); correct the annotations."
         ) from None

@@ -16,9 +16,11 @@ from PIL import Image
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data import fewshot, images, preprocess
 from jax_promptmtl.data.videos import augment, rle, video_file
-from jax_promptmtl.data.videos.features import features_of
+from jax_promptmtl.data.videos.feature_files import FeatureFiles
 from jax_promptmtl.data.videos.index import Example, VideoSet
 from jax_promptmtl.data.videos.key_frames import with_others
+from jax_promptmtl.data.videos.left_out import LeftOut
+from jax_promptmtl.data.videos.slots import most_objects, pad
 
 Array = np.ndarray
 Batch = dict[str, Array]
@@ -161,12 +163,23 @@ class ClipFiles:
       sampling: see there.
       views: random views per training video, the whole part once in each view after the other; 0 for a test's views.
       seed: draws them.
+      left_out: takes what cannot be read at any time, and files that end early are used up to there; None refuses both.
     """
 
-    def __init__(self, data: VideoSet, part: str, sampling: Sampling, *, views: int = 0, seed: int = 0):
-        self.data, self.sampling, self.views, self.seed = data, sampling, views, seed
+    def __init__(
+        self,
+        data: VideoSet,
+        part: str,
+        sampling: Sampling,
+        *,
+        views: int = 0,
+        seed: int = 0,
+        left_out: LeftOut | None = None,
+    ):
+        self.data, self.sampling, self.views, self.seed, self.left_out = data, sampling, views, seed, left_out
         self.examples = data.parts[pick(part, data.parts, "part")]
         self.slots = most_objects(data)
+        self.unreadable: set[int] = set()  # numbers of test examples
         if sampling.short == "pad" and (data.task != "video_instance" or not sampling.stride):
             raise UserError(
                 f"sampling.short is 'pad', but clips of {data.name!r} have no padding, or sampling.stride is 0; give "
@@ -183,11 +196,36 @@ class ClipFiles:
         """Return the clips at the indices: `frames` uint8[B, L, S, S, 3] and the labels of the task.
 
         Of video_object and video_instance frames are uint8[B, L, H, W, 3], with `shown` bool[B, H, W], false in the
-        padding of frames, and `present` bool[B, L], false where a frame itself is padding.
+        padding of frames, and `present` bool[B, L], false where a frame itself is padding. Where examples may be left
+        out `kept` float32[B] is 0 for one of a test; in training the next one that can be read takes its place.
         """
+        read = self.read if self.left_out is None else self.read_next
         with ThreadPoolExecutor(min(THREADS, len(indices))) as pool:  # decoders let other threads run
-            rows = list(pool.map(lambda index: self.read(int(index)), indices))
+            rows = list(pool.map(lambda index: read(int(index)), indices))
         return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def read_next(self, index: int) -> Batch:
+        """Return one clip, or the next one that can be read, and whether it is `kept`.
+
+        A training clip depends on no other, so that a resumed run sees the same; a test video is left out in all views.
+        """
+        assert self.left_out is not None
+        view, first = divmod(index, len(self.examples))
+        for step in range(len(self.examples)):
+            number = (first + step) % len(self.examples)
+            if number in self.unreadable:
+                continue
+            try:
+                if not self.views and not view:
+                    for clip in range(1, self.sampling.clips):
+                        self.read(clip * self.sampling.crops * len(self.examples) + number)
+                kept = np.array(self.views > 0 or not step, np.float32)
+                return self.read(view * len(self.examples) + number) | {"kept": kept}
+            except UserError as error:
+                self.left_out.add(self.examples[number].name, str(error))
+                if not self.views:
+                    self.unreadable.add(number)
+        raise UserError(f"No example of {self.data.name!r} can be read; look at the data with check_data.")
 
     def read(self, index: int) -> Batch:
         """Return one clip."""
@@ -202,7 +240,7 @@ class ClipFiles:
         elif example.files:
             frames = video_file.pictures([self.data.path(example.files[i]) for i in chosen])
         else:
-            frames = video_file.frames(path, chosen)
+            frames = video_file.frames(path, chosen, whole=self.left_out is None)
         mirrored = rng is not None and self.sampling.flip and rng.random() < 0.5
         labels = self.label(example, chosen, mirrored)
         if self.data.task in PADDED:
@@ -230,10 +268,14 @@ class ClipFiles:
     def choose(self, example: Example, rng: np.random.Generator | None, clip: int) -> tuple[Array, Any]:
         """Return the numbers of a clip's frames, and where they are."""
         path = self.data.path(example.video)
-        count = len(example.files or example.pictures) or video_file.length(path)
+        whole = self.left_out is None
+        count = len(example.files or example.pictures) or video_file.length(path, whole=whole)
+        if self.left_out is not None and (fault := video_file.shortage(path)):
+            self.left_out.add(example.video, fault, short=True)
         if example.key is not None:
             return with_others(example.key, count, self.sampling.frames, rng), path
-        centre = None if example.second is None else video_file.nearest(path, example.second, self.data.rate)
+        second = example.second
+        centre = None if second is None else video_file.nearest(path, second, self.data.rate, whole=whole)
         if centre is None and self.data.task == "recognition":
             require_length(count, self.sampling, example.name)
         chosen = numbers(count, self.sampling, centre, rng, clip)
@@ -272,25 +314,6 @@ class ClipFiles:
         return found
 
 
-def most_objects(data: VideoSet) -> int:
-    """Return the largest number of labelled boxes or tracks of an example, at least 1."""
-    if data.task == "recognition":
-        return 1
-    labels = (data.filled(example).labels["label"] for part in data.parts.values() for example in part)
-    return max([1, *(len(label) for label in labels if label.ndim)])
-
-
-def pad(array: Array, count: int, axis: int = 0) -> Array:
-    """Fill an axis up with zeros.
-
-    >>> pad(np.ones(2, int), 3).tolist()
-    [1, 1, 0]
-    """
-    width = [(0, 0)] * array.ndim
-    width[axis] = (0, count - array.shape[axis])
-    return np.pad(array, width)
-
-
 def resize(
     frames: Array, sampling: Sampling, rng: np.random.Generator | None, mirrored: bool, place: float = 0.5
 ) -> Array:
@@ -313,83 +336,19 @@ def spread(array: Array, sampling: Sampling, axis: int = 0) -> Array:
     return np.ascontiguousarray(pad(pad(array, rows, axis), columns, axis + 1))
 
 
-class FeatureFiles:
-    """The features of a part's videos, padded to one length; see `clip_batches.ClipSource`.
-
-    Segmentation gets `label` int32[B, T], -1 in padding, and `full`, the labels of all frames, of which `label` has
-    every `every`-th; detection gets `segment` in seconds, `label` and `valid`.
-
-    Args:
-      data: a set of feature files.
-      part: "train" or "test".
-      every: use every so many features, 2 for 50Salads as ASFormer.
-      multiple: of which the length is one.
-      window: for detection: cut longer training videos into windows of so many features, half overlapping; 0 for whole
-        videos. A window keeps the actions of which it shows half; one without any is left out.
-      step: seconds from one feature to the next, which windows need.
-    """
-
-    def __init__(
-        self, data: VideoSet, part: str, *, every: int = 1, multiple: int = 128, window: int = 0, step: float = 0.0
-    ):
-        self.data, self.every, self.step = data, every, step
-        examples = data.parts[pick(part, data.parts, "part")]
-        counts = [len(features_of(data, example)) for example in examples]
-        self.cuts: list[tuple[Example, int, int]] = []  # a video, its first feature and how many of them
-        for example, count in zip(examples, counts, strict=True):
-            if part == "train" and 0 < window < count:
-                ends = ((first, min(window, count - first)) for first in range(0, count - window // 2, window // 2))
-                self.cuts += [(example, *cut) for cut in ends if self.seen(example, *cut).any()]
-            else:
-                self.cuts.append((example, 0, count))
-        self.length = -(-max(count for *_, count in self.cuts) // (every * multiple)) * multiple
-        self.slots = most_objects(data)
-
-    def __len__(self) -> int:
-        return len(self.cuts)
-
-    def take(self, indices: Array) -> Batch:
-        """Return features float32[B, T, C], `mask` bool[B, T], and labels."""
-        rows = [self.read(*self.cuts[int(index)]) for index in indices]
-        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-    def seen(self, example: Example, first: int, count: int) -> Array:
-        """Return of which actions a window shows half, bool[S]."""
-        start, end = example.labels["segment"].T
-        shown = np.minimum(end, (first + count) * self.step) - np.maximum(start, first * self.step)
-        return shown >= (end - start) / 2
-
-    def read(self, example: Example, first: int, count: int) -> Batch:
-        """Return one video, or a window of it."""
-        features = features_of(self.data, example)[first : first + count][:: self.every]
-        features = np.asarray(features, np.float32)
-        if not np.isfinite(features).all():
-            raise UserError(f"Features of {example.name!r} hold numbers that are not finite; extract them again.")
-        row = {"features": pad(features, self.length), "mask": np.arange(self.length) < len(features)}
-        label = example.labels["label"]
-        if self.data.task == "segmentation":
-            full = np.full(self.length * self.every, -1, np.int32)
-            full[:count] = label[:count]
-            return row | {"label": full[:: self.every], "full": full}
-        segment = example.labels["segment"]
-        if (first, count) != (0, len(features_of(self.data, example))):
-            kept = self.seen(example, first, count)
-            segment, label = (segment[kept] - first * self.step).clip(0, count * self.step), label[kept]
-        real = np.arange(self.slots) < len(label)
-        return row | {"segment": pad(segment, self.slots), "label": pad(label, self.slots), "valid": real}
-
-
-def sources(data: VideoSet, sampling: Sampling, *, views: int, seed: int, **options: Any) -> Sources:
+def sources(
+    data: VideoSet, sampling: Sampling, *, views: int, seed: int, left_out: LeftOut | None = None, **options: Any
+) -> Sources:
     """Return part -> its one source: of files of features with their `options`, or of clips.
 
     Only training clips have random views; test clips have `sampling.tested` frames if that is not 0.
     """
     if data.channels:
-        return {part: [FeatureFiles(data, part, **options)] for part in data.parts}
+        return {part: [FeatureFiles(data, part, left_out=left_out, **options)] for part in data.parts}
     whole = replace(sampling, frames=sampling.tested or sampling.frames)
     return {
-        part: [ClipFiles(data, part, sampling, views=views, seed=seed)]
+        part: [ClipFiles(data, part, sampling, views=views, seed=seed, left_out=left_out)]
         if part == "train"
-        else [ClipFiles(data, part, whole, seed=seed)]
+        else [ClipFiles(data, part, whole, seed=seed, left_out=left_out)]
         for part in data.parts
     }

@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,11 @@ import numpy as np
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import images
 from jax_promptmtl.data.videos import rle, video_file
-from jax_promptmtl.data.videos.features import features_of
+from jax_promptmtl.data.videos.features import features_of, require_finite
+from jax_promptmtl.data.videos.folders import picture_files
+from jax_promptmtl.data.videos.full_look import FullLook, listening
 from jax_promptmtl.data.videos.index import Example, VideoSet
+from jax_promptmtl.data.videos.timeline import read_timeline
 
 THREADS = 8
 Watch = Callable[[Iterable, int], Iterable]  # shows the progress of so many steps
@@ -28,27 +32,32 @@ class Look:
     uneven: bool = False
 
 
-def look_at_all(data: VideoSet, examples: list[list[Example]], watch: Watch) -> list[Look]:
-    """Look at videos with several threads; `examples` are those of each video."""
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        return list(watch(pool.map(lambda group: look_at(data, group), examples), len(examples)))
+def look_at_all(
+    data: VideoSet, examples: list[list[Example]], watch: Watch, full: FullLook | None = None
+) -> list[Look]:
+    """Look at videos with several threads; `examples` are those of each video, and `full` takes every frame."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool, listening() if full else nullcontext():
+        return list(watch(pool.map(lambda group: look_at(data, group, full), examples), len(examples)))
 
 
-def look_at(data: VideoSet, examples: list[Example]) -> Look:
-    """Open a video: all pictures, all masks, features, or the first and the last frame and the key frames of a file.
+def look_at(data: VideoSet, examples: list[Example], full: FullLook | None = None) -> Look:
+    """Open a video: all pictures, all masks, all features, or the first and the last frame and key frames of a file.
 
     Args:
       data: the set.
       examples: those of the video.
+      full: looks at all frames of a file.
     """
     path = data.path(examples[0].video)
     try:
         if data.channels:
-            return Look(length=len(features_of(data, examples[0])))
+            return Look(length=len(require_finite(features_of(data, examples[0]), examples[0].name)))
         examples = [data.filled(example) for example in examples]
         if examples[0].files or examples[0].pictures or path.is_dir():
             return look_at_pictures(data, examples, path)
-        timeline = video_file.read_timeline(path)
+        timeline = read_timeline(path)
+        if full is not None and (fault := full.fault(path)):
+            return Look(fault=fault)
         video_file.frames(path, sorted({0, timeline.count - 1}))
         for example in examples:
             if example.second is not None:
@@ -61,10 +70,11 @@ def look_at(data: VideoSet, examples: list[Example]) -> Look:
 def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path) -> Look:
     """Open every picture of a folder, and every mask."""
     given = [str(data.path(file)) for file in examples[0].files] or examples[0].pictures
-    files: Sequence[str | bytes] = given or video_file.picture_files(path)
+    files: Sequence[str | bytes] = given or picture_files(path)
     sizes = {images.decode(file, "" if isinstance(file, str) else examples[0].video).shape[:2] for file in files}
     if len(sizes) > 1:
         video_file.same_size([np.zeros(size) for size in sorted(sizes)], path)
+    require_size(examples[0], next(iter(sizes)))
     for example in examples:
         if example.second is not None:
             video_file.nearest(path, example.second, data.rate)
@@ -72,6 +82,16 @@ def look_at_pictures(data: VideoSet, examples: list[Example], path: pathlib.Path
             mask = rle.mask_of(code, example.name)
             video_file.same_size([mask, np.zeros(next(iter(sizes)))], path)
     return Look(length=len(files))
+
+
+def require_size(example: Example, found: tuple[int, ...]) -> None:
+    """Refuse frames of another height and width than the annotations have, whose boxes and masks would not fit."""
+    if example.size not in ((), found):
+        (height, width), (rows, columns) = example.size, found
+        raise UserError(
+            f"Frames of {example.video!r} are {columns} x {rows} pixels, but the annotations have {width} x {height}; "
+            "get both again."
+        )
 
 
 def twins(data: VideoSet, parts: tuple[str, str] = ("train", "test")) -> Iterator[tuple[str, str]]:

@@ -10,21 +10,21 @@ import pathlib
 
 import numpy as np
 
-from jax_promptmtl.data.videos.index import (
-    Example,
-    VideoSet,
-    class_number,
-    fields_of,
-    locate,
-    numbered,
-    read_json,
-    require_examples,
-)
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data.videos.annotations import Record, class_number, locate, numbered, read_json, read_table, whole
+from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 NAME, HOME = "ssv2", "the Something-Something v2 page of Qualcomm's developer site (registration)"
 PUBLISHED = {"classes": 174, "train": 168_913, "test": 24_777}
 FILES = {"labels": "labels", "train": "train", "test": "validation"}
 LAYOUT = "something-something-v2-labels.json, -train.json and -validation.json beside 20bn-something-something-v2/"
+
+
+class Row(Record):
+    """One video of a list."""
+
+    id: int | str
+    template: str
 
 
 def read(*, root: str, videos: str = "20bn-something-something-v2", suffix: str = ".webm") -> VideoSet:
@@ -45,19 +45,27 @@ def read(*, root: str, videos: str = "20bn-something-something-v2", suffix: str 
         what: locate(root, (f"something-something-v2-{name}.json", f"labels/{name}.json"), LAYOUT, HOME)
         for what, name in FILES.items()
     }
-    labels = read_json(paths["labels"], dict)
-    names = numbered(((int(number), name) for name, number in labels.items()), 0, paths["labels"])
+    names = read_classes(paths["labels"])
     place = {name: i for i, name in enumerate(names)}
     parts = {}
     for part in ("train", "test"):
-        rows = [fields_of(row, ("id", "template"), paths[part]) for row in read_json(paths[part], list)]
-        labels = [class_number(plain(text), place, paths[part]) for _, text in rows]
+        rows = read_json(paths[part], list[Row])
+        labels = [class_number(plain(row.template), place, paths[part]) for row in rows]
         parts[part] = [
-            Example(str(key), f"{videos}/{key}{suffix}", {"label": np.array(label, np.int32)})
-            for (key, _), label in zip(rows, labels, strict=True)
+            Example(str(row.id), f"{videos}/{row.id}{suffix}", {"label": np.array(label, np.int32)})
+            for row, label in zip(rows, labels, strict=True)
         ]
     whole = require_examples(parts, NAME, HOME)
     return VideoSet(NAME, "recognition", pathlib.Path(root).expanduser(), names, whole, PUBLISHED, HOME)
+
+
+def read_classes(path: pathlib.Path) -> tuple[str, ...]:
+    """Return the classes in the order of their numbers, which are written as numbers or as text."""
+    table = read_table(path, int | str)
+    try:
+        return numbered(((whole(str(number)), name) for name, number in table.items()), 0, path)
+    except ValueError as error:
+        raise UserError(f"File {str(path)!r} numbers a class wrongly, {error}; get the file again.") from None
 
 
 def plain(template: str) -> str:

@@ -19,7 +19,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos import ucf101, youtube_vis
-from jax_promptmtl.data.videos.index import Example, VideoSet, locate, read_lines, require_examples
+from jax_promptmtl.data.videos.annotations import locate, read_lines
+from jax_promptmtl.data.videos.index import Example, VideoSet, require_examples
 
 HOME = "TFDS: tfds.builder(name, file_format='array_record').download_and_prepare()"
 RAGGED = ("flat_values", "row_lengths_0")
@@ -126,8 +127,9 @@ def read_ucf101(*, root: str, split: int = 1, size: int = 0) -> VideoSet:
 
     def fill(example: Example) -> Example:
         part, number = place_of(example)
-        video, (label,) = opened[part].read(number, ("video", "label"))
-        return replace(example, labels={"label": np.array(label, np.int32)}, pictures=tuple(video))
+        video, labels = opened[part].read(number, ("video", "label"))
+        require_labels(labels[:1], len(names), example, whole=len(labels) == 1 and bool(video))
+        return replace(example, labels={"label": np.array(labels[0], np.int32)}, pictures=tuple(video))
 
     parts = {part: examples_of(records, "ucf101", part) for part, records in opened.items()}
     counts = {"classes": ucf101.CLASSES, "train": published[0], "test": published[1]}
@@ -157,18 +159,30 @@ def read_youtube_vis(*, root: str, config: str = LABELLED[0], held_out: float = 
     names = tuple(read_lines(folder / "tracks-category.labels.txt"))
     notes = (f"test: {len(parts['test']):,} of the training videos; the official one is hidden",)
     whole = require_examples(parts, "youtube_vis", HOME)
-    fill = partial(fill_youtube_vis, records)
+    fill = partial(fill_youtube_vis, records, len(names))
     published = youtube_vis.PUBLISHED
     return VideoSet("youtube_vis", "video_instance", folder, names, whole, published, HOME, notes=notes, fill=fill)
 
 
-def fill_youtube_vis(records: Records, example: Example) -> Example:
-    """Return an example with the pictures, labels and masks of its record; crowds are left out."""
+def require_labels(labels: Sequence[int], classes: int, example: Example, *, whole: bool) -> None:
+    """Refuse a record with an unknown label, or whose lists are not `whole`: do not fit each other."""
+    if not whole or not all(0 <= label < classes for label in labels):
+        raise UserError(
+            f"TFDS record {example.video!r} has lists that do not fit, or a label of {list(labels)} that is not below "
+            f"{classes}; prepare the data again by {HOME}."
+        )
+
+
+def fill_youtube_vis(records: Records, count: int, example: Example) -> Example:
+    """Return an example with the pictures, labels of `count` classes and masks of its record, without crowds."""
     nested = [f"tracks/{name}/ragged_{part}" for name in ("frames", "segmentations") for part in RAGGED]
     read = records.read(place_of(example)[1], ("video", "tracks/category", "tracks/is_crowd", *nested))
     video, classes, crowds, *rest = read
     chosen, masks = [i for i, crowd in enumerate(crowds) if not crowd], []
     frames, codes = lists(*rest[:2]), lists(*rest[2:])
+    fits = len(classes) == len(crowds) == len(frames) == len(codes) and list(map(len, frames)) == list(map(len, codes))
+    fits = fits and all(0 <= frame < len(video) for some_frames in frames for frame in some_frames)
+    require_labels(classes, count, example, whole=fits)
     for i in chosen:
         shown: list[bytes | None] = [None] * len(video)
         for frame, code in zip(frames[i], codes[i], strict=True):

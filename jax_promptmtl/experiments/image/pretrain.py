@@ -36,14 +36,20 @@ def read_corpus(config: Any, seed: int) -> tuple[contrastive.Captions, contrasti
     return train, part(np.flatnonzero(named & held), train.labels)
 
 
-def view(config: Any, patches: int, step: int) -> dict[str, Any]:
-    """Return the options of the batch of a step: easy pictures first, then distorted and coloured; all patches last."""
+def view(config: Any, patches: int, step: int) -> contrastive.View:
+    """Return how to draw the batch of a step: easy pictures first, then distorted and coloured; all patches last."""
     done = step / config.train.steps
-    options = {"size": config.batch_size, "seed": config.seed, "patches": patches, "slot": config.slot}
-    options["warp"] = float(np.interp(done, config.warp_ramp, (0, config.warp)))
-    options["printed"] = float(np.interp(done, config.colour_ramp, (1, 1 - config.colour)))
-    options["cluttered"] = config.cluttered
-    return options | {"keep": 1.0 if done >= 1 - config.whole_share else config.keep, "prompted": config.prompted}
+    return contrastive.View(
+        size=config.batch_size,
+        seed=config.seed,
+        printed=float(np.interp(done, config.colour_ramp, (1, 1 - config.colour))),
+        warp=float(np.interp(done, config.warp_ramp, (0, config.warp))),
+        cluttered=config.cluttered,
+        patches=patches,
+        keep=1.0 if done >= 1 - config.whole_share else config.keep,
+        slot=config.slot,
+        prompted=config.prompted,
+    )
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -67,7 +73,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         config.train.to_dict() | {"seed": config.seed},
         workdir,
         name="pretrain",
-        evaluation=lambda: held.evaluation(config.batch_size, config.seed),
+        hooks=loop.Hooks(evaluation=lambda: held.evaluation(config.batch_size, config.seed)),
     )
     save(workdir / "clip", sizes, result.params["backbone"], train.tokenizer)
     print(f"Saved {workdir / 'clip'} after {result.seconds / 60:.0f} minutes.")

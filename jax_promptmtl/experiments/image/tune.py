@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
-from jax_promptmtl.data.listing import some
 from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites.drawn import fewer, late, untested
@@ -25,10 +24,10 @@ from jax_promptmtl.engine import checkpoint, loop, parallel, processes, step
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.engine.preemption import heed, heeding
 from jax_promptmtl.methods import grouping
-from jax_promptmtl.methods.clustering import Groups, Partition, partition
+from jax_promptmtl.methods.clustering import Groups, Partition, Rule, partition
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.models.clip.model import Backbone
-from jax_promptmtl.problems import class_texts, clip_mtl, image_features
+from jax_promptmtl.problems import clip_mtl, image_features, templates
 from jax_promptmtl.reporting import card
 
 BEFORE = "zero-shot"
@@ -70,21 +69,22 @@ class Job:
         self.seconds[stage] = time.perf_counter() - start
 
     def problem(self, part: Mapping[str, Any], groups: Groups, *, task_gradients: bool = False) -> Problem:
-        """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.build`."""
+        """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.Options`."""
         options = {key: part[key] for key in ("method", "sharing", "tune")}
-        about = {"template": class_texts.resolve(self.config.template), "seed": self.config.seed, "groups": groups}
+        about = {"template": templates.resolve(self.config.template), "seed": self.config.seed, "groups": groups}
         savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
         savings["mesh"] = parallel.divisible(self.config.parallel)
-        return clip_mtl.build(self.suite, self.backbone, **options, **about, **savings)
+        return clip_mtl.build(self.suite, self.backbone, clip_mtl.Options(**options, **about, **savings))
 
     def inputs(self, problem: Problem, split: str) -> Suite:
         """Return the suite, with features in place of a split's images where a problem is content with those."""
         if not problem.takes_features or (split == "train" and self.preprocess.random):
             return self.suite
         if split not in self.encoded:
-            how = {"dtype": self.config.backbone.dtype, "mode": self.config.parallel, "workers": self.config.workers}
-            how["batch_size"] = self.config.evaluation_batch_size
-            self.encoded[split] = image_features.encode_suite(self.suite, self.backbone, self.preprocess, split, **how)
+            how = image_features.Encoding(
+                self.config.evaluation_batch_size, self.config.workers, self.config.backbone.dtype, self.config.parallel
+            )
+            self.encoded[split] = image_features.encode_suite(self.suite, self.backbone, self.preprocess, split, how)
         return self.encoded[split]
 
     def evaluate(self, problem: Problem, params: Any) -> dict[str, np.ndarray]:
@@ -162,7 +162,7 @@ def measure(job: Job, groups: Groups) -> Outcome:
 
 def prepare(config: Any, workdir: pathlib.Path) -> Job:
     """Load data and backbone, and say what they are."""
-    class_texts.resolve(config.template)  # a mistake is said before data are read
+    templates.resolve(config.template)  # a mistake is said before data are read
     with processes.in_turn("data"):
         suite = suites.build(config.suite)
     backbone = reads(load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer), suite)
@@ -193,7 +193,7 @@ def on_trial(config: Any, suite: Suite) -> Job:
     Raises:
       NoBackbone: the weights cannot be loaded.
     """
-    class_texts.resolve(config.template)
+    templates.resolve(config.template)
     config = config.copy_and_resolve_references()
     config.stage = "train"
     try:
@@ -270,8 +270,8 @@ def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **obse
         require_finished(job.workdir, name, settings["steps"])
     suite = job.inputs(problem, "train")
     stream = partial(training_batches, job, suite, settings)
-    names = partial(sampler.example_names, suite, **data_order(job, settings))
-    trained = loop.train(problem, stream, settings, job.workdir, name=name, examples=names, **observers)
+    names = partial(sampler.example_names, suite, order=data_order(job, settings))
+    trained = loop.train(problem, stream, settings, job.workdir, name=name, hooks=loop.Hooks(names, **observers))
     describe_checkpoint(job, problem, part, name)
     job.say("time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares(trained.spent).items()))
     return trained
@@ -289,14 +289,14 @@ def training_batches(
     job: Job, suite: Suite, settings: Mapping[str, Any], start_step: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return the training batches of a plan from a step on."""
-    options = {"start_step": start_step, "reduction": settings["reduction"], "workers": job.config.workers}
-    return sampler.batches(suite, job.preprocess, **options, **data_order(job, settings))
+    order = data_order(job, settings)
+    return sampler.batches(suite, job.preprocess, order, start_step=start_step, workers=job.config.workers)
 
 
-def data_order(job: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+def data_order(job: Job, settings: Mapping[str, Any]) -> sampler.Order:
     """Return what fixes which images are in this process's part of a step's batch."""
-    order = {"batch_size": settings["batch_size"], "seed": job.config.seed, "kind": settings["sampler"]}
-    return order | processes.part()
+    kind, reduction = settings["sampler"], settings["reduction"]
+    return sampler.Order(settings["batch_size"], job.config.seed, kind, reduction, **processes.part())
 
 
 def refuse(job: Job) -> None:
@@ -305,7 +305,7 @@ def refuse(job: Job) -> None:
         check_groups(job.config.grouping.groups, job.tasks)
     if learns_groups(job):
         require_snapshots(job.config.grouping)
-    class_texts.require_apart(job.backbone, job.suite.tasks, class_texts.resolve(job.config.template))
+    templates.require_apart(job.backbone, job.suite.tasks, templates.resolve(job.config.template))
     try:
         options = {"batch_size": job.config.evaluation_batch_size, **processes.part()}
         sampler.evaluation_batches(job.suite, job.preprocess, **options)
@@ -329,7 +329,7 @@ def require_training(job: Job, part: Mapping[str, Any]) -> None:
             )
     settings = plan(job, part)
     try:
-        sampler.batches(job.suite, job.preprocess, reduction=settings["reduction"], **data_order(job, settings))
+        sampler.batches(job.suite, job.preprocess, data_order(job, settings))
     except UserError as error:
         raise UserError(f"{section(job, part)}: {error}") from None
 
@@ -419,10 +419,10 @@ def learn_groups(job: Job) -> tuple[grouping.Similarity, Partition, dict[str, An
     )
     observers = {"observe": grouping.observe, "on_observed": similarity.add_observed}
     train(job, job.problem(options, whole(job), task_gradients=True), options, "global", **observers)
-    rule = {"objective": options.objective, "singletons": options.singletons, "num_groups": options.num_groups or None}
-    found = partition(similarity.matrix(options.similarity), top=RANKING, **rule)
-    share = grouping.stability(similarity, found.groups, options.similarity, **rule)
-    return similarity, found, grouping.report(similarity, found, kind=options.similarity, stable=share, **rule)
+    rule = Rule(options.objective, options.num_groups or None, options.singletons)
+    found = partition(similarity.matrix(options.similarity), rule, top=RANKING)
+    share = grouping.stability(similarity, found.groups, options.similarity, rule)
+    return similarity, found, grouping.report(similarity, found, kind=options.similarity, stable=share, rule=rule)
 
 
 def draw_groups(job: Job, similarity: grouping.Similarity, found: Partition) -> None:

@@ -1,5 +1,6 @@
 """The files of a data set as the videos of a job, with models from files."""
 
+import pathlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,10 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.data import fewshot, videos
 from jax_promptmtl.data.video_batches import Batch, ClipSource, all_batches
+from jax_promptmtl.data.videos import feature_time
 from jax_promptmtl.data.videos.frames_beside import FramesBeside
 from jax_promptmtl.data.videos.index import VideoSet
-from jax_promptmtl.data.videos.key_frames import by_frame
+from jax_promptmtl.data.videos.left_out import LeftOut
 from jax_promptmtl.experiments.video import finetune
 from jax_promptmtl.experiments.video.footage import Evaluate, Footage, Kept, other_data
 from jax_promptmtl.models.video.middle import Cut
@@ -153,11 +155,12 @@ class FileFootage:
         raise other_data("hard parameter sharing, MVLPT or auxiliaries that see their own data")
 
 
-def open_files(config: Any, *, drawn: bool = False) -> FileFootage:
+def open_files(config: Any, place: str | pathlib.Path = "", *, drawn: bool = False) -> FileFootage:
     """Read the annotations and the models of a job on files.
 
     Args:
       config: of the job.
+      place: of the list of files that cannot be read and are left out, with `data.strict=False`; "" keeps none.
       drawn: draw the primary where no weights are given, to look at sizes.
 
     Raises:
@@ -165,8 +168,11 @@ def open_files(config: Any, *, drawn: bool = False) -> FileFootage:
     """
     data = videos.build(config.data)
     spec = SPECS[data.task]
-    data = by_frame(data) if spec.key_frames else data
-    found = finetune.sources_of(data, config)
+    left_out = None if config.data.strict else LeftOut(place)
+    for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
+        print(f"note: {note}")
+    data = finetune.in_form(data, config)
+    found = finetune.sources_of(data, config, left_out)
     sources = {part: Remembered(with_frames(source, data, config)) for part, (source,) in found.items()}
     example = next(all_batches([sources["train"]], batch_size=1))
     primary = files.open_primary(spec, data.class_names, config, example, drawn=drawn)

@@ -20,8 +20,10 @@ from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
+from jax_promptmtl.data.videos import feature_time
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.key_frames import by_frame
+from jax_promptmtl.data.videos.left_out import LeftOut
 from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.training import loop_settings
@@ -29,7 +31,7 @@ from jax_promptmtl.models.video import videomae
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files
-from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes
+from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes, VideoTaskSpec
 from jax_promptmtl.tasks.mixing import Mixing, mix
 from jax_promptmtl.tasks.task import VideoTask
 
@@ -41,8 +43,11 @@ Batch = Mapping[str, Any]
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     """Train and measure; write the model and its card, and with `dry_run` only print parameters and memory."""
     data = videos.build(config.data)
-    data = by_frame(data) if SPECS[data.task].key_frames else data
-    parts = sources_of(data, config)
+    for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
+        print(f"note: {note}")
+    left_out = None if config.data.strict else LeftOut("" if dry_run else workdir / "left_out.jsonl")
+    data = in_form(data, config)
+    parts = sources_of(data, config, left_out)
     problem, _ = tuning_problem(data, config, parts["train"])
     settings = tuning_settings(config, len(data.parts["train"]))
     counts = ", ".join(f"{len(examples):,} clips to {part}" for part, examples in data.parts.items())
@@ -55,6 +60,8 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     params = loop.train(problem, stream, settings, workdir, name=data.name).params
     found = measure(data, config, parts["test"], params)
     print(f"{data.name}: " + ", ".join(f"{name} {value:.1f}" for name, value in found.items()))
+    for line in left_out.words() if left_out is not None else ():
+        print(line)
     said = {"data": data.name, "kind": data.task, "classes": data.class_names, "test": found}
     weights = tree.merge(params[video_mtl.PRIMARY], problem.frozen[video_mtl.PRIMARY])
     path = write_model(workdir / "models", data.name, weights, said | {"config": config.to_dict()})
@@ -62,11 +69,19 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"The model is {path}, with a card beside it.")
 
 
-def sources_of(data: VideoSet, config: Any) -> Sources:
-    """Return the sources of a data set's parts."""
+def in_form(data: VideoSet, config: Any) -> VideoSet:
+    """Return a data set with the times and the examples that its task is trained on."""
+    spec = SPECS[data.task]
+    data = feature_time.on_one_clock(data, config.feature.rate) if spec.timed else data
+    return by_frame(data) if spec.key_frames else data
+
+
+def sources_of(data: VideoSet, config: Any, left_out: LeftOut | None = None) -> Sources:
+    """Return the sources of a data set's parts; without `left_out` a file that cannot be read ends the run."""
     seconds = config.feature.stride / config.feature.rate
     options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
-    return sources(data, Sampling(**config.sampling), views=config.views, seed=config.seed, **options)
+    common = {"views": config.views, "seed": config.seed, "left_out": left_out}
+    return sources(data, Sampling(**config.sampling), **common, **options)
 
 
 def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: PyTree) -> dict[str, float]:
@@ -155,13 +170,19 @@ def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step
     found = training_batches(
         parts, batch_size=config.train.batch_size, seed=config.seed, start_step=start_step, **views
     )
-    if not SPECS[data.task].guided:
-        return found
     steps = tuning_settings(config, len(data.parts["train"]))["steps"]
-    return guide(found, start_step, config.guided * steps)
+    return by_rules(SPECS[data.task], found, start_step, config.guided * steps)
 
 
-def guide(batches: Iterable[Batch], start_step: int, until: float) -> Iterator[Batch]:
-    """Say in every batch whether its step is one of the first `until` ones, as `guided` bool[B]."""
+def by_rules(spec: VideoTaskSpec, batches: Iterable[Batch], start_step: int, until: float) -> Iterator[Batch]:
+    """Yield training batches with what the loss of a task's `rule` reads beside the labels.
+
+    Args:
+      spec: of the task.
+      batches: from a step on.
+      start_step: that step.
+      until: step from which a model that a frozen part below guides at first goes on alone: `guided` bool[B].
+    """
     for step, batch in enumerate(batches, start_step):
-        yield {**batch, "guided": np.full(len(batch["weight"]), step < until)}
+        guided = {"guided": np.full(len(batch["weight"]), step < until)} if spec.guided else {}
+        yield {**(spec.weigh(batch) if spec.weigh else batch), **guided}

@@ -24,7 +24,7 @@ from jax_promptmtl.data.video_batches import (
 )
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.file_footage import open_files
-from jax_promptmtl.experiments.video.finetune import guide
+from jax_promptmtl.experiments.video.finetune import by_rules
 from jax_promptmtl.experiments.video.footage import Footage, Kept, open_icons, other_data
 from jax_promptmtl.experiments.video.training import loop_settings, stream
 from jax_promptmtl.methods.make import make_method
@@ -200,7 +200,7 @@ def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path, *, sizes_
       UserError: data or a model that cannot be read, an unknown task.
     """
     if "data" in config:
-        footage: Footage = open_files(config, drawn=sizes_only)
+        footage: Footage = open_files(config, "" if sizes_only else workdir / "left_out.jsonl", drawn=sizes_only)
         return choose_place(Job(config, workdir, shared, footage, ""))
     return Job(config, workdir, shared, open_icons(config), config.cache.place)
 
@@ -284,8 +284,8 @@ def train(
     settings = row_settings(job, row, len(sources[0]))
     if measure is not None:
         settings["evaluate_every"] = settings["steps_per_epoch"]
-    batches = partial(job_stream, job, sources)
-    return loop.train(problem, batches, settings, job.workdir, name=stage or row, measure=measure)
+    batches, hooks = partial(job_stream, job, sources), loop.Hooks(measure=measure)
+    return loop.train(problem, batches, settings, job.workdir, name=stage or row, hooks=hooks)
 
 
 def row_settings(job: Job, name: str, clips: int) -> dict[str, Any]:
@@ -306,4 +306,4 @@ def rate_of(config: Any, row: str) -> float:
 def job_stream(job: Job, sources: Sequence[ClipSource], start_step: int) -> Iterator[Any]:
     """Return the training batches from a step on."""
     batches = stream(sources, job.config, start_step, views=job.footage.views)
-    return guide(batches, start_step, 0) if job.spec.guided and "data" in job.config else batches
+    return by_rules(job.spec, batches, start_step, 0) if "data" in job.config else batches

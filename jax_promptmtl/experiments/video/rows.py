@@ -17,9 +17,9 @@ from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.video_batches import ClipSource, Prefixed
 from jax_promptmtl.experiments.video.job import Job, Row, rate_of, row_problem, train
 from jax_promptmtl.methods.middle import rank_of_size
-from jax_promptmtl.models.video.model_file import has_card, read_model, write_model
+from jax_promptmtl.models.video.model_file import SUFFIX, has_card, read_model, write_model
 from jax_promptmtl.problems import shared_trunk, video_mtl
-from jax_promptmtl.problems.video_tasks import SHARING, SPECS, icons, next_task
+from jax_promptmtl.problems.video_tasks import SHARING, SPECS, next_task
 from jax_promptmtl.reporting import records
 
 PyTree = Any
@@ -142,7 +142,7 @@ def shared_model(job: Job, jobs: Mapping[str, Job]) -> PyTree:
     about |= {"rate": rate_of(job.config, "hps"), "version": moving_icons.VERSION}
     about |= {name: weights_sha256(other.view(name).backbone.params) for name, other in jobs.items()}
     name = records.identify(f"hps-seed{job.config.seed}", [job.config.seed, about])
-    path = job.shared / f"{name}{icons.SUFFIX}"
+    path = job.shared / f"{name}{SUFFIX}"
     if not has_card(path):  # it is written last
         with locks.hold(path.with_suffix(".claim")):
             if not has_card(path):

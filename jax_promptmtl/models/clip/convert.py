@@ -18,28 +18,25 @@ import safetensors.numpy
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.core.files import read_json
-from jax_promptmtl.models import torch_zip
 from jax_promptmtl.models.clip import architecture
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig, inner_width
+from jax_promptmtl.models.weights.files import digest, locate, optional_json, read_state
+from jax_promptmtl.models.weights.table import (
+    KEEP,
+    LINEAR,
+    Axes,
+    Row,
+    State,
+    affine,
+    arrange,
+    expand,
+    norm,
+    split_fused,
+    transpose,
+)
+from jax_promptmtl.models.weights.wrappers import under
 
-Axes = tuple[int, ...] | None
-Row = tuple[str, str, Axes]
-State = dict[str, np.ndarray]
-
-KEEP: Axes = None
-LINEAR: Axes = (1, 0)  # torch keeps [out, in]
 PATCH: Axes = (2, 3, 1, 0)  # torch keeps [out, channel, row, column]
-
-
-def affine(torch_name: str, path: str) -> list[Row]:
-    """Return the rows of an affine map."""
-    return [(f"{torch_name}.weight", f"{path}/kernel", LINEAR), (f"{torch_name}.bias", f"{path}/bias", KEEP)]
-
-
-def norm(torch_name: str, path: str) -> list[Row]:
-    """Return the rows of a LayerNorm."""
-    return [(f"{torch_name}.weight", f"{path}/scale", KEEP), (f"{torch_name}.bias", f"{path}/bias", KEEP)]
 
 
 def block(torch_name: str, path: str, names: Mapping[str, str]) -> list[Row]:
@@ -89,7 +86,19 @@ HF: list[Row] = [
     ("logit_scale", "logit_scale", KEEP),
 ]
 LAYOUTS = {"visual.conv1.weight": OPENAI, "vision_model.embeddings.patch_embedding.weight": HF}
-PREFIX = re.compile(r"^((state_dict|module|_orig_mod)\.)*(text\.)?")  # of trainers, and of open_clip's CustomTextCLIP
+TEXT = re.compile(r"^text\.")  # of open_clip's CustomTextCLIP
+OTHERS = {  # what a leaf tells of other models
+    r"vision_model\.head\.probe": "a SigLIP",
+    r"visual\.trunk\.attn_pool\..*": "a SigLIP of open_clip",
+    r"visual\.trunk\..*": "a CLIP whose image tower comes from timm, such as ConvNeXt or EVA",
+    r"visual\.blocks\.0\..*": "an EVA-CLIP",
+    r"visual\.layer1\..*": "a CLIP with a ResNet as image tower",
+    r"visual\.head\.proj\.weight": "a CLIP with another image tower",
+    r"text_decoder\..*": "a CoCa",
+    r"visual_encoder\..*": "a BLIP or an ALBEF",
+    r"transformer\.embeddings\..*": "a CLIP with a text tower of Hugging Face",
+    r"image_encoder\..*": "a MobileCLIP",
+}
 NOT_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
 
 
@@ -99,27 +108,14 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     Raises:
       UserError: another architecture, or leaves missing (-) or left over (+).
     """
-    state = split_fused(strip(state))
-    layout = next((rows for name, rows in LAYOUTS.items() if name in state), None)
-    if layout is None or any(name.startswith("visual.layer1.") for name in state):
-        raise UserError(
-            f"These weights (first leaf {next(iter(state), None)!r}) are not a CLIP with a ViT image tower; give one."
-        )
-    return arrange(expand(layout, state), state, "CLIP")
-
-
-def arrange(rows: list[Row], state: Mapping[str, np.ndarray], model: str) -> dict:
-    """Return the float32 tree that the rows make of exactly their leaves; `model` is named where others are there."""
-    names = {name for name, _, _ in rows}
-    problems = [f"-{name}" for name in sorted(names - state.keys())]
-    problems += [f"+{name}" for name in sorted(state.keys() - names)]
-    if problems:
-        shown = ", ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise UserError(
-            f"The weights do not fit a {model}: {shown} (- missing, + surplus); give complete, unmodified weights."
-        )
-    leaves = {path: transpose(state[name], axes, name) for name, path, axes in rows}
-    return tree.unflatten({path: leaf.astype(np.float32, copy=False) for path, leaf in leaves.items()})
+    found = split_fused(strip(state))
+    layout = next((rows for name, rows in LAYOUTS.items() if name in found), None)
+    told = (what for leaf, what in OTHERS.items() if any(re.fullmatch(rf"(.*\.)?{leaf}", name) for name in found))
+    other = next(told, None)
+    if layout is None or other:
+        what = other or f"something else (first leaf {next(iter(state), None)!r})"
+        raise UserError(f"These weights are {what}, not a CLIP with a ViT image tower; give one (docs/weights.md).")
+    return arrange(expand(layout, found), found, "CLIP")
 
 
 def to_hf(params: Mapping) -> State:
@@ -132,53 +128,12 @@ def to_hf(params: Mapping) -> State:
 def strip(state: Mapping[str, np.ndarray]) -> State:
     """Drop the prefixes of trainers and the buffers that are not weights.
 
-    >>> strip({"module.text.ln_final.bias": 1, "module.context_length": 77})
-    {'ln_final.bias': 1}
+    >>> strip({"module.visual.conv1.weight": 0, "module.text.ln_final.bias": 1, "module.context_length": 77})
+    {'visual.conv1.weight': 0, 'ln_final.bias': 1}
     """
-    stripped = {name: PREFIX.sub("", name) for name in state}
-    if len(set(stripped.values())) < len(stripped):
-        raise UserError("The weights hold the same leaf under two prefixes; give one state_dict.")
-    return {short: state[name] for name, short in stripped.items() if not NOT_WEIGHTS.fullmatch(short)}
-
-
-def split_fused(state: State) -> State:
-    """Cut torch's fused `in_proj_weight` [3 D, D] and `in_proj_bias` [3 D] into query, key and value."""
-    out: State = {}
-    for name, leaf in state.items():
-        stem, _, kind = name.rpartition(".in_proj_")
-        if stem and leaf.ndim and leaf.shape[0] % 3 == 0:
-            parts = zip(("query", "key", "value"), np.split(leaf, 3), strict=True)
-            out |= {f"{stem}.{part}.{kind}": array for part, array in parts}
-        else:
-            out[name] = leaf
-    return out
-
-
-def expand(layout: list[Row], leaves: Mapping[str, Any]) -> list[Row]:
-    """Write out the rows of every block that the leaves mention, up to the highest number found.
-
-    >>> expand([("a.{i}.b", "x_{i}", None)], {"a.1.b": 0})
-    [('a.0.b', 'x_0', None), ('a.1.b', 'x_1', None)]
-    """
-    rows = [row for row in layout if "{i}" not in row[0]]
-    for stem in dict.fromkeys(name.partition("{i}")[0] for name, _, _ in layout if "{i}" in name):
-        pattern = re.compile(re.escape(stem) + r"(\d{1,3})(?!\d)")
-        depth = max((int(match[1]) + 1 for name in leaves if (match := pattern.match(name))), default=1)
-        of_stem = [row for row in layout if row[0].startswith(stem + "{i}")]
-        rows += [(a.format(i=i), b.format(i=i), axes) for i in range(depth) for a, b, axes in of_stem]
-    return rows
-
-
-def transpose(leaf: Any, axes: Axes, name: str) -> np.ndarray:
-    """Return the leaf, contiguous, with the axes in the given order."""
-    leaf = np.asarray(leaf)
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        raise UserError(f"The weights have {name!r} as {leaf.dtype}; give floating-point weights, not quantised ones.")
-    if axes is not None and leaf.ndim != len(axes):
-        raise UserError(
-            f"The weights have {name!r} with {leaf.ndim} axes and not {len(axes)}; give unmodified weights."
-        )
-    return np.asarray(leaf if axes is None else leaf.transpose(axes), order="C")
+    inside = under(state, LAYOUTS)
+    stripped = {TEXT.sub("", name): leaf for name, leaf in (state if inside is None else inside).items()}
+    return {name: leaf for name, leaf in stripped.items() if not NOT_WEIGHTS.fullmatch(name)}
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
@@ -237,11 +192,6 @@ def shapes(config: ClipConfig) -> dict:
     return jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)["params"]
 
 
-def optional_json(path: Path) -> dict:
-    """Return the content of a JSON file, or {} where there is none."""
-    return read_json(path) if path.is_file() else {}
-
-
 def declared(folder: Path) -> dict[str, Any]:
     """Return the fields of `ClipConfig` that config.json or open_clip_config.json in the folder declares.
 
@@ -283,34 +233,6 @@ def declared(folder: Path) -> dict[str, Any]:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
-FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
-
-
-def locate(path: str | Path) -> Path:
-    """Return the weights file: the path itself, or in a folder the usual names, else the only one there is."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    candidates = [path / name for name in FILES if (path / name).is_file()]
-    others = [file for suffix in ("safetensors", "pt", "bin") for file in sorted(path.glob(f"*.{suffix}"))]
-    if not candidates and len(others) == 1:
-        candidates = others
-    if not candidates:
-        raise UserError(
-            f"No weights at {str(path)!r}; give a .safetensors, .pt or .bin file, or a folder with {FILES[0]}."
-        )
-    return candidates[0]
-
-
-def read_state(file: Path) -> State:
-    """Return {torch name: array} of a weights file in its own precision."""
-    if file.suffix != ".safetensors":
-        return torch_zip.read(file)
-    try:
-        return safetensors.numpy.load_file(file)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"Cannot read {str(file)!r} ({error}); fetch the file again.") from error
-
 
 def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict, str]:
     """Read a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
@@ -330,11 +252,10 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
     chosen = activation or told.get("activation")
     if chosen is None:
         raise UserError(
-            f"Nothing beside {str(file)!r} tells its activation; set it to 'quick_gelu' (OpenAI) or 'gelu'."
+            f"Nothing beside {str(file)!r} tells its activation; set --config.backbone.activation=quick_gelu (OpenAI's "
+            "weights, and what was trained from them) or =gelu (most others), or put their config file beside them."
         )
     params = to_tree(state)
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     heads = (told["image_heads"], told["text_heads"]) if "image_heads" in told else None
     config = infer_config(params, chosen, heads)
     for name, value in told.items():
@@ -342,7 +263,7 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
             raise UserError(
                 f"The weights at {str(file)!r} have {name} {getattr(config, name)!r} but declare {value!r}."
             )
-    return config, params, sha256
+    return config, params, digest(file)
 
 
 def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:

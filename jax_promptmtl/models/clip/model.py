@@ -5,7 +5,7 @@ After openai/CLIP `clip/model.py`. Sizes come from the weights (`convert.load`);
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -17,10 +17,11 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.models.layers.transformer import (
+    KeyValues,
     LayerNorm,
     LayerPrompts,
     Linear,
-    Memory,
+    Pass,
     Transformer,
     at_least_float32,
 )
@@ -115,20 +116,20 @@ class ImageTower(nn.Module):
         prompts = {k: ln_pre(tokens) if k == 0 else tokens for k, tokens in (prompts or {}).items()}
         sizes = (c.image_layers, c.image_heads, c.activation)
         transformer = Transformer(*sizes, inner=c.image_inner, remat=self.remat, name="transformer")
-        x = transformer(x, prompts, at=1, rows=rows, read=jnp.zeros((x.shape[0], 1), int))
+        x = transformer(x, prompts, Pass(at=1, rows=rows, read=jnp.zeros((x.shape[0], 1), int)))
         return Linear(c.embed_dim, use_bias=False, name="projection")(LayerNorm(name="ln_post")(x[:, 0]))
 
 
 class TextTower(nn.Module):
     """The causal text transformer, read at the end-of-text token, which has the largest id.
 
-    Texts with one beginning need it once: `remember` it, then `finish` the texts. That equals encoding whole rows.
+    Texts with a common prefix need it once: `prefill` it, then `encode_suffixes`. That equals encoding whole rows.
     """
 
     config: ClipConfig
     remat: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.token = nn.Embed(c.vocab_size, c.text_width, embedding_init=nn.initializers.normal(0.02))
         self.position = self.param("position", nn.initializers.normal(0.01), (c.context_length, c.text_width))
@@ -151,10 +152,10 @@ class TextTower(nn.Module):
         """
         x = self.token(tokens) + self.position[: tokens.shape[1]]
         end = tokens.argmax(axis=-1)[:, None]
-        return self.project(self.transformer(x, self.placed(prompts), at=1, width=slot, read=end))[:, 0]
+        return self.project(self.transformer(x, self.placed(prompts), Pass(at=1, width=slot, read=end)))[:, 0]
 
-    def remember(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> tuple[Memory, ...]:
-        """Return the memory of the beginning of many texts, layer by layer: one per row of the prompts.
+    def prefill(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> tuple[KeyValues, ...]:
+        """Return the KV cache of the prefix of many texts, layer by layer: one per row of the prompts.
 
         Args:
           tokens: int[N], the start token, placeholders and words.
@@ -164,14 +165,16 @@ class TextTower(nn.Module):
         groups = len(next(iter(prompts.values()))) if prompts else 1
         x = self.token(tokens) + self.position[: len(tokens)]
         x = jnp.broadcast_to(x, (groups, *x.shape))
-        return self.transformer.remember(x, self.placed(prompts), at=1, width=slot)
+        return self.transformer.prefill(x, self.placed(prompts), Pass(at=1, width=slot))
 
-    def finish(self, past: Sequence[Memory], tokens: Array, position: Array, segment: Array, read: Array) -> Array:
-        """Encode texts of which the beginning is remembered, several to a row.
+    def encode_suffixes(
+        self, prefix: Sequence[KeyValues], tokens: Array, position: Array, segment: Array, read: Array
+    ) -> Array:
+        """Encode texts after their prefix, several to a row.
 
         Args:
-          past: from `remember`, of G beginnings; B / G neighbouring rows share one.
-          tokens: int[B, N], the ends of the texts side by side.
+          prefix: from `prefill`, of G prefixes; B / G neighbouring rows share one.
+          tokens: int[B, N], the suffixes of the texts side by side.
           position: int[B, N], of each token in its text.
           segment: int[B, N], number of the text in its row.
           read: int[B, n], where the end-of-text tokens are.
@@ -180,7 +183,7 @@ class TextTower(nn.Module):
           float[B, n, E], not normalised.
         """
         x = self.token(tokens) + self.position[position]
-        return self.project(self.transformer(x, at=0, segment=segment, past=past, read=read))
+        return self.project(self.transformer(x, None, Pass(at=0, segment=segment, prefix=prefix, read=read)))
 
     def placed(self, prompts: LayerPrompts | None) -> LayerPrompts:
         """Add positions to the prompts of layer 0."""
@@ -205,7 +208,7 @@ class CLIP(nn.Module):
     config: ClipConfig
     remat: bool = False  # compute the inside of the blocks again in the backward pass, to save memory
 
-    def setup(self):
+    def setup(self) -> None:
         self.image = ImageTower(self.config, self.remat)
         self.text = TextTower(self.config, self.remat)
         self.logit_scale = self.param("logit_scale", nn.initializers.constant(np.log(1 / 0.07)), ())
@@ -225,13 +228,15 @@ class CLIP(nn.Module):
         """Return unnormalised text features float[B, E]; see `TextTower`."""
         return self.text(tokens, prompts, slot=slot)
 
-    def remember_text(self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0) -> tuple[Memory, ...]:
-        """Return the memory of the common beginning of many texts; see `TextTower.remember`."""
-        return self.text.remember(tokens, prompts, slot=slot)
+    def prefill_text(
+        self, tokens: Array, prompts: LayerPrompts | None = None, *, slot: int = 0
+    ) -> tuple[KeyValues, ...]:
+        """Return the KV cache of the common prefix of many texts; see `TextTower.prefill`."""
+        return self.text.prefill(tokens, prompts, slot=slot)
 
-    def finish_text(self, past: Sequence[Memory], *ends: Array) -> Array:
-        """Return unnormalised text features float[B, n, E]; see `TextTower.finish`."""
-        return self.text.finish(past, *ends)
+    def encode_suffixes(self, prefix: Sequence[KeyValues], *suffixes: Array) -> Array:
+        """Return unnormalised text features float[B, n, E]; see `TextTower.encode_suffixes`."""
+        return self.text.encode_suffixes(prefix, *suffixes)
 
     def __call__(self, image: Array, tokens: Array) -> Array:
         """Return logits float[B, C] of images against texts."""
@@ -241,7 +246,8 @@ class CLIP(nn.Module):
 def normalize(x: Array) -> Array:
     """Scale to unit length along the last axis, in float32 at least."""
     x = at_least_float32(x)
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    unit: Array = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return unit
 
 
 def score(features: Array, classes: Array, logit_scale: Array) -> Array:
@@ -253,7 +259,7 @@ def score(features: Array, classes: Array, logit_scale: Array) -> Array:
     return jnp.exp(logit_scale) * cosine
 
 
-def narrow(params: Any, dtype: str) -> Any:
+def cast_params(params: Any, dtype: str) -> Any:
     """Cast the matrices and biases of both towers; LayerNorm, embeddings and projections keep float32.
 
     Args:
@@ -266,13 +272,24 @@ def narrow(params: Any, dtype: str) -> Any:
     return jax.tree.map(lambda leaf, inside: jnp.asarray(leaf, dtype) if inside else leaf, params, cut)
 
 
+class TextTokenizer(Protocol):
+    """Texts to ids; `start` and `end` are around every text."""
+
+    start: int
+    end: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def tokenize(self, texts: Sequence[str], length: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A loaded CLIP: the module, its weights, and all that belongs to them.
 
     Attributes:
       params: nested dict of float32 arrays in the layout of `CLIP.init`.
-      tokenizer: has `encode(text) -> list[int]`, `start`, `end`.
+      tokenizer: of the text tower.
       preprocess: image size, mean, std of the pixels the weights expect.
       sha256: of the weights file, so that a checkpoint knows which backbone it belongs to.
       tokens: path of the tokenizer, where it is not beside the weights; else "".
@@ -281,7 +298,7 @@ class Backbone:
     name: str
     config: ClipConfig
     params: Any
-    tokenizer: Any
+    tokenizer: TextTokenizer
     preprocess: dict[str, Any]
     sha256: str
     tokens: str = ""

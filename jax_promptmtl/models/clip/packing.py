@@ -1,4 +1,4 @@
-"""Texts without what they have in common: one beginning, and the ends packed side by side into few even rows."""
+"""Texts cut into their common prefix and their suffixes, which are packed side by side into few even rows."""
 
 import heapq
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ class Packed(NamedTuple):
     """Texts of U sets, packed into R rows of N tokens for each set.
 
     Attributes:
-      start: int[N0], the beginning of all texts.
-      ends: four arrays, as `TextTower.finish` takes them: int[U, R, N] ids, positions in their texts and numbers of the
-        texts in their rows (-1 where nothing is), and int[U, R, n], where the end-of-text tokens are.
+      prefix: int[N0], the ids that all texts begin with.
+      suffixes: four arrays, as `TextTower.encode_suffixes` takes them: int[U, R, N] ids, positions in their texts and
+        numbers of the texts in their rows (-1 where nothing is), and int[U, R, n], where the end-of-text tokens are.
       where: int[T, C, 3], set, row and number in the row of every text of every task.
       first: int[U], a task of each set.
       chunks: a divisor of R, the number of parts to encode one after the other.
     """
 
-    start: np.ndarray
-    ends: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    prefix: np.ndarray
+    suffixes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     where: np.ndarray
     first: np.ndarray
     chunks: int
@@ -85,5 +85,5 @@ def pack(rows: Sequence[np.ndarray], sets: Sequence[int], chunk: int = 0, parts:
     most = max(map(len, texts))
     where = [[place[u, text] for text in (task + task[-1:] * most)[:most]] for task, u in zip(texts, sets, strict=True)]
     first = [list(sets).index(u) for u in range(len(unique))]
-    start = np.array(next(iter(every))[:begin], np.int32)
-    return Packed(start, (tokens, position, segment, read), np.array(where), np.array(first), chunks)
+    prefix = np.array(next(iter(every))[:begin], np.int32)
+    return Packed(prefix, (tokens, position, segment, read), np.array(where), np.array(first), chunks)

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import numpy as np
@@ -63,7 +64,8 @@ def split(text: str) -> list[str]:
     >>> split("The dog's 42 bones...")
     ['the', 'dog', "'s", '4', '2', 'bones', '...']
     """
-    return WORDS.findall(clean(text))
+    result: list[str] = WORDS.findall(clean(text))
+    return result
 
 
 def spell(word: str) -> list[str]:
@@ -129,7 +131,7 @@ class Tokenizer:
         return cls(read_merges(path))
 
     @classmethod
-    def _from_model(cls, model: dict, path: Path) -> "Tokenizer":
+    def _from_model(cls, model: dict[str, Any], path: Path) -> "Tokenizer":
         """Build from Hugging Face's tables and check that the ids are CLIP's."""
         merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model.get("merges", [])]
         tokenizer = cls(merges)

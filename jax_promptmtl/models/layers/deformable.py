@@ -13,7 +13,7 @@ rule. Without prompts nothing changes.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -48,7 +48,8 @@ def sample(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Ar
         sample_map(value[:, :, firsts[k] : firsts[k + 1]], tuple(shape), locations[:, :, :, k], weights[:, :, :, k])
         for k, shape in enumerate(shapes)
     ]
-    return sum(seen[1:], start=seen[0])
+    result: Array = sum(seen[1:], start=seen[0])
+    return result
 
 
 @partial(jax.checkpoint, static_argnums=1)  # the backward pass does it again: what is between is 4 P times the queries
@@ -214,6 +215,23 @@ class DeformableBlock(nn.Module):
         return y[:, :length], y[:, length:]
 
 
+class Span(NamedTuple):
+    """Which blocks to run.
+
+    Attributes:
+      start: first block.
+      stop: block to stop before; the depth when `None`.
+      leave: block before which the prompts leave; after the last one when `None`.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    leave: int | None = None
+
+
+WHOLE = Span()
+
+
 class DeformableEncoder(nn.Module):
     """Blocks in which every cell of every map looks at points around its own place.
 
@@ -236,7 +254,7 @@ class DeformableEncoder(nn.Module):
     points: int = 4
     inner: int = 1024
 
-    def setup(self):
+    def setup(self) -> None:
         sizes = (self.heads, self.levels, self.points, self.inner)
         self.blocks = [DeformableBlock(*sizes) for _ in range(self.layers)]
 
@@ -247,11 +265,9 @@ class DeformableEncoder(nn.Module):
         mask: Array,
         shapes: Shapes,
         prompts: Array | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        leave: int | None = None,
+        span: Span = WHOLE,
     ) -> Array:
-        """Run blocks `start` to `stop`; prompts enter before the first of them.
+        """Run the blocks of a span; prompts enter before the first of them.
 
         Args:
           x: float[B, N, D], the cells of all maps.
@@ -259,9 +275,7 @@ class DeformableEncoder(nn.Module):
           mask: bool[B, N], false where a cell is padding; the padding is at the right and at the bottom of every map.
           shapes: of the maps.
           prompts: float[B, P, D].
-          start: first block.
-          stop: block to stop before; the depth when `None`.
-          leave: block before which the prompts leave; after the last one when `None`.
+          span: which blocks to run.
 
         Returns:
           float[B, N, D], of no meaning at padding.
@@ -269,8 +283,8 @@ class DeformableEncoder(nn.Module):
         prompts = x[:, :0] if prompts is None else prompts
         ratios = valid_ratios(mask, shapes)
         reference = cell_centres(ratios, shapes)
-        for k in range(start, self.layers if stop is None else stop):
-            prompts = prompts[:, :0] if k == leave else prompts
+        for k in range(span.start, self.layers if span.stop is None else span.stop):
+            prompts = prompts[:, :0] if k == span.leave else prompts
             middle = jnp.broadcast_to(0.5 * ratios[:, None], (*prompts.shape[:2], *ratios.shape[1:]))
             places = jnp.concatenate([reference, middle], axis=1)
             x, prompts = self.blocks[k](x, prompts, position, places, shapes, mask)

@@ -55,7 +55,8 @@ def cubic_kernel(distance: np.ndarray) -> np.ndarray:
     a, d = SHARPNESS, distance
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = a * (((d - 5) * d + 8) * d - 4)
-    return np.where(d <= 1, near, far)
+    result: np.ndarray = np.where(d <= 1, near, far)
+    return result
 
 
 def positions(trained: Grid, grid: Grid, width: int) -> np.ndarray:
@@ -71,4 +72,5 @@ def positions(trained: Grid, grid: Grid, width: int) -> np.ndarray:
         return table
     weights = (resampling(n, m, cubic=axis > 0) for axis, (n, m) in enumerate(zip(trained, grid, strict=True)))
     resized = np.einsum("at,bh,cw,thwd->abcd", *weights, table.reshape(*trained, width), optimize=True)
-    return resized.reshape(-1, width).astype(np.float32)
+    result: np.ndarray = resized.reshape(-1, width).astype(np.float32)
+    return result

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from jax_promptmtl.models.layers.transformer import Attention, LayerNorm, Linear, Memory
+from jax_promptmtl.models.layers.transformer import Attention, KeyValues, LayerNorm, Linear
 
 Array = jax.Array
 
@@ -14,7 +14,7 @@ class Attend(nn.Module):
     width: int
     heads: int
 
-    def setup(self):
+    def setup(self) -> None:
         self.attn = Attention(self.width, self.heads)
         self.norm = LayerNorm()
 
@@ -28,8 +28,9 @@ class Attend(nn.Module):
           value: float[B, M, D].
           mask: bool[B, N, M], true where a query may see a key, at least one per query; all may if None.
         """
-        memory = Memory(self.attn.key(key), self.attn.value(value))
-        return self.norm(stream + self.attn(query, memory, mask=mask))
+        own = KeyValues(self.attn.key(key), self.attn.value(value))
+        result: Array = self.norm(stream + self.attn(query, own, mask=mask))
+        return result
 
 
 class FeedForward(nn.Module):
@@ -40,7 +41,8 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         hidden = nn.relu(Linear(self.inner, name="fc")(x))
-        return LayerNorm(name="norm")(x + Linear(x.shape[-1], name="proj")(hidden))
+        result: Array = LayerNorm(name="norm")(x + Linear(x.shape[-1], name="proj")(hidden))
+        return result
 
 
 class Perceptron(nn.Module):

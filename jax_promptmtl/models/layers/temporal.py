@@ -115,4 +115,7 @@ def max_pool(x: Array, mask: Array, stride: int) -> Array:
     if stride == 1:
         return x
     seen = jnp.where(mask[..., None], x, -jnp.inf)
-    return jax.lax.reduce_window(seen, -jnp.inf, jax.lax.max, (1, 3, 1), (1, stride, 1), ((0, 0), (1, 1), (0, 0)))
+    result: Array = jax.lax.reduce_window(
+        seen, -jnp.inf, jax.lax.max, (1, 3, 1), (1, stride, 1), ((0, 0), (1, 1), (0, 0))
+    )
+    return result

@@ -3,12 +3,13 @@
 Numerics follow openai/CLIP `clip/model.py`: LayerNorm epsilon 1e-5, QuickGELU or exact GELU. Matrix products run in the
 dtype of their kernel; the residual stream, LayerNorm and softmax stay float32 (float64 where the weights are).
 
-Nothing is computed that nobody reads, and all of it is exact. Prompts whose outputs the next layer replaces act through
-their keys and values only; many sequences with one beginning share its keys and values; the last block runs for the
+No output is computed that is not read, and the result is exact. Prompts whose outputs the next layer replaces act
+through their keys and values only; sequences with a common prefix share its KV cache; the last block runs for the
 tokens that are read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,7 +20,7 @@ from einops import rearrange, repeat
 Array = jax.Array
 LayerPrompts = Mapping[int, Array]  # layer -> [P, D] for all examples, or [B, P, D]
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     # The tanh form of x * sigmoid(1.702 x) is the same function and faster on CPUs.
     "quick_gelu": lambda x: x * (0.5 + 0.5 * jnp.tanh(0.851 * x)),
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -45,18 +46,18 @@ def insert(x: Array, tokens: Array, at: int, width: int) -> Array:
     return jnp.concatenate([x[:, :at], tokens, x[:, at + width :]], axis=1)
 
 
-class Memory(NamedTuple):
-    """What tokens at one layer show to others: float[B, N, D] each, the heads side by side in D."""
+class KeyValues(NamedTuple):
+    """Keys and values of tokens at one layer: float[B, N, D] each, the heads side by side in D."""
 
     key: Array
     value: Array
 
 
-def join(first: Memory, second: Memory | None) -> Memory:
-    """Put the tokens of two memories side by side."""
+def join(first: KeyValues, second: KeyValues | None) -> KeyValues:
+    """Concatenate along the tokens."""
     if second is None:
         return first
-    return Memory(*(jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
+    return KeyValues(*(jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True)))
 
 
 def pick(x: Array, read: Array) -> Array:
@@ -73,34 +74,50 @@ def at_least_float32(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def attend(query: Array, memory: Memory, past: Memory | None, mask: Array | None, heads: int) -> Array:
-    """Mix the values that each query sees, by the softmax of its scaled products with their keys.
+def attend(query: Array, own: KeyValues, prefix: KeyValues | None, mask: Array | None, heads: int) -> Array:
+    """Return scaled dot-product attention.
 
     Args:
       query: float[B, N, D].
-      memory: of the B sequences, M tokens each.
-      past: memory of G beginnings, P tokens each, that B / G neighbouring sequences share; all of it is seen.
-      mask: bool[N, M] or [B, N, M], true where the query may see the token of `memory`; all may if None.
+      own: keys and values of the B sequences, M tokens each.
+      prefix: of G prefixes, P tokens each, that B / G neighbouring sequences share; every query attends to all of it.
+      mask: bool[N, M] or [B, N, M], true where a query attends to a token of `own`; everywhere if None.
       heads: number of heads.
 
     Returns:
       float[B, N, D].
     """
-    query, own_key, own_value = (rearrange(x, "b n (h c) -> (b h) n c", h=heads) for x in (query, *memory))
+    query, key, value = (rearrange(x, "b n (h c) -> (b h) n c", h=heads) for x in (query, *own))
     query = query * query.shape[-1] ** -0.5
-    logits = at_least_float32(query @ own_key.mT)
+    logits = at_least_float32(query @ key.mT)
     if mask is not None:
         logits = jnp.where(mask if mask.ndim == 2 else repeat(mask, "b n m -> (b h) n m", h=heads), logits, -jnp.inf)
-    if past is None:
-        mixed = jax.nn.softmax(logits, axis=-1).astype(own_value.dtype) @ own_value
-        return rearrange(mixed, "(b h) n c -> b n (h c)", h=heads)
-    groups, tokens = past.key.shape[:2]
+    if prefix is not None:
+        return attend_with_prefix(query, logits, value, prefix, heads)
+    mixed = jax.nn.softmax(logits, axis=-1).astype(value.dtype) @ value
+    return rearrange(mixed, "(b h) n c -> b n (h c)", h=heads)
+
+
+def attend_with_prefix(query: Array, logits: Array, own: Array, prefix: KeyValues, heads: int) -> Array:
+    """Attend to a shared prefix and to the own tokens: one product with the prefix for all sequences that share it.
+
+    Args:
+      query: float[B H, N, c], scaled.
+      logits: float[B H, N, M], of the own tokens.
+      own: float[B H, M, c], their values.
+      prefix: see `attend`.
+      heads: H.
+
+    Returns:
+      float[B, N, D].
+    """
+    groups, tokens = prefix.key.shape[:2]
     apart = {"g": groups, "h": heads, "n": query.shape[1]}
-    key, value = (rearrange(x, "g p (h c) -> (g h) p c", h=heads) for x in past)
-    shared = rearrange(query, "(g r h) n c -> (g h) (r n) c", **apart)  # one product for all sequences of a group
+    key, value = (rearrange(x, "g p (h c) -> (g h) p c", h=heads) for x in prefix)
+    shared = rearrange(query, "(g r h) n c -> (g h) (r n) c", **apart)
     seen = rearrange(at_least_float32(shared @ key.mT), "(g h) (r n) p -> (g r h) n p", **apart)
     weights = jax.nn.softmax(jnp.concatenate([seen, logits], axis=-1), axis=-1).astype(value.dtype)
-    mixed = weights[..., tokens:] @ own_value
+    mixed = weights[..., tokens:] @ own
     shared = rearrange(weights[..., :tokens], "(g r h) n p -> (g h) (r n) p", **apart) @ value
     return rearrange(mixed, "(b h) n c -> b n (h c)", h=heads) + rearrange(
         shared, "(g h) (r n) c -> (g r) n (h c)", **apart
@@ -136,23 +153,23 @@ class Linear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens to what they remember of themselves and of others."""
+    """Multi-head attention to given keys and values."""
 
     width: int
     heads: int
     scale: float = 1.0
 
-    def setup(self):
+    def setup(self) -> None:
         self.query, self.key, self.value = Linear(self.width), Linear(self.width), Linear(self.width)
         self.out = Linear(self.width, scale=self.scale)
 
-    def remember(self, x: Array) -> Memory:
-        """Return the keys and values of float[B, N, D]."""
-        return Memory(self.key(x), self.value(x))
+    def keys_values(self, x: Array) -> KeyValues:
+        """Project float[B, N, D]."""
+        return KeyValues(self.key(x), self.value(x))
 
-    def __call__(self, x: Array, memory: Memory, past: Memory | None = None, mask: Array | None = None) -> Array:
-        """Return what the tokens float[B, N, D] see; see `attend`."""
-        return self.out(attend(self.query(x), memory, past, mask, self.heads))
+    def __call__(self, x: Array, own: KeyValues, prefix: KeyValues | None = None, mask: Array | None = None) -> Array:
+        """Return float[B, N, D] for the queries of float[B, N, D]; see `attend`."""
+        return self.out(attend(self.query(x), own, prefix, mask, self.heads))
 
 
 class Mlp(nn.Module):
@@ -183,44 +200,72 @@ class Block(nn.Module):
     epsilon: float
     scale: float = 1.0
 
-    def setup(self):
+    def setup(self) -> None:
         self.ln_1, self.ln_2 = LayerNorm(self.epsilon), LayerNorm(self.epsilon)
         self.attn = Attention(self.width, self.heads, self.scale)
         self.mlp = Mlp(self.inner, self.activation, self.scale)
 
-    def remember(self, x: Array) -> Memory:
-        """Return all that the block needs of tokens whose outputs nobody reads."""
-        return self.attn.remember(self.ln_1(x))
+    def keys_values(self, x: Array) -> KeyValues:
+        """Return all that the block needs of tokens whose outputs are not read."""
+        return self.attn.keys_values(self.ln_1(x))
 
     def __call__(
         self,
         x: Array,
-        extra: Memory | None = None,
-        past: Memory | None = None,
+        extra: KeyValues | None = None,
+        prefix: KeyValues | None = None,
         mask: Array | None = None,
         read: Array | None = None,
         keep: Array | None = None,
-    ) -> tuple[Array, Memory]:
+    ) -> tuple[Array, KeyValues]:
         """Run the block.
 
         Args:
           x: float[B, N, D].
-          extra: memory of further P tokens of the same sequences.
-          past: memory that sequences share; see `attend`.
-          mask: bool[..., n, N + P], which of the own and the extra tokens each token that is read may see.
-          read: int[B, n], the positions whose outputs somebody reads; all N if None.
+          extra: of further P tokens of the same sequences.
+          prefix: of a prefix that sequences share; see `attend`.
+          mask: bool[..., n, N + P], which of the own and the extra tokens each token that is read attends to.
+          read: int[B, n], the positions whose outputs are read; all N if None.
           keep: float[B, 2], factors of the two branches; 1 if None.
 
         Returns:
-          float[B, n, D], and the memory of the own and the extra tokens.
+          float[B, n, D], and the keys and values of the own and the extra tokens.
         """
         normal = self.ln_1(x)
-        memory = join(self.attn.remember(normal), extra)
+        own = join(self.attn.keys_values(normal), extra)
         if read is not None:
             x, normal = pick(x, read), pick(normal, read)
         attention, perceptron = (None, None) if keep is None else (keep[:, 0], keep[:, 1])
-        x = x + scaled(self.attn(normal, memory, past, mask), attention)
-        return x + scaled(self.mlp(self.ln_2(x)), perceptron), memory
+        x = x + scaled(self.attn(normal, own, prefix, mask), attention)
+        return x + scaled(self.mlp(self.ln_2(x)), perceptron), own
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How sequences pass through a `Transformer`: their layout, and what is to be computed.
+
+    Attributes:
+      at: position of the prompt slot.
+      width: slot tokens in the input.
+      start: first layer to run.
+      stop: layer to stop before; the depth when `None`.
+      rows: int[B], which of the T prompts of a layer each sequence has.
+      segment: int[B, N]; tokens attend to their own segment only. Prompts belong to segment 0.
+      prefix: KV cache of an earlier part of the sequences, layer by layer, from `prefill`; all tokens attend to all
+        of it.
+      read: int[B, n], the positions that are read after the last layer; all when `None`.
+      keep: float[B, K, 2], factors of the two branches of every block: 0 where drop path leaves one out.
+    """
+
+    at: int
+    width: int = 0
+    start: int = 0
+    stop: int | None = None
+    rows: Array | None = None
+    segment: Array | None = None
+    prefix: Sequence[KeyValues] | None = None
+    read: Array | None = None
+    keep: Array | None = None
 
 
 class Transformer(nn.Module):
@@ -248,93 +293,61 @@ class Transformer(nn.Module):
     inner: int = 0
     remat: bool = False
 
-    def __call__(
-        self,
-        x: Array,
-        prompts: LayerPrompts | None = None,
-        *,
-        at: int,
-        width: int = 0,
-        start: int = 0,
-        stop: int | None = None,
-        rows: Array | None = None,
-        segment: Array | None = None,
-        past: Sequence[Memory] | None = None,
-        read: Array | None = None,
-        keep: Array | None = None,
-    ) -> Array:
-        """Run layers `start` to `stop`.
+    def __call__(self, x: Array, prompts: LayerPrompts | None, how: Pass) -> Array:
+        """Run the layers.
 
         Args:
-          x: float[B, N, D], with `width` slot tokens from position `at` on.
-          prompts: layer -> float[P, D] or float[B, P, D]; float[T, P, D] with `rows`.
-          at: position of the slot.
-          width: slot tokens in `x` at entry.
-          start: first layer to run.
-          stop: layer to stop before; the depth when `None`.
-          rows: int[B], which of the T prompts of a layer each sequence has.
-          segment: int[B, N]; tokens see their own segment only. Prompts belong to segment 0.
-          past: memory of an earlier part of the sequences, layer by layer, from `remember`; all tokens see all of it.
-          read: int[B, n], the positions that somebody reads after the last layer.
-          keep: float[B, K, 2], factors of the two branches of every block: 0 where drop path leaves one out.
+          x: float[B, N, D], with `how.width` slot tokens from position `how.at` on.
+          prompts: layer -> float[P, D] or float[B, P, D]; float[T, P, D] with `how.rows`.
+          how: the layout of the sequences, and which layers to run.
 
         Returns:
-          float[B, N, D], or float[B, n, D] with `read`.
+          float[B, N, D], or float[B, n, D] with `how.read`.
         """
-        stop = self.layers if stop is None else stop
-        x, slot, _ = self.run(x, prompts or {}, at, width, start, stop, rows, segment, past, read, keep)
-        if slot == width or read is not None:
+        x, slot, _ = self.run(x, prompts or {}, how)
+        if slot == how.width or how.read is not None:
             return x
-        kept = x[:, at : at + min(slot, width)]
-        kept = jnp.pad(kept, ((0, 0), (0, width - kept.shape[1]), (0, 0)))
-        return insert(x, kept, at, slot)
+        kept = x[:, how.at : how.at + min(slot, how.width)]
+        kept = jnp.pad(kept, ((0, 0), (0, how.width - kept.shape[1]), (0, 0)))
+        return insert(x, kept, how.at, slot)
 
-    def remember(self, x: Array, prompts: LayerPrompts | None = None, *, at: int, width: int = 0) -> tuple[Memory, ...]:
-        """Return the memory of all tokens, prompts too, at every layer; arguments as above."""
-        return self.run(x, prompts or {}, at, width, 0, self.layers, None, None, None, None)[2]
+    def prefill(self, x: Array, prompts: LayerPrompts | None, how: Pass) -> tuple[KeyValues, ...]:
+        """Return the KV cache: keys and values of all tokens, prompts too, at every layer; arguments as above."""
+        return self.run(x, prompts or {}, how)[2]
 
     @nn.compact
-    def run(
-        self,
-        x: Array,
-        prompts: LayerPrompts,
-        at: int,
-        width: int,
-        start: int,
-        stop: int,
-        rows: Array | None,
-        segment: Array | None,
-        past: Sequence[Memory] | None,
-        read: Array | None,
-        keep: Array | None = None,
-    ) -> tuple[Array, int, tuple[Memory, ...]]:
-        """Return the tokens after the last layer, the slot's width in them, and the memories; see `__call__`."""
-        slot, memories, scale = width, [], (2 * self.layers) ** -0.5
-        options = (x.shape[-1], self.heads, self.inner or 4 * x.shape[-1], self.activation, self.epsilon, scale)
-        constructor = nn.remat(Block) if self.remat else Block
-        for k in range(start, stop):
-            block = constructor(*options, name=f"blocks_{k}")
-            extra, last = None, k + 1 == stop
+    def run(self, x: Array, prompts: LayerPrompts, how: Pass) -> tuple[Array, int, tuple[KeyValues, ...]]:
+        """Return the tokens after the last layer, the slot's width in them, and the KV cache; see `__call__`."""
+        stop = self.layers if how.stop is None else how.stop
+        slot, segment, cache = how.width, how.segment, []
+        for k in range(how.start, stop):
+            block, extra, read = self.block(k, x.shape[-1]), None, how.read if k + 1 == stop else None
             if k in prompts:
                 tokens = prompts[k] if prompts[k].ndim == 3 else prompts[k][None]
-                unread = (width == 0 or read is not None) if last else k + 1 in prompts
-                if unread:  # they act through keys and values only, the same for all sequences that have them
-                    extra = spread(block.remember(tokens), rows, x.shape[0])
+                if k + 1 in prompts if k + 1 < stop else how.width == 0 or read is not None:
+                    # Their outputs are not read: they act through keys and values, shared by those that have them.
+                    extra = spread(block.keys_values(tokens), how.rows, x.shape[0])
                     tokens = tokens[:, :0]
-                tokens = tokens if rows is None else tokens[rows]
-                x, segment = insert(x, tokens, at, slot), segments(segment, tokens.shape[1], at, slot)
+                tokens = tokens if how.rows is None else tokens[how.rows]
+                x, segment = insert(x, tokens, how.at, slot), segments(segment, tokens.shape[1], how.at, slot)
                 slot = tokens.shape[1]
-            shown = None
-            if last and read is not None:
-                shown = jnp.where(read < at + width, read, read + slot - width)
-            mask = self.visible(x.shape[1], 0 if extra is None else extra.key.shape[1], at, segment, shown)
-            factors = None if keep is None else keep[:, k]
-            x, memory = block(x, extra, past[k] if past else None, mask, shown, factors)
-            memories.append(memory)
-        return x, slot, tuple(memories)
+            if read is not None:
+                read = jnp.where(read < how.at + how.width, read, read + slot - how.width)
+            mask = self.visible(x.shape[1], 0 if extra is None else extra.key.shape[1], how.at, segment, read)
+            prefix = how.prefix[k] if how.prefix else None
+            factors = None if how.keep is None else how.keep[:, k]
+            x, own = block(x, extra, prefix, mask, read, factors)
+            cache.append(own)
+        return x, slot, tuple(cache)
+
+    def block(self, k: int, width: int) -> Block:
+        """Make the block of a layer."""
+        constructor: type[Block] = nn.remat(Block) if self.remat else Block
+        sizes = (width, self.heads, self.inner or 4 * width, self.activation, self.epsilon)
+        return constructor(*sizes, (2 * self.layers) ** -0.5, name=f"blocks_{k}")
 
     def visible(self, length: int, extra: int, at: int, segment: Array | None, read: Array | None) -> Array | None:
-        """Return which of `length` own and `extra` prompt tokens at position `at` each token that is read may see."""
+        """Return which of `length` own and `extra` prompt tokens at position `at` each read token attends to."""
         mask = None
         if self.causal:
             place = jnp.arange(length) if read is None else read
@@ -346,11 +359,11 @@ class Transformer(nn.Module):
         return mask
 
 
-def spread(memory: Memory, rows: Array | None, count: int) -> Memory:
-    """Give each of `count` sequences its row of a memory, or the only one."""
+def spread(own: KeyValues, rows: Array | None, count: int) -> KeyValues:
+    """Give each of `count` sequences its row, or the only one."""
     if rows is not None:
-        return Memory(*(x[rows] for x in memory))
-    return Memory(*(jnp.broadcast_to(x, (count, *x.shape[1:])) for x in memory))
+        return KeyValues(*(x[rows] for x in own))
+    return KeyValues(*(jnp.broadcast_to(x, (count, *x.shape[1:])) for x in own))
 
 
 def segments(segment: Array | None, tokens: int, at: int, width: int) -> Array | None:

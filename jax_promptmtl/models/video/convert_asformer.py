@@ -11,8 +11,8 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.video.asformer import AsFormer, AsFormerConfig
+from jax_promptmtl.models.weights import files, wrappers
 
 PLACES = {  # of a stage, and of a module; torch name: ours
     "conv_1x1": "embed",
@@ -21,7 +21,7 @@ PLACES = {  # of a stage, and of a module; torch name: ours
     **{f"att_layer.{name}_conv": name for name in ("query", "key", "value")},
     "att_layer.conv_out": "out",
 }
-STAGE = re.compile(r"(?:module\.|model\.)?(encoder|decoders\.\d+)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)")
+STAGE = re.compile(r"(encoder|decoders\.\d+)\.(?:layers\.(\d+)\.)?(.+)\.(weight|bias)")
 
 
 def rename(name: str) -> str | None:
@@ -46,7 +46,8 @@ def rename(name: str) -> str | None:
 def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     """Return the float32 parameters of `AsFormer`; torch keeps convolutions as [out, in, tap]."""
     leaves = {}
-    for name, leaf in state.items():
+    inside = wrappers.under(state, ["encoder.conv_1x1.weight"])
+    for name, leaf in (state if inside is None else inside).items():
         path = rename(name)
         if path is None:
             raise UserError(f"The leaf {name!r} is not part of an ASFormer; give the state_dict of one.")
@@ -84,5 +85,5 @@ def infer_config(params: Mapping[str, Any], window_mask: str = "released") -> As
 
 def load(path: str | Path, window_mask: str = "released") -> tuple[AsFormerConfig, dict]:
     """Read an ASFormer from a file of torch, or a .safetensors file with the same names."""
-    params = to_tree(convert.read_state(convert.locate(path)))
+    params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, window_mask), params

@@ -1,5 +1,6 @@
 """Weights of DVIS and MinVIS from upstream's checkpoints, which have detectron2's names, without torch."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,30 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.clip import convert
-from jax_promptmtl.models.clip.convert import KEEP, LINEAR, Row, State, affine, norm
 from jax_promptmtl.models.video.convert_norm import fold
 from jax_promptmtl.models.video.dvis import Dvis, DvisConfig
 from jax_promptmtl.models.video.mask_decoder import MaskDecoderConfig
 from jax_promptmtl.models.video.pixel_decoder import PixelDecoderConfig
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.tracker import TrackerConfig
+from jax_promptmtl.models.weights import files, wrappers
+from jax_promptmtl.models.weights.table import (
+    KEEP,
+    LINEAR,
+    Row,
+    State,
+    affine,
+    arrange,
+    expand,
+    norm,
+    split_fused,
+)
 
 CONV = (2, 3, 1, 0)  # torch keeps [out, in, row, column]
 TIME = (2, 1, 0)  # torch keeps [out, in, tap]
 PIXELS, PREDICTOR = "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
-WRAPPERS = ("module.", "model.", "state_dict.")  # of trainers; what lies beside them is not weights
+ANCHOR = f"{PIXELS}.transformer.level_embed"
+OLD = re.compile(r"\bstatic_query\b")  # as Mask2Former's first checkpoints call it
 UNUSED = ("criterion.empty_weight", "pixel_mean", "pixel_std")
 
 
@@ -119,22 +131,21 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     Raises:
       UserError: another architecture, or leaves missing (-) or left over (+).
     """
-    state = squeeze(fold(convert.split_fused(strip(state))))
+    state = squeeze(fold(split_fused(strip(state))))
     parts = {"tracker.": TRACKER, "refiner.": REFINER}
     table = SEGMENTER + [row for part in parts if any(name.startswith(part) for name in state) for row in parts[part]]
-    return convert.arrange(convert.expand(table, state), state, "DVIS")
+    return arrange(expand(table, state), state, "DVIS")
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
     """Drop the prefixes of trainers, what lies beside them, and what is not weights.
 
-    >>> strip({"model.tracker.decoder_norm.bias": 1, "model.criterion.empty_weight": 2, "iteration": 3})
-    {'tracker.decoder_norm.bias': 1}
+    >>> list(strip({f"model.{ANCHOR}": 1, "model.criterion.empty_weight": 2, "iteration": 3}))
+    ['sem_seg_head.pixel_decoder.transformer.level_embed']
     """
-    for wrapper in WRAPPERS:
-        if any(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): leaf for name, leaf in state.items() if name.startswith(wrapper)}
-    return {name: leaf for name, leaf in state.items() if name not in UNUSED}
+    inside = wrappers.under(state, [ANCHOR])
+    named = {OLD.sub("query_feat", name): leaf for name, leaf in (state if inside is None else inside).items()}
+    return {name: leaf for name, leaf in named.items() if name not in UNUSED}
 
 
 def squeeze(state: State) -> State:
@@ -196,5 +207,5 @@ def counts(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def load(path: str | Path, matching: str = "released") -> tuple[DvisConfig, dict]:
     """Read a DVIS or MinVIS with a ResNet-50 from a file of torch, or a .safetensors file with the same names."""
-    params = to_tree(convert.read_state(convert.locate(path)))
+    params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, matching=matching), params

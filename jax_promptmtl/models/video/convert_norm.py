@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_promptmtl.models.clip.convert import State
+from jax_promptmtl.models.weights.table import State
 
 EPSILON = 1e-5  # torchvision's and detectron2's
 

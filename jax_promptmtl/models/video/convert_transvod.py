@@ -1,7 +1,4 @@
-"""Weights of TransVOD and of Deformable DETR on one map from upstreams' checkpoints (.pth), without torch.
-
-Upstreams' files hold more than weights: save what is under `model` in them alone.
-"""
+"""Weights of TransVOD and of Deformable DETR on one map from upstreams' checkpoints (.pth), without torch."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +12,13 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.clip import convert
-from jax_promptmtl.models.clip.convert import State
 from jax_promptmtl.models.video.convert_norm import fold
 from jax_promptmtl.models.video.transvod import TransVod, TransVodConfig
+from jax_promptmtl.models.weights import files, wrappers
+from jax_promptmtl.models.weights.table import State, split_fused
 
 RESNET = "backbone.0.body."
+ANCHOR = "transformer.level_embed"
 UNUSED = re.compile(r".*num_batches_tracked|transformer\.(temporal_encoder_layer|decoder\.(bbox|class)_embed)\..*")
 
 DEFORMABLE = {
@@ -115,13 +113,11 @@ def arranged(leaf: np.ndarray) -> np.ndarray:
 def strip(state: Mapping[str, np.ndarray]) -> State:
     """Drop what trainers put around the weights and beside them.
 
-    >>> strip({"model.module.query_embed.weight": 1, "optimizer.step": 2})
-    {'query_embed.weight': 1}
+    >>> strip({f"model.module.{ANCHOR}": 1, "model.module.query_embed.weight": 2, "optimizer.step": 3})
+    {'transformer.level_embed': 1, 'query_embed.weight': 2}
     """
-    for wrapper in ("model.", "module."):
-        if any(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): leaf for name, leaf in state.items() if name.startswith(wrapper)}
-    return dict(state)
+    inside = wrappers.under(state, [ANCHOR])
+    return dict(state) if inside is None else inside
 
 
 def to_tree(state: Mapping[str, np.ndarray]) -> dict:
@@ -133,7 +129,7 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     state = {name: leaf for name, leaf in strip(state).items() if not UNUSED.fullmatch(name)}
     body = {name.removeprefix(RESNET): leaf for name, leaf in state.items() if name.startswith(RESNET)}
     leaves = {f"detector/resnet/{path}": leaf for path, leaf in tree.flatten(resnet_tree(body)).items()}
-    for name, leaf in convert.split_fused({k: v for k, v in state.items() if not k.startswith(RESNET)}).items():
+    for name, leaf in split_fused({k: v for k, v in state.items() if not k.startswith(RESNET)}).items():
         path = rename(name)
         if path is None:
             raise UserError(
@@ -190,7 +186,7 @@ def load(path: str | Path, config: TransVodConfig | None = None) -> tuple[TransV
       config: see `infer_config`; upstream's if not given. Whether boxes are refined, the weights tell.
     """
     config = TransVodConfig() if config is None else config
-    state = strip(convert.read_state(convert.locate(path)))
+    state = strip(files.read_state(files.locate(path)))
     refine = any(name.startswith("transformer.decoder.bbox_embed.") for name in state)
     params = to_tree(state)
     return infer_config(params, replace(config, detector=replace(config.detector, refine=refine))), params

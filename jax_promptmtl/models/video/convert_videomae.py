@@ -1,6 +1,5 @@
 """Weights of VideoMAE from the files that others publish: OpenGVLab's .pth and Hugging Face's; never through torch."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.clip import convert
-from jax_promptmtl.models.clip.convert import KEEP, Row, State, affine, norm
+from jax_promptmtl.models.video.roi_head import RoiDetector
 from jax_promptmtl.models.video.videomae import VideoClassifier, VideoMaeConfig
+from jax_promptmtl.models.weights import files, wrappers
+from jax_promptmtl.models.weights.table import KEEP, Row, State, affine, arrange, expand, norm
 
 TUBE = (2, 3, 4, 1, 0)  # torch keeps [out, channel, frame, row, column]
 MAPS = ("attn/query", "attn/key", "attn/value", "attn/out", "mlp/fc", "mlp/proj")
@@ -55,13 +55,14 @@ HF = layout(
     "classifier",
 )
 LAYOUTS = {"patch_embed.proj.weight": OPENGVLAB, "embeddings.patch_embeddings.projection.weight": HF}
-WRAPPERS = ("module.", "model.", "state_dict.")  # of trainers; what lies beside them, as an optimiser, is not weights
-PREFIX = re.compile(r"^((backbone|_orig_mod|videomae)\.)*")
-UNUSED = re.compile(r"norm\.(weight|bias)|(decoder|encoder_to_decoder)\..*|.*mask_token")  # of pretraining
+TRUNK = "backbone|videomae"  # prefixes that the trunk may have and the head not
+UNUSED = re.compile(r"(norm|layernorm)\.(weight|bias)|(decoder|encoder_to_decoder)\..*|.*mask_token")  # of pretraining
 
 
 def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     """Return the float32 parameters of `VideoClassifier` from a state_dict; without a head in it, those of the trunk.
+
+    From one that was fine-tuned on AVA they are those of `RoiDetector`: it normalises tokens, by `norm`, and no mean.
 
     Raises:
       UserError: another architecture, or leaves missing (-) or left over (+).
@@ -70,26 +71,26 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     table = next((rows for name, rows in LAYOUTS.items() if name in state), None)
     if table is None:
         raise UserError(f"These weights (first leaf {next(iter(state), None)!r}) are not a VideoMAE; give one.")
-    rows = convert.expand(table, state)
-    if not any(name.startswith(("head.", "classifier.")) for name in state):  # a trunk alone, with its last norm or not
+    rows = expand(table, state)
+    headed = any(name.startswith(("head.", "classifier.")) for name in state)
+    if headed and {"norm.weight", "norm.bias"} <= state.keys() and "fc_norm.weight" not in state:
+        rows = [row for row in rows if not row[1].startswith("pool/")]
+        return arrange(rows + norm("norm", "roi/norm") + affine("head", "roi/head"), state, "VideoMAE with AVA's head")
+    if not headed:  # a trunk alone, with its last norm or not
         rows = [row for row in rows if not row[1].startswith("pool/")]
         state = {name: leaf for name, leaf in state.items() if not name.startswith("fc_norm.")}
-    return convert.arrange(rows, state, "VideoMAE")
+    return arrange(rows, {name: leaf for name, leaf in state.items() if not UNUSED.fullmatch(name)}, "VideoMAE")
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
-    """Drop the prefixes of trainers, and all that only pretraining has.
+    """Drop the prefixes of trainers, what stands beside them, and a pretraining's decoder.
 
-    >>> strip({"model.backbone.head.bias": 1, "optimizer.step": 2})
-    {'head.bias': 1}
+    >>> list(strip({"model.backbone.patch_embed.proj.weight": 1, "model.head.bias": 2, "optimizer.step": 3}))
+    ['patch_embed.proj.weight', 'head.bias']
     """
-    for wrapper in WRAPPERS:
-        if any(name.startswith(wrapper) for name in state):
-            state = {name.removeprefix(wrapper): leaf for name, leaf in state.items() if name.startswith(wrapper)}
-    stripped = {PREFIX.sub("", name): leaf for name, leaf in state.items()}
-    if "encoder.patch_embed.proj.weight" in stripped:
-        stripped = {name.removeprefix("encoder."): leaf for name, leaf in stripped.items()}
-    return {name: leaf for name, leaf in stripped.items() if not UNUSED.fullmatch(name)}
+    inside = wrappers.under(state, LAYOUTS, trunk=TRUNK)
+    found = state if inside is None else inside
+    return {re.sub(rf"^(({TRUNK})\.)+", "", name): leaf for name, leaf in found.items()}
 
 
 def split_qkv(state: State) -> State:
@@ -143,18 +144,21 @@ def infer_config(params: Mapping[str, Any], heads: int = 0, frames: int = 16, im
         layers=len(trunk["transformer"]),
         heads=heads,
         inner=trunk["transformer"]["blocks_0"]["mlp"]["fc"]["kernel"].shape[1],
-        classes=len(params["pool"]["head"]["bias"]) if "pool" in params else 0,
+        classes=next((len(params[part]["head"]["bias"]) for part in ("pool", "roi") if part in params), 0),
     )
-    expected = {name: leaf for name, leaf in shapes(config).items() if name in params}
+    expected = {name: leaf for name, leaf in shapes(config, boxes="roi" in params).items() if name in params}
     if difference := tree.describe_difference(expected, params):
         raise UserError(f"The weights do not fit a VideoMAE: {difference[:300]}; give complete, unmodified weights.")
     return config
 
 
-def shapes(config: VideoMaeConfig) -> dict:
-    """Return the tree of shapes of `VideoClassifier`, without computing anything."""
+def shapes(config: VideoMaeConfig, *, boxes: bool = False) -> dict:
+    """Return the tree of shapes of `VideoClassifier`, or of `RoiDetector`, without computing anything."""
     side = config.image_size
     video = jax.ShapeDtypeStruct((1, config.frames, side, side, config.channels), jnp.float32)
+    if boxes:
+        box = jax.ShapeDtypeStruct((1, 1, 4), jnp.float32)
+        return jax.eval_shape(RoiDetector(config).init, jax.random.key(0), video, box)["params"]
     return jax.eval_shape(VideoClassifier(config).init, jax.random.key(0), video)["params"]
 
 
@@ -168,11 +172,11 @@ def load(path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0)
       image_size: in pixels; 0 asks config.json, then is 224.
 
     Returns:
-      The sizes, the float32 parameters of `VideoClassifier`, and the SHA-256 of the weights file.
+      The sizes, the float32 parameters (see `to_tree`), and the SHA-256 of the weights file.
     """
-    file = convert.locate(path)
-    told = convert.optional_json(file.parent / "config.json")
-    params = to_tree(convert.read_state(file))
+    file = files.locate(path)
+    told = files.optional_json(file.parent / "config.json")
+    params = to_tree(files.read_state(file))
     config = infer_config(
         params,
         heads or told.get("num_attention_heads", 0),
@@ -184,5 +188,4 @@ def load(path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0)
         raise UserError(
             f"Every query bias in {str(file)!r} is zero, so they were lost; fetch the published file again."
         )
-    with file.open("rb") as stream:
-        return config, params, hashlib.file_digest(stream, "sha256").hexdigest()
+    return config, params, files.digest(file)

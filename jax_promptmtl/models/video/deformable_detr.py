@@ -15,8 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.layers.deformable import DeformableAttention, DeformableEncoder, sine_position, valid_ratios
-from jax_promptmtl.models.layers.transformer import Attention, LayerNorm, Linear, Memory
+from jax_promptmtl.models.layers.deformable import (
+    DeformableAttention,
+    DeformableEncoder,
+    Span,
+    sine_position,
+    valid_ratios,
+)
+from jax_promptmtl.models.layers.transformer import Attention, KeyValues, LayerNorm, Linear
 from jax_promptmtl.models.video.resnet import ResNet, ResNetConfig
 
 Array = jax.Array
@@ -152,7 +158,7 @@ class DecoderBlock(nn.Module):
         count, width = x.shape[1:]
         tokens, query = (jnp.concatenate([y, prompts], axis=1) for y in (x, x + position))
         attn = Attention(width, self.heads, name="self_attn")
-        tokens = LayerNorm(name="ln_1")(tokens + attn(query, Memory(attn.key(query), attn.value(tokens))))
+        tokens = LayerNorm(name="ln_1")(tokens + attn(query, KeyValues(attn.key(query), attn.value(tokens))))
         x, prompts = tokens[:, :count], tokens[:, count:]
         look = DeformableAttention(self.heads, 1, self.points, self.stray, name="cross_attn")
         x = LayerNorm(name="ln_2")(x + look(x + position, reference, cells, [shape], mask))
@@ -195,7 +201,7 @@ class DeformableDetr(nn.Module):
         """Run layers of the encoder on float[N, h w, D] with a mask bool[N, h w]; see `DeformableEncoder`."""
         grid = mask.reshape(len(mask), *shape)
         position = sine_position(grid, self.config.width).reshape(cells.shape) + self.level[0]
-        return self.encoder(cells, position, mask, [shape], prompts, start, stop, leave)
+        return self.encoder(cells, position, mask, [shape], prompts, Span(start, stop, leave))
 
     def begin(self, count: int) -> Decoded:
         """Return what enters the decoder for so many frames."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jax_promptmtl.models.layers import plane
-from jax_promptmtl.models.layers.deformable import DeformableEncoder, Shapes, grids
+from jax_promptmtl.models.layers.deformable import DeformableEncoder, Shapes, Span, grids
 from jax_promptmtl.models.layers.transformer import Linear
 from jax_promptmtl.models.video.mask_decoder import positions
 
@@ -84,7 +84,7 @@ class PixelDecoder(nn.Module):
         places = [positions(*shape, self.config.width) + self.level[i] for i, shape in enumerate(shapes)]
         place = jnp.broadcast_to(jnp.concatenate(places), tokens.shape)
         no_padding = jnp.ones(tokens.shape[:2], bool)  # upstream sees the padding of a batch too
-        return self.encoder(tokens, place, no_padding, shapes, prompts, start, stop, leave)
+        return self.encoder(tokens, place, no_padding, shapes, prompts, Span(start, stop, leave))
 
     def finish(self, tokens: Array, shapes: Shapes, fine: Array) -> tuple[list[Array], Array]:
         """Return the maps that a mask decoder reads, and the features that masks are made of.

@@ -98,9 +98,9 @@ class QueryBlock(nn.Module):
         """Return float[N, Q, D] from float[N, Q, D] and float[N, M, D]."""
         width = x.shape[-1]
         attn = Attention(width, self.heads, name="self_attn")
-        x = LayerNorm(name="ln_1")(x + attn(x, attn.remember(x)))
+        x = LayerNorm(name="ln_1")(x + attn(x, attn.keys_values(x)))
         look = Attention(width, self.heads, name="cross_attn")
-        x = LayerNorm(name="ln_2")(x + look(x, look.remember(others)))
+        x = LayerNorm(name="ln_2")(x + look(x, look.keys_values(others)))
         hidden = nn.relu(Linear(self.inner, name="fc")(x))
         return LayerNorm(name="ln_3")(x + Linear(width, name="proj")(hidden))
 

@@ -17,7 +17,7 @@ from einops import rearrange
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.layers.position import Grid, positions
-from jax_promptmtl.models.layers.transformer import LayerNorm, LayerPrompts, Linear, Transformer
+from jax_promptmtl.models.layers.transformer import LayerNorm, LayerPrompts, Linear, Pass, Transformer
 from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbone, halves, until
 
 Array = jax.Array
@@ -112,17 +112,17 @@ class VideoMae(nn.Module):
 
     def lower(self, video: Array, middle: int, keep: Array | None = None) -> Array:
         """Return the tokens before block `middle`: float[B, N, D]; 0 gives the embedding. See `drop_path`."""
-        return self.transformer(self.embed(video), at=0, stop=middle, keep=keep)
+        return self.transformer(self.embed(video), None, Pass(at=0, stop=middle, keep=keep))
 
     def upper(
         self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int, keep: Array | None = None
     ) -> Array:
         """Run the blocks from `middle` on; prompts go in front before their block and are cut off at the end."""
-        return self.transformer(tokens, prompts, at=0, start=middle, keep=keep)
+        return self.transformer(tokens, prompts, Pass(at=0, start=middle, keep=keep))
 
     def __call__(self, video: Array, prompts: LayerPrompts | None = None) -> Array:
         """Return the last block's tokens float[B, N, D], from one pass through all blocks."""
-        return self.transformer(self.embed(video), prompts, at=0)
+        return self.transformer(self.embed(video), prompts, Pass(at=0))
 
 
 class MeanHead(nn.Module):

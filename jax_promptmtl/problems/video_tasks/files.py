@@ -159,7 +159,7 @@ def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool
     if not tree.describe_difference(wanted, given):
         return given
     fresh = spec.draw(sizes, 0)
-    found = spec.adopt(sizes, 0, given, path)
+    found = spec.place(sizes, 0, given, path)
     if unknown := same_leaves(found, fresh):
         raise UserError(
             f"The weights {weights!r} have no {unknown[0]!r} for these classes, and a frozen primary must know them; "

@@ -114,7 +114,8 @@ def initial(task: str, seed: int) -> PyTree:
 
 def trunk_sizes(spec: VideoTaskSpec) -> VideoMaeConfig:
     """Return the sizes of the transformer that makes a task's features."""
-    return sizes(spec.extractor)
+    found: VideoMaeConfig = sizes(spec.extractor)
+    return found
 
 
 def view(task: str, weights: Mapping[str, PyTree], frames: int, sight: Sight = Sight()) -> View:
@@ -149,7 +150,7 @@ def needed(tasks: Iterable[str]) -> set[str]:
     return {name for task in tasks for name in (task, SPECS[task].extractor) if name}
 
 
-def load(folder: str | os.PathLike, tasks: Iterable[str]) -> dict[str, PyTree]:
+def load(folder: str | os.PathLike[str], tasks: Iterable[str]) -> dict[str, PyTree]:
     """Return task -> parameters, with the extractor's where a task needs features.
 
     Args:

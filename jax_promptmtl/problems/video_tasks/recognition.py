@@ -45,7 +45,6 @@ SPEC = VideoTaskSpec(
     handle=handle,
     see=see,
     adopt=vision.adopt,
-    width=lambda sizes: sizes.width,
     convert=vision.convert,
     heads=("pool/head/.*",),
     own="pool",

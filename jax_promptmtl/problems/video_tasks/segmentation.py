@@ -11,7 +11,6 @@ from jax_promptmtl.models.video import asformer, convert_asformer
 from jax_promptmtl.models.video.asformer import AsFormerConfig
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
-from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import (
     Rules,
     TrainingStage,
@@ -34,11 +33,6 @@ def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> AsFormerCo
 def handle(sizes: AsFormerConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
     """Return a model that labels every step."""
     return asformer.handle(NAME, sizes, params, cut)
-
-
-def adopt(sizes: AsFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return drawn parameters with the weights in their place."""
-    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="head")
 
 
 def convert(path: str, sizes: AsFormerConfig) -> PyTree:
@@ -72,9 +66,8 @@ SPEC = VideoTaskSpec(
     example=feature_example,
     handle=handle,
     see=features_with_mask,
-    adopt=adopt,
-    width=lambda sizes: sizes.width,
     convert=convert,
+    head="head",
     heads=("model/(encoder|decoders_.*)/head/.*",),
     extractor="recognition",
     every_frame=True,

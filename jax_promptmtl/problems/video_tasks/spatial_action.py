@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_promptmtl.core import tree
 from jax_promptmtl.models.video import roi_head
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
@@ -40,7 +41,12 @@ def see(form: InputForm, batch: Batch) -> dict[str, Array]:
 
 
 def adopt(sizes: VideoMaeConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return the trunk and the last norm of a classifier, and a new head that says little at first."""
+    """Return the weights of a detector of these classes; else the trunk and last norm, and a head that says little."""
+    if "roi" in given:
+        drawn = SPEC.draw(sizes, seed)
+        if not tree.describe_difference(drawn, given):
+            return given
+        given = {"trunk": given["trunk"], "pool": {"fc_norm": given["roi"]["norm"]}}
     params = vision.adopt(sizes, seed, given, name)
     head = {"kernel": params["pool"]["head"]["kernel"] * 0.1, "bias": jnp.full(sizes.classes, ABSENT)}
     return roi_head.from_classifier(params, head)
@@ -52,8 +58,8 @@ def inherit(drawn: PyTree, base: PyTree) -> PyTree:
 
 
 def rule(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return the task with the classes that count."""
-    return replace(task, measure=partial(spatial.measure, scored=rules.scored))
+    """Return the task with the classes that count, and the loss of AVA's recipe."""
+    return replace(task, loss=spatial.mean_loss, measure=partial(spatial.measure, scored=rules.scored))
 
 
 SPEC = VideoTaskSpec(
@@ -64,7 +70,6 @@ SPEC = VideoTaskSpec(
     handle=handle,
     see=see,
     adopt=adopt,
-    width=lambda sizes: sizes.width,
     convert=vision.convert,
     heads=("roi/head/.*",),
     own="roi",
@@ -72,5 +77,6 @@ SPEC = VideoTaskSpec(
     base="recognition",
     inherit=inherit,
     rule=rule,
+    weigh=spatial.weigh_by_boxes,
     drop_path=True,
 )

@@ -8,11 +8,13 @@ for a task by name. Sizes come from configs: the small models of the moving icon
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.problem import Problem
@@ -22,6 +24,7 @@ from jax_promptmtl.models.video.middle import IN_HALF, Cut, VideoBackbone, draw
 from jax_promptmtl.models.video.model_file import has_card, read_model
 from jax_promptmtl.models.video.videomae import VideoMaeConfig
 from jax_promptmtl.models.video.view import View
+from jax_promptmtl.problems.video_tasks.adopt import adopt
 from jax_promptmtl.tasks.task import VideoTask
 
 Array = jax.Array
@@ -108,9 +111,13 @@ class VideoTaskSpec:
       example: sizes -> inputs of any legal shape, to draw parameters with.
       handle: (sizes, params, form, cut) -> the model in two halves.
       see: (form, batch) -> inputs of the lower half; auxiliaries see no labels, as the form says.
-      adopt: (sizes, seed, weights, their name) -> parameters to fine-tune from; weights are {} where none are given.
       width: sizes -> width of the middle tokens.
       convert: (path, sizes) -> parameters from a published file; `None` where nothing published is read.
+      head: in the path of weights that depend on the classes.
+      later: parts of the model that its later stages add.
+      unused: classes that published heads have before those of the data set.
+      adopt: (sizes, seed, weights, their name) -> parameters to fine-tune from, where it is not all that fits of the
+        weights; they are {} where none are given.
       heads: patterns of what VPT trains beside its prompts.
       own: subtree that hard parameter sharing leaves to the task; "" where the task's trunk is not shared.
       block: path of a layer by number, "{}", where the model is a plain transformer.
@@ -127,18 +134,23 @@ class VideoTaskSpec:
       soft_labels: whether labels may be mixed and smoothed.
       drop_path: whether the model can leave branches out in training.
       key_frames: whether every labelled frame is an example of its own.
+      weigh: (training batch) -> the same with the weights that the loss of `rule` is a mean with.
+      timed: whether labels are in seconds, so that features of videos of several frame rates need one clock.
       guided: whether a frozen part may choose who answers for what in the first steps.
     """
 
     task: VideoTask
     module: type[nn.Module]
     sizes: Callable[[Mapping[str, Any], int, InputForm], Sizes]
-    example: Callable[[Sizes], tuple]
+    example: Callable[[Sizes], tuple[Any, ...]]
     handle: Callable[[Sizes, PyTree, InputForm, Cut], VideoBackbone]
     see: Callable[[InputForm, Batch], Any]
-    adopt: Callable[[Sizes, int, PyTree, str], PyTree]
-    width: Callable[[Sizes], int]
+    width: Callable[[Sizes], int] = attrgetter("width")
     convert: Callable[[str, Sizes], PyTree] | None = None
+    head: str = "classify"
+    later: tuple[str, ...] = ()
+    unused: int = 0
+    adopt: Callable[[Sizes, int, PyTree, str], PyTree] | None = None
     heads: tuple[str, ...] = ()
     own: str = ""
     block: str = ""
@@ -154,6 +166,8 @@ class VideoTaskSpec:
     soft_labels: bool = False
     drop_path: bool = False
     key_frames: bool = False
+    weigh: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] | None = None
+    timed: bool = False
     guided: bool = False
 
     @property
@@ -176,7 +190,13 @@ class VideoTaskSpec:
         Raises:
           UserError: weights that cannot be read, or do not fit.
         """
-        return self.adopt(sizes, seed, self.read(weights, sizes) if weights else {}, weights)
+        return self.place(sizes, seed, self.read(weights, sizes) if weights else {}, weights)
+
+    def place(self, sizes: Sizes, seed: int, given: PyTree, name: str) -> PyTree:
+        """Return drawn parameters with what fits of weights in their place; the name is for messages."""
+        if self.adopt:
+            return self.adopt(sizes, seed, given, name)
+        return adopt(self.draw(sizes, seed), given, name, head=self.head, later=self.later, unused=self.unused)
 
     def read(self, weights: str, sizes: Sizes) -> PyTree:
         """Return the weights of a file, ours or a published one."""
@@ -215,7 +235,8 @@ class VideoTaskSpec:
 
 def given_features(batch: Batch) -> Array:
     """Return features that a batch brings, none of which is padding."""
-    return batch["features"]
+    features: Array = batch["features"]
+    return features
 
 
 def features_with_mask(form: InputForm, batch: Batch) -> dict[str, Array]:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jax_promptmtl.models.video import actionformer
+from jax_promptmtl.models.video import actionformer, convert_actionformer
 from jax_promptmtl.models.video.actionformer import ActionFormerConfig
 from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
-from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import TrainingStage, VideoTaskSpec, feature_example, features_with_mask
 from jax_promptmtl.tasks import temporal
 from jax_promptmtl.tasks.task import VideoTask
@@ -28,9 +27,9 @@ def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut)
     return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)
 
 
-def adopt(sizes: ActionFormerConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return drawn parameters with the weights in their place."""
-    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify")
+def convert(path: str, sizes: ActionFormerConfig) -> PyTree:
+    """Return the parameters of a published ActionFormer."""
+    return convert_actionformer.load(path, sizes.heads, sizes.window, sizes.reach)[1]
 
 
 SPEC = VideoTaskSpec(
@@ -40,11 +39,11 @@ SPEC = VideoTaskSpec(
     example=feature_example,
     handle=handle,
     see=features_with_mask,
-    adopt=adopt,
-    width=lambda sizes: sizes.width,
+    convert=convert,
     heads=("model/(classify|regress)/.*",),
     own="model",
     extractor="recognition",
+    timed=True,
     base="recognition",
     stages=(TrainingStage(NAME, ("model/.*",)),),
 )

@@ -20,7 +20,6 @@ from jax_promptmtl.models.video.pixels import uniform
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.tracker import TrackerConfig
 from jax_promptmtl.problems import video_mtl
-from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import Batch, Rules, TrainingStage, VideoTaskSpec
 from jax_promptmtl.tasks import instance
 from jax_promptmtl.tasks.metrics import tracklet_ap
@@ -29,7 +28,6 @@ from jax_promptmtl.tasks.task import VideoTask
 Array = jax.Array
 PyTree = Any
 NAME = "video_instance"
-LATER = ("tracker", "refiner")  # added by the stages after the segmenter
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> DvisConfig:
@@ -78,11 +76,6 @@ def see(form: InputForm, batch: Batch) -> dict[str, Array]:
     video = form.video(batch)
     present = uniform(batch["present"], form.frames) if "present" in batch else jnp.ones(video.shape[:2], bool)
     return {"video": video, "mask": present}
-
-
-def adopt(sizes: DvisConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return drawn parameters with the weights in their place."""
-    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify", later=LATER)
 
 
 def inherit(drawn: PyTree, base: PyTree) -> PyTree:
@@ -143,9 +136,8 @@ SPEC = VideoTaskSpec(
     example=example,
     handle=handle,
     see=see,
-    adopt=adopt,
-    width=lambda sizes: sizes.width,
     convert=convert,
+    later=("tracker", "refiner"),
     heads=("(decoder|tracker)/say/.*",),
     frame_labels=("mask",),
     base="video_object",

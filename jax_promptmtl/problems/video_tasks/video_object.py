@@ -14,7 +14,6 @@ from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.transvod import TransVodConfig
-from jax_promptmtl.problems.video_tasks.adopt import adopt as adopt_weights
 from jax_promptmtl.problems.video_tasks.spec import Batch, Rules, VideoTaskSpec
 from jax_promptmtl.tasks import video_object
 from jax_promptmtl.tasks.task import VideoTask
@@ -23,7 +22,6 @@ Array = jax.Array
 PyTree = Any
 NAME = "video_object"
 STAGES = ("single", "multi")
-LATER = ("temporal",)  # added by the second stage
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> TransVodConfig:
@@ -52,11 +50,6 @@ def see(form: InputForm, batch: Batch) -> dict[str, Array]:
     return {"video": video, "mask": shown}
 
 
-def adopt(sizes: TransVodConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return drawn parameters with the weights in their place; upstream's classes count from 1."""
-    return adopt_weights(SPEC.draw(sizes, seed), given, name, head="classify", later=LATER, unused=1)
-
-
 def convert(path: str, sizes: TransVodConfig) -> PyTree:
     """Return the parameters of a published TransVOD or Deformable DETR."""
     return convert_transvod.load(path, sizes)[1]
@@ -80,9 +73,10 @@ SPEC = VideoTaskSpec(
     example=example,
     handle=handle,
     see=see,
-    adopt=adopt,
     width=lambda sizes: sizes.detector.width,
     convert=convert,
+    later=("temporal",),
+    unused=1,
     heads=("detector/(classify|place)_.*", "temporal/(classify|place)/.*"),
     frame_labels=("box", "valid"),
     rule=rule,

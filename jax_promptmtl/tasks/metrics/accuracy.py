@@ -1,7 +1,5 @@
 """Top-1 and top-k accuracy of clips, also where several views of a clip are averaged first."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 Array = np.ndarray
@@ -15,26 +13,8 @@ def softmax(logits: Array) -> Array:
     """
     logits = np.asarray(logits, np.float64)
     power = np.exp(logits - logits.max(-1, keepdims=True))
-    return power / power.sum(-1, keepdims=True)
-
-
-def merge_views(logits: Array, clips: Sequence[str] | Array) -> tuple[Array, Array]:
-    """Average the softmax of all views of a clip (VideoMAEv2, engine_for_finetuning.py: merge).
-
-    Args:
-      logits: [N, C] of N views.
-      clips: N names or numbers; the views of one clip have the same one.
-
-    Returns:
-      The distinct clips, sorted, and float64[clips, C].
-
-    >>> merge_views(np.zeros((3, 2)), ["b", "a", "b"])[0].tolist()
-    ['a', 'b']
-    """
-    names, number = np.unique(np.asarray(clips), return_inverse=True)
-    total = np.zeros((len(names), np.shape(logits)[1]))
-    np.add.at(total, number, softmax(logits))
-    return names, total / np.bincount(number)[:, None]
+    result: Array = power / power.sum(-1, keepdims=True)
+    return result
 
 
 def top(scores: Array, label: Array, k: int = 1, weight: Array | None = None) -> tuple[float, float]:

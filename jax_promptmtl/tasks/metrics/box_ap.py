@@ -21,7 +21,8 @@ def iou(left: Array, right: Array) -> Array:
     >>> iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [4, 4, 5, 5]])).round(3).tolist()
     [[0.333, 0.0]]
     """
-    return iou_by_frame(*(np.asarray(boxes, np.float64).reshape(1, -1, 4) for boxes in (left, right)))[0]
+    result: Array = iou_by_frame(*(np.asarray(boxes, np.float64).reshape(1, -1, 4) for boxes in (left, right)))[0]
+    return result
 
 
 def iou_by_frame(left: Array, right: Array) -> Array:
@@ -31,7 +32,8 @@ def iou_by_frame(left: Array, right: Array) -> Array:
     both = np.prod(np.clip(high - low, 0, None), axis=-1)
     areas = [np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1) for boxes in (left, right)]
     union = areas[0][:, :, None] + areas[1][:, None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    result: Array = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return result
 
 
 def frame_ap(

@@ -26,7 +26,8 @@ def tiou(left: Array, right: Array) -> Array:
     both = np.minimum(left[:, None, 1], right[None, :, 1]) - np.maximum(left[:, None, 0], right[None, :, 0])
     both = np.clip(both, 0, None)
     union = (left[:, 1] - left[:, 0])[:, None] + (right[:, 1] - right[:, 0])[None] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    result: Array = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return result
 
 
 def distinct(segment: Array, label: Array, tolerance: float = TOLERANCE) -> Array:

@@ -4,6 +4,7 @@ As in DVIS, dvis/data_video/datasets/ytvis_api/ytvoseval.py, without crowds. A t
 frame without the object its mask is empty.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -29,19 +30,21 @@ def tube_iou(left: Array, right: Array) -> Array:
     >>> tube_iou(a, b).tolist()
     [[0.25]]
     """
-    flat = [
-        np.asarray(masks, bool).reshape(len(masks), np.prod(np.shape(masks)[1:], dtype=int)) for masks in (left, right)
-    ]
-    flat = [rows.astype(np.float64) for rows in flat]
-    both = flat[0] @ flat[1].T
-    union = flat[0].sum(1)[:, None] + flat[1].sum(1)[None] - both
+    sides = [np.asarray(masks, bool) for masks in (left, right)]
+    both, areas = np.zeros((len(left), len(right))), [np.zeros(len(side)) for side in sides]
+    for frame in range(sides[0].shape[1]):  # one at a time, as masks are large once they are numbers
+        here = [side[:, frame].reshape(len(side), math.prod(side.shape[2:])).astype(np.float32) for side in sides]
+        both += here[0] @ here[1].T  # float32 counts the pixels of a frame exactly
+        areas = [area + flat.sum(1, dtype=np.float64) for area, flat in zip(areas, here, strict=True)]
+    union = areas[0][:, None] + areas[1][None] - both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
 
 
 def mean_area(masks: Array) -> Array:
     """Return the area of each track bool[N, L, H, W] in pixels: the mean over the frames in which it has any."""
     areas = np.asarray(masks, bool).sum((-2, -1))
-    return areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
+    mean: Array = areas.sum(1) / np.maximum((areas > 0).sum(1), 1)
+    return mean
 
 
 def tracklet_ap(

@@ -1,4 +1,4 @@
-"""Rendering of real glyphs from the installed wheels, and the measure of near-duplicates."""
+"""Rendering of real glyphs from the installed wheels."""
 
 import importlib.util
 import json
@@ -10,18 +10,6 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.icons import glyphs
-
-
-def slow_cosine(left, right):
-    """Pearson correlation of reduced, blurred masks in float64: another formula for the same number."""
-
-    blur = 4 * np.eye(32) + np.eye(32, k=1) + np.eye(32, k=-1)
-
-    def describe(mask):
-        small = np.array([[mask[r : r + 2, c : c + 2].mean() for c in range(0, 64, 2)] for r in range(0, 64, 2)])
-        return (blur @ small @ blur).ravel()
-
-    return np.corrcoef([describe(m) for m in (*left, *right)])[: len(left), len(left) :]
 
 
 def test_every_family_is_in_its_wheel_with_names_and_a_licence():
@@ -73,22 +61,6 @@ def test_names_are_read_from_every_format(tmp_path):
     assert glyphs.read_names(tmp_path / "a.css") == {"x-bell": 0xEF48}
     assert glyphs.read_names(tmp_path / "a.codepoints") == {"10k": 0xE951, "home": 0xE88A}
     assert glyphs.read_names(tmp_path / "a.json") == {"a": 0xF1, "b": 0xF2, "c": 0xF3, "d": 0xF4}
-
-
-def test_cosine_equals_a_correlation_computed_the_slow_way():
-    masks = glyphs.render_masks("typicons")[1][::28]
-    fast = glyphs.cosine(masks[:5], masks)
-    np.testing.assert_allclose(fast, slow_cosine(masks[:5], masks), atol=2e-6)
-    np.testing.assert_allclose(glyphs.nearest(masks, masks[:5], block=4), fast.max(0), atol=1e-6)
-    assert (glyphs.nearest(masks, masks[:0]) == -1).all()
-
-
-def test_cosine_joins_a_redrawn_icon_and_parts_two_icons():
-    fa5, fa6 = glyphs.render_keys(["fa5s:bell", "fa6s:bell"])
-    heart, bell = glyphs.render_keys(["fa6s:heart", "fa6s:bell"])
-    assert (
-        glyphs.cosine(fa5[None], fa6[None])[0, 0] >= glyphs.SAME_DRAWING > glyphs.cosine(heart[None], bell[None])[0, 0]
-    )
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.icons import concepts, icon_corpus, icon_split
+from jax_promptmtl.data.icons import concepts, division, icon_corpus, icon_split
 
 
 @pytest.fixture(scope="module")
 def found():
-    return icon_split.collect()
+    return division.collect()
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +35,15 @@ def correlations(left, right):
 
 
 def test_the_committed_file_is_what_the_command_writes(found):
-    assert icon_split.make(found) == icon_split.read()
+    assert division.make(found) == icon_split.read()
 
 
 def test_every_class_has_a_training_and_a_test_drawing_in_every_style(rows):
     groups = Counter(
         (row.style, row.label, row.part) for row in {(r.style, r.label, r.group): r for r in rows}.values()
     )
-    assert list(icon_split.STYLES) == ["line", "clip", "product", "real"]
-    for style, label in itertools.product(icon_split.STYLES, concepts.CLASSES):
+    assert list(division.STYLES) == ["line", "clip", "product", "real"]
+    for style, label in itertools.product(division.STYLES, concepts.CLASSES):
         train, tune, test = (groups[style, label, part] for part in icon_split.PARTS)
         assert train >= 1 and test >= 1, (style, label)
         assert tune >= 1 or train == 1, (style, label)
@@ -51,8 +51,8 @@ def test_every_class_has_a_training_and_a_test_drawing_in_every_style(rows):
 
 
 def test_a_family_is_in_one_style_and_a_glyph_in_one_place(rows):
-    style_of = {family: style for style, families in icon_split.STYLES.items() for family in families}
-    assert len(style_of) == sum(map(len, icon_split.STYLES.values()))
+    style_of = {family: style for style, families in division.STYLES.items() for family in families}
+    assert len(style_of) == sum(map(len, division.STYLES.values()))
     assert all(style_of[row.key.split(":")[0]] == row.style for row in rows)
     assert max(Counter(row.key for row in rows).values()) == 1
 
@@ -85,28 +85,6 @@ def test_a_drawing_is_never_under_two_classes(found, rows):
     assert len(rows) >= 0.85 * len(found.keys)  # and this cost few glyphs
 
 
-def test_group_joins_chains_and_variants_only():
-    rng = np.random.default_rng(0)
-    one, other = (rng.integers(0, 2, (8, 8), dtype=np.uint8).repeat(8, 0).repeat(8, 1) * 255 for _ in range(2))
-    masks = np.stack([one, other, one, 255 - one])
-    assert icon_split.group(["eva:a", "eva:b", "ion:c", "eva:b-outline"], masks) == [0, 1, 0, 1]
-
-
-def test_wanted_adds_up():
-    for size in range(2, 40):
-        goal = icon_split.wanted(size)
-        assert sum(goal.values()) == size and goal["train"] >= 1 and goal["test"] >= 1
-
-
-def test_divide_gives_a_shared_group_one_part_and_every_style_both_sides():
-    styles_of = {0: frozenset("ab"), 1: frozenset("a"), 2: frozenset("b"), 3: frozenset("ab"), 4: frozenset("b")}
-    part = icon_split.divide("x", styles_of, {g: f"eva:{g}" for g in styles_of})
-    for style in "ab":
-        mine = {part[g] for g, styles in styles_of.items() if style in styles}
-        assert {"train", "test"} <= mine
-    assert part == icon_split.divide("x", styles_of, {g: f"eva:{g}" for g in styles_of})
-
-
 def test_an_edited_split_is_refused(tmp_path, monkeypatch):
     stored = json.loads(icon_split.PATH.read_text())
     moved = stored["split"]["line"]["heart"]
@@ -123,7 +101,7 @@ def test_the_corpus_has_no_downstream_family_and_no_held_out_drawing(found, rows
     assert masks.shape == (len(keys), 64, 64) and len(keys) == len(captions) == len(named) == len(set(keys)) > 15_000
     families = {key.split(":")[0] for key in keys}
     assert families == set(icon_corpus.FAMILIES)
-    assert not families & {family for families in icon_split.STYLES.values() for family in families}
+    assert not families & {family for families in division.STYLES.values() for family in families}
     assert len({mask.tobytes() for mask in masks}) == len(masks)
     drawn = dict(zip(found.keys, found.masks, strict=True))
     held_out = np.stack([drawn[row.key] for row in rows if row.part != "train"])

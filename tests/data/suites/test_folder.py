@@ -9,7 +9,7 @@ from PIL import Image
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
 from jax_promptmtl.data.preprocess import Preprocess
-from jax_promptmtl.data.sampler import batches, evaluation_batches
+from jax_promptmtl.data.sampler import Order, batches, evaluation_batches
 from jax_promptmtl.data.suites import drawn, tree
 
 
@@ -86,7 +86,7 @@ def test_a_choice_of_tasks_keeps_the_split(root):
 
 def test_feeds_training_and_evaluation(root):
     suite = build(root)
-    batch = next(batches(suite, Preprocess(8), batch_size=4, seed=0))
+    batch = next(batches(suite, Preprocess(8), Order(4, 0)))
     assert batch["image"].shape == (4, 8, 8, 3)
     assert sum(b["weight"].sum() for b in evaluation_batches(suite, Preprocess(8), batch_size=8)) == 25
 

@@ -9,7 +9,7 @@ import pytest
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.icons import glyphs, icon_split, styles
 from jax_promptmtl.data.preprocess import Preprocess
-from jax_promptmtl.data.sampler import batches
+from jax_promptmtl.data.sampler import Order, batches
 from jax_promptmtl.data.suites import icons
 
 PARTS = {
@@ -88,7 +88,7 @@ def test_is_prepared_once(data_dir, capsys):
 
 
 def test_feeds_the_sampler(data_dir):
-    stream = batches(suite(data_dir), Preprocess(48), batch_size=8, seed=0, kind="stratified")
+    stream = batches(suite(data_dir), Preprocess(48), Order(8, 0, "stratified"))
     batch = next(stream)
     assert batch["image"].shape == (8, 48, 48, 3) and np.bincount(batch["task"]).tolist() == [4, 4]
 

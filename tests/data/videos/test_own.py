@@ -4,6 +4,7 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
+from jax_promptmtl.experiments import check_data
 from tests import clips
 
 
@@ -34,6 +35,29 @@ def test_a_share_of_every_class_tests(root):
     other = videos.build({"name": "own", "root": str(root), "held_out": 0.4, "seed": 2})
     assert paths(other, "test") != paths(data, "test")
     assert paths(videos.build({"name": "own", "root": str(root), "held_out": 0.4}), "test") == paths(data, "test")
+
+
+def test_what_is_not_read_is_counted_and_named(root, capsys):
+    for name in ("loose.mp4", "README.md", "run/cover.jpg", "run/a.xyz", "sit down/b.FLV", "@eaDir/x", "run/Thumbs.db"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    config = {"name": "own", "root": str(root)}
+    data = videos.build(config)
+    assert data.class_names == ("run", "sit down") and data.counts()["videos"] == 8
+    assert data.notes == (
+        "1 videos lie in no folder of a class and are not read: 'loose.mp4'",
+        "4 files are no videos and not read (1 .md, 1 .xyz, 1 .jpg, 1 .txt), such as 'README.md'",
+    )
+    assert set(data.notes) <= set(check_data.check({"data": config}, fast=True).remarks)
+
+
+def test_a_class_without_videos_says_why(root):
+    (root / "walk").mkdir()
+    with pytest.raises(UserError, match=r"Classes 'walk' have no video in .*: their folders are empty"):
+        videos.build({"name": "own", "root": str(root)})
+    (root / "walk/a.xyz").touch()
+    with pytest.raises(UserError, match=r"have no video in .*: 1 file is no video and not read \(1 .xyz\), such as"):
+        videos.build({"name": "own", "root": str(root)})
 
 
 def test_a_table_says_what_trains_and_what_tests(root):

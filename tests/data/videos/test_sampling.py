@@ -8,8 +8,9 @@ import pytest
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
 from jax_promptmtl.data.videos import video_file
+from jax_promptmtl.data.videos.feature_files import FeatureFiles
 from jax_promptmtl.data.videos.features import features_of
-from jax_promptmtl.data.videos.sampling import ClipFiles, FeatureFiles, Sampling, numbers, resize
+from jax_promptmtl.data.videos.sampling import ClipFiles, Sampling, numbers, resize
 from tests import clips, video_trees
 
 pytest.importorskip("av")

@@ -8,11 +8,35 @@ import tensorflow_datasets as tfds
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import videos
+from jax_promptmtl.data.videos import tfds as tfds_reader
 from jax_promptmtl.data.videos.sampling import ClipFiles, Sampling
 from jax_promptmtl.experiments import check_data
 from tests import clips, tfds_trees, video_trees
 
 WIDE = Sampling(frames=3, stride=0, size=48, whole=True)  # keeps the bands that spell the numbers
+
+
+FIELDS = (
+    "video",
+    "tracks/category",
+    "tracks/is_crowd",
+    *(
+        f"tracks/{name}/ragged_{part}"
+        for name in ("frames", "segmentations")
+        for part in ("flat_values", "row_lengths_0")
+    ),
+)
+
+
+@dataclasses.dataclass
+class Fake:
+    """Records of which every one has these values."""
+
+    values: list
+
+    def read(self, index, names):
+        assert tuple(names) == FIELDS
+        return self.values
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +107,12 @@ def test_what_is_wrong_is_one_sentence(trees, tmp_path):
     lost = dataclasses.replace(data, fill=lambda example: record.read(0, ()))
     with pytest.raises(UserError, match="record 0 of 'youtube_vis-train' cannot be read"):
         lost.filled(data.parts["train"][0])
+    records, count = data.fill.args
+    right = records.read(0, FIELDS)
+    for place, values in ((1, [0, 7, 1]), (2, [0]), (3, [0, 9, 2, *right[3][3:]]), (4, [2, 9, 9]), (6, [1, 1])):
+        fake = Fake([*right[:place], values, *right[place + 1 :]])
+        with pytest.raises(UserError, match=r"TFDS record .* has lists that do not fit, or a label of"):
+            tfds_reader.fill_youtube_vis(fake, count, data.parts["train"][0])
     next(data.root.glob("*-00001-of-00002")).unlink()
     with pytest.raises(UserError, match=r"has 1 of the 2 files youtube_vis-train\.array_record"):
         videos.read(broken)

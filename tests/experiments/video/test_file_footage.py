@@ -152,7 +152,7 @@ def test_a_dry_run_says_what_it_costs_before_there_are_weights(root, tmp_path, c
     prompting.run(config, tmp_path, dry_run=True)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:4]] == ["primary", "spatial_action", "frozen primary", "DLM"]
-    assert "128,432 trainable parameters, 8.6 % of all models" in lines[3]  # of 746,317 + 746,123
+    assert "128,432 trainable parameters, 8.61 % of all models" in lines[3]  # of 746,317 + 746,123
     tokens = 16 * 4 * 96 * 4 + 64  # a clip's middle tokens, and their mask
     assert human(2 * tokens * sum(COUNTS.values())) in lines[-1] and "kept in memory" in lines[-1]
     assert not (tmp_path / "results.json").exists()

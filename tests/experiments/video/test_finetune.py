@@ -15,6 +15,7 @@ from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.sampling import Sampling
 from jax_promptmtl.experiments import check_data
 from jax_promptmtl.experiments.video import finetune
+from jax_promptmtl.problems.video_tasks import SPECS
 from tests import video_trees
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
@@ -198,7 +199,8 @@ def test_training_varies_clips_and_labels_by_the_step_alone():
 
 def test_the_part_below_chooses_in_the_first_steps_only():
     batches = [{"weight": np.ones(2)}] * 4
-    assert [b["guided"].tolist() for b in finetune.guide(batches, 3, 5.0)] == [[True] * 2] * 2 + [[False] * 2] * 2
+    found = finetune.by_rules(SPECS["video_instance"], batches, 3, 5.0)
+    assert [batch["guided"].tolist() for batch in found] == [[True] * 2] * 2 + [[False] * 2] * 2
 
 
 @pytest.mark.parametrize("name", ["thumos14", "50salads"])

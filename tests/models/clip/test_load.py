@@ -50,7 +50,7 @@ def test_transformers_reads_the_same_model():
 def test_the_card_tells_the_zero_shot_accuracy():
     suite, backbone = suites.build({"name": "icons"}), load("icon_clip")
     options = {"method": {"name": "none"}, "sharing": {}, "tune": (), "template": "{}", "seed": 0, "groups": [range(4)]}
-    problem = clip_mtl.build(suite, backbone, **options)
+    problem = clip_mtl.build(suite, backbone, clip_mtl.Options(**options))
     batches = sampler.evaluation_batches(suite, Preprocess(**backbone.preprocess), batch_size=64)
     measured = 100 * step.evaluate(problem, problem.params, problem.frozen, batches)["accuracy"]
     told = card_accuracy((FOLDER / "README.md").read_text())

@@ -143,7 +143,7 @@ def test_prompts_of_another_backbone_are_one_sentence():
     method = {"name": "tokens", "length": {"text": 2}, "depth": {"text": 1}}
     config = {"method": method, "sharing": {"text": "all"}, "tune": ()}
     suite = Suite("tiny", (Task("ink", ("a", "b"), NOTHING, NOTHING),), "0")
-    problem = clip_mtl.build(suite, backbone_of(32), template="{}", seed=0, groups=((0,),), **config)
+    problem = clip_mtl.build(suite, backbone_of(32), clip_mtl.Options(template="{}", seed=0, groups=((0,),), **config))
     leaves = {path: np.asarray(x) for path, x in convert.tree.flatten(problem.params).items() if x is not None}
     meta = {"config": config, "about": problem.about}
     assert Predictor(meta, leaves, backbone_of(32)).problem("ink").params["method"]

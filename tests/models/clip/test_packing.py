@@ -20,12 +20,12 @@ def make_rows(lengths, seed=0, begin=(50, 7)):
 
 def unpack(packed, task, number):
     """Return a text's ids and positions, and check that it is alone in its segment and read at its end."""
-    tokens, position, segment, read = packed.ends
+    tokens, position, segment, read = packed.suffixes
     u, r, i = packed.where[task, number]
     mine = segment[u, r] == i
     columns = np.flatnonzero(mine)
     assert np.all(np.diff(columns) == 1) and columns[-1] == read[u, r, i]
-    return [*packed.start, *tokens[u, r, mine]], [*range(len(packed.start)), *position[u, r, mine]]
+    return [*packed.prefix, *tokens[u, r, mine]], [*range(len(packed.prefix)), *position[u, r, mine]]
 
 
 @pytest.mark.parametrize("sets", [(0, 0, 0), (0, 1, 0), (0, 1, 2)])
@@ -34,7 +34,7 @@ def test_every_text_of_every_task_is_there(sets, chunk, parts):
     tasks = [make_rows([3, 1, 8, 2, 2], 0), make_rows([1, 4] * 20, 1), make_rows([5], 2)]
     tasks[2] = np.concatenate([tasks[2], tasks[0][:2]])
     packed = pack(tasks, sets, chunk, parts)
-    assert packed.start.tolist() == [50, 7]
+    assert packed.prefix.tolist() == [50, 7]
     assert packed.where.shape == (3, 40, 3) and packed.where[:, 0, 0].tolist() == list(sets)
     assert [sets[t] for t in packed.first] == list(range(max(sets) + 1))
     for task, rows in enumerate(tasks):
@@ -42,30 +42,30 @@ def test_every_text_of_every_task_is_there(sets, chunk, parts):
             ids = row[: row.argmax() + 1].tolist()
             assert unpack(packed, task, number) == (ids, list(range(len(ids))))
         assert np.all(packed.where[task, len(rows) :] == packed.where[task, len(rows) - 1])
-    assert packed.ends[0].shape[1] % (packed.chunks * parts) == 0
+    assert packed.suffixes[0].shape[1] % (packed.chunks * parts) == 0
     assert (packed.chunks == 1) == (chunk == 0)
 
 
 def test_equal_texts_of_one_set_are_packed_once():
     rows = make_rows([4, 2, 6, 3, 5])
     one, apart = pack([rows, rows[::-1], rows[:2]], [0, 0, 0]), pack([rows, rows[::-1]], [0, 1])
-    assert (one.ends[2] >= 0).sum() == sum([4, 2, 6, 3, 5]) + 5
+    assert (one.suffixes[2] >= 0).sum() == sum([4, 2, 6, 3, 5]) + 5
     assert np.array_equal(one.where[0], one.where[1, ::-1])
-    assert (apart.ends[2] >= 0).sum() == 2 * (one.ends[2] >= 0).sum()
+    assert (apart.suffixes[2] >= 0).sum() == 2 * (one.suffixes[2] >= 0).sum()
 
 
 def test_the_common_beginning_stops_where_texts_differ_and_before_an_end():
     rows = make_rows([2, 3], begin=(50, 7, 8))
-    assert pack([rows], [0]).start.tolist() == [50, 7, 8]
-    assert pack([rows[:1]], [0]).start.tolist() == rows[0, :5].tolist()  # all but the end
+    assert pack([rows], [0]).prefix.tolist() == [50, 7, 8]
+    assert pack([rows[:1]], [0]).prefix.tolist() == rows[0, :5].tolist()  # all but the end
     inside = np.zeros((2, 8), np.int32)
     inside[0, :3], inside[1, :4] = [50, 7, END], [50, 7, 7, END]
-    assert pack([inside], [0]).start.tolist() == [50, 7]
+    assert pack([inside], [0]).prefix.tolist() == [50, 7]
 
 
 def test_rows_are_even_and_little_is_padding():
     rows = make_rows(np.random.default_rng(0).integers(1, 6, 300))
-    segment = pack([rows], [0]).ends[2]
+    segment = pack([rows], [0]).suffixes[2]
     assert segment.shape[2] <= ROOM + 1
     assert (segment >= 0).mean() > 0.95
 

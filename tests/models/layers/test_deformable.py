@@ -11,7 +11,7 @@ import pytest
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.models.layers import deformable
-from jax_promptmtl.models.layers.deformable import DeformableAttention, DeformableEncoder
+from jax_promptmtl.models.layers.deformable import DeformableAttention, DeformableEncoder, Span
 from tests.weights import fast
 
 SHAPES = [(5, 4), (2, 3)]
@@ -259,7 +259,7 @@ def test_the_blocks_can_be_run_in_two_parts(scene):
 
     @partial(fast, static_argnums=(2, 3, 4))
     def part(x, prompts=None, start=0, stop=None, leave=None):
-        return ENCODER.apply({"params": params}, x, position, mask, SHAPES, prompts, start, stop, leave)
+        return ENCODER.apply({"params": params}, x, position, mask, SHAPES, prompts, Span(start, stop, leave))
 
     np.testing.assert_allclose(part(part(x, None, 0, 1), None, 1), encode(*scene), atol=1e-6)
     once = part(x, prompts, 0, None, 1)

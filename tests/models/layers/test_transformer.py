@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_promptmtl.models.layers.transformer import Transformer, insert
+from jax_promptmtl.models.layers.transformer import Pass, Transformer, insert
 
 LAYERS, HEADS, WIDTH = 3, 2, 8
 ERF = np.vectorize(math.erf)
@@ -58,14 +58,14 @@ def reference(params, x, prompts, activation, causal, at=1, width=0):
 @pytest.fixture(scope="module")
 def tower():
     """Return apply(x, prompts, *, at, causal=False, activation="quick_gelu", ...) and its parameters, all random."""
-    init = Transformer(LAYERS, HEADS, "gelu").init
-    shapes = jax.eval_shape(partial(init, at=1), jax.random.key(0), jnp.zeros((1, 2, WIDTH)))["params"]
+    init = partial(Transformer(LAYERS, HEADS, "gelu").init, prompts=None, how=Pass(at=1))
+    shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 2, WIDTH)))["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32), shapes)
 
     @partial(jax.jit, static_argnames=("at", "causal", "activation", "width", "start", "stop"))
     def run(params, x, prompts, causal, activation, **options):
-        return Transformer(LAYERS, HEADS, activation, causal).apply({"params": params}, x, prompts, **options)
+        return Transformer(LAYERS, HEADS, activation, causal).apply({"params": params}, x, prompts, Pass(**options))
 
     def apply(x, prompts=None, *, causal=False, activation="quick_gelu", params=params, **options):
         return np.asarray(run(params, x, prompts, causal, activation, **options))
@@ -193,8 +193,8 @@ def test_reading_some_tokens_equals_reading_all(tower, case, width, causal):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_sequences_of_one_beginning_equal_whole_sequences(tower, case):
-    # Two beginnings with a slot of two tokens; each goes on in two ways, of two and of three tokens in one row.
+def test_sequences_with_a_common_prefix_equal_whole_sequences(tower, case):
+    # Two prefixes with a slot of two tokens; each goes on in two ways, of two and of three tokens in one row.
     _, params = tower
     start, ends = normal(2, 4, WIDTH), normal(2, 5, WIDTH, seed=7)
     prompts = {k: normal(2, size, WIDTH, seed=k) for k, size in CASES[case].items()}
@@ -202,9 +202,9 @@ def test_sequences_of_one_beginning_equal_whole_sequences(tower, case):
 
     @jax.jit
     def run(params):
-        remember = partial(Transformer(LAYERS, HEADS, "quick_gelu", causal=True).apply, {"params": params})
-        past = remember(start, prompts, at=1, width=2, method="remember")
-        return remember(ends, at=0, segment=segment, past=past)
+        tower = partial(Transformer(LAYERS, HEADS, "quick_gelu", causal=True).apply, {"params": params})
+        prefix = tower(start, prompts, Pass(at=1, width=2), method="prefill")
+        return tower(ends, None, Pass(at=0, segment=segment, prefix=prefix))
 
     for g, row in enumerate(np.asarray(run(params))):
         own = {k: rows[g] for k, rows in prompts.items()}
@@ -230,7 +230,7 @@ def test_computing_blocks_again_changes_nothing(tower):
 
     def gradient(remat):
         model = Transformer(LAYERS, HEADS, "gelu", remat=remat)
-        loss = lambda prompts: (model.apply({"params": params}, x, prompts, at=1) ** 2).sum()  # noqa: E731
+        loss = lambda prompts: (model.apply({"params": params}, x, prompts, Pass(at=1)) ** 2).sum()  # noqa: E731
         return jax.jit(jax.grad(loss))(prompts), str(jax.make_jaxpr(jax.grad(loss))(prompts))
 
     (plain, graph), (again, longer) = gradient(False), gradient(True)

@@ -141,11 +141,12 @@ def test_padded_batches_equal_the_reference_video_by_video(window_mask):
         assert not ours[:, row, length:].any()
 
 
-def test_checkpoint_file(tmp_path):
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before 1.6"])
+def test_checkpoint_file(tmp_path, new):
     net = reference(TINY)
     import torch
 
-    torch.save(net.state_dict(), tmp_path / "epoch-120.model")
+    torch.save(net.state_dict(), tmp_path / "epoch-120.model", _use_new_zipfile_serialization=new)
     config, params = convert_asformer.load(tmp_path / "epoch-120.model")
     assert config == TINY and tree.count(params) == sum(p.numel() for p in net.parameters())
     state = {name: leaf.numpy() for name, leaf in net.state_dict().items()}

@@ -1,5 +1,7 @@
 """Checkpoints of DVIS by the names and shapes that detectron2 gives them."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,24 @@ def test_names_shapes_and_the_config_that_they_imply(stage):
     assert (config.pixels.layers, config.pixels.points, config.pixels.inner) == (2, 4, 12)
     assert (config.decoder.layers, config.decoder.queries, config.decoder.classes) == (3, 5, 3)
     assert stage == "minvis" or (config.tracker.layers, config.tracker.matching) == (2, "released")
+
+
+def test_files_of_upstreams(tmp_path):
+    """Mask2Former's weights are pickled arrays; those of DVIS are torch's, a training around them."""
+    torch = pytest.importorskip("torch")
+    images = {name.removeprefix("model."): leaf for name, leaf in state("minvis").items()}
+    wanted = tree.checksums(convert_dvis.to_tree(images))
+    old = {name.replace("query_feat", "static_query"): leaf for name, leaf in images.items()}
+    for number, names in enumerate((images, old)):
+        file = tmp_path / f"model_final_{number}.pkl"
+        file.write_bytes(pickle.dumps({"model": names, "__author__": "x", "matching_heuristics": True}, 2 + 2 * number))
+        assert tree.checksums(convert_dvis.load(file)[1]) == wanted
+    tensors = {name: torch.tensor(leaf) for name, leaf in images.items()}
+    optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}
+    content = {"model": tensors, "optimizer": optimizer, "scheduler": {"last_epoch": 3}, "iteration": 39999}
+    torch.save(content, tmp_path / "dvis.pth")
+    config, found = convert_dvis.load(tmp_path / "dvis.pth")
+    assert config.stage == "minvis" and tree.checksums(found) == wanted
 
 
 def test_values_land_where_they_belong():

@@ -1,5 +1,6 @@
 """TransVOD against the same net written out in torch, its sizes, halves, prompts and padding."""
 
+import argparse
 from dataclasses import replace
 
 import jax
@@ -74,6 +75,7 @@ def test_checkpoint_files(reference, tmp_path):
 
     net, state = reference
     names = {"model": {f"module.{name}": leaf for name, leaf in net.state_dict().items()}, "epoch": 6}
+    names |= {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "args": argparse.Namespace(lr=2e-4, lr_drop=[4])}
     torch.save(names, tmp_path / "checkpoint0006.pth")
     told = TransVodConfig(DetectorConfig(heads=2, groups=4), selected=(3, 2), keys=0, temporal_points="fixed")
     config, params = convert_transvod.load(tmp_path / "checkpoint0006.pth", told)

@@ -1,5 +1,6 @@
 """VideoMAE against Hugging Face's model, its weights in every published naming, and the seam between its halves."""
 
+import argparse
 import json
 
 import jax
@@ -10,9 +11,10 @@ import safetensors.numpy
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.layers.transformer import Transformer
-from jax_promptmtl.models.video import convert_videomae, videomae
+from jax_promptmtl.models.layers.transformer import Pass, Transformer
+from jax_promptmtl.models.video import convert_videomae, roi_head, videomae
 from jax_promptmtl.models.video.middle import Cut
+from jax_promptmtl.models.video.roi_head import RoiDetector
 from jax_promptmtl.models.video.videomae import VideoClassifier, VideoMaeConfig
 
 TINY = VideoMaeConfig(4, 24, patch=8, width=32, layers=4, heads=2, inner=48, classes=5)
@@ -122,7 +124,9 @@ def opengvlab(params):
 
 def without_key_bias(params):
     """Set the key biases to zero, as converted weights have them."""
-    return tree.unflatten({path: leaf * ("attn/key/bias" not in path) for path, leaf in tree.flatten(params).items()})
+    return tree.unflatten(
+        {path: leaf * ("attn/key/bias" not in path) + 0.0 for path, leaf in tree.flatten(params).items()}
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "encoder.", "_orig_mod.", "module.backbone."])
@@ -141,13 +145,29 @@ def test_a_key_bias_changes_nothing(params):
     np.testing.assert_allclose(model.apply({"params": without_key_bias(params)}, video), logits, atol=1e-5)
 
 
-def test_pth_file_with_an_optimizer_beside_the_weights(params, tmp_path):
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("name, key", [("vit.pth", "model"), ("mp_rank_00_model_states.pt", "module")])
+def test_checkpoints_with_options_and_an_optimizer_beside_the_weights(params, tmp_path, name, key, new):
     torch = pytest.importorskip("torch")
     state = {name: torch.tensor(leaf) for name, leaf in opengvlab(params).items()}
-    torch.save({"model": state, "optimizer": {"exp_avg": torch.ones(3)}, "epoch": 3}, tmp_path / "vit.pth")
-    config, found, sha256 = convert_videomae.load(tmp_path / "vit.pth", heads=2, frames=4, image_size=24)
+    content = {key: state, "optimizer": {"exp_avg": torch.ones(3)}, "epoch": 3, "args": argparse.Namespace(lr=1e-3)}
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=new)
+    config, found, sha256 = convert_videomae.load(tmp_path, heads=2, frames=4, image_size=24)
     assert (config, len(sha256)) == (TINY, 64)
-    assert tree.describe_difference(params, found) == ""
+    assert tree.checksums(found) == tree.checksums(without_key_bias(params))
+
+
+def test_what_was_fine_tuned_on_ava_has_a_norm_of_tokens_and_a_head_for_boxes(params, tmp_path):
+    state = {name.replace("fc_norm", "norm"): leaf for name, leaf in opengvlab(params).items()}
+    safetensors.numpy.save_file({f"module.{name}": leaf for name, leaf in state.items()}, tmp_path / "ava.safetensors")
+    config, found, _ = convert_videomae.load(tmp_path / "ava.safetensors", heads=2, frames=4, image_size=24)
+    plain = without_key_bias(params)
+    wanted = roi_head.from_classifier(plain, plain["pool"]["head"])
+    assert config == TINY and tree.checksums(found) == tree.checksums(wanted)
+    boxes = np.array([[[0.1, 0.1, 0.9, 0.8]]], np.float32)
+    assert RoiDetector(config).apply({"params": found}, clips(TINY, 1), boxes).shape == (1, 1, TINY.classes)
+    both = {**state, "fc_norm.weight": state["norm.weight"], "fc_norm.bias": state["norm.bias"]}
+    assert "pool" in convert_videomae.to_tree(both)  # a classifier whose pretraining's last norm was left in
 
 
 def test_hugging_face_folder_in_old_and_new_names(tmp_path):
@@ -258,7 +278,7 @@ def test_prompts_leave_after_as_many_blocks_as_told(params):
     one = videomae.handle("video", TINY, params, Cut(drop_after=1)).upper(params, state, prompts)
     trunk = {"params": params["trunk"]["transformer"]}
     blocks = Transformer(TINY.layers, TINY.heads, "gelu", epsilon=videomae.EPSILON, inner=TINY.inner)
-    after = blocks.apply(trunk, state.tokens, {2: prompts}, at=0, start=2, stop=3)
+    after = blocks.apply(trunk, state.tokens, {2: prompts}, Pass(at=0, start=2, stop=3))
     rest = videomae.handle("video", TINY, params, Cut(3)).upper(params, state._replace(tokens=after), None)
     np.testing.assert_allclose(one, rest, atol=1e-5)
     assert np.abs(one - kept.upper(params, state, prompts)).max() > 1e-3

@@ -1,5 +1,7 @@
 """YouTube-VIS scores: hand-computed cases, empty classes, areas, and brute force."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -165,3 +167,14 @@ def test_scores_equal_the_official_code_where_frames_are_one_tall_picture(seed, 
     }
     scores = metric.tracklet_ap(truth, found, num_classes=5)
     assert scores == pytest.approx({name: table[table > -1].mean() for name, table in wanted.items()}, abs=1e-12)
+
+
+def test_one_video_of_full_size_needs_little_more_than_its_masks():
+    masks = np.zeros((4, 36, 192, 320), bool)
+    masks[:, :, 20:90, 30:200] = True
+    one = {"mask": masks, "label": np.zeros(4, int)}
+    tracemalloc.start()
+    metric.compare(one, one | {"score": np.ones(4)}, num_classes=40)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3 * masks.nbytes

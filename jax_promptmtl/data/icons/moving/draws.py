@@ -47,7 +47,8 @@ class Draws:
     def below(self, bound: int | Array, *shape: int) -> Array:
         """Draw int[B, *shape] from 0 to bound - 1, where the bound may differ from clip to clip."""
         limit = np.asarray(bound)
-        return np.minimum((self.uniform(0, 1, *shape) * limit).astype(np.int64), limit - 1)
+        drawn: Array = np.minimum((self.uniform(0, 1, *shape) * limit).astype(np.int64), limit - 1)
+        return drawn
 
     def chance(self, share: float, *shape: int) -> Array:
         """Draw bool[B, *shape], true with this probability."""
@@ -59,7 +60,8 @@ class Draws:
         point = self.uniform(0, 1)[:, None] * total[:, -1:]
         chosen = (total <= point).sum(1)
         last = weight.shape[1] - 1 - np.argmax(weight[:, ::-1] > 0, axis=1)  # where rounding points past the end
-        return np.minimum(chosen, last)
+        drawn: Array = np.minimum(chosen, last)
+        return drawn
 
     def order(self, count: int, *shape: int) -> Array:
         """Draw permutations int[B, *shape, count] of 0 to count - 1."""

@@ -8,25 +8,27 @@ import numpy as np
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.data.icons import raster
 from jax_promptmtl.data.icons.moving.draws import Draws
+from jax_promptmtl.data.icons.moving.frame import SIZE, luma
 
 Array = np.ndarray
-SIZE = 32  # pixels of a frame
 TILE = 2 * SIZE
 COUNT = 40  # textures of a kind
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _STOCK = 1 << 20
 
 
 def _cloud(rng: np.random.Generator) -> Array:
-    return raster.fractal(rng, TILE, 1.4)[0] * 0.6
+    texture: Array = raster.fractal(rng, TILE, 1.4)[0] * 0.6
+    return texture
 
 
 def _grain(rng: np.random.Generator) -> Array:
-    return raster.fractal(rng, TILE, 0.7)[0] * 0.5
+    tile: Array = raster.fractal(rng, TILE, 0.7)[0] * 0.5
+    return tile
 
 
 def _blobs(rng: np.random.Generator) -> Array:
-    return np.tanh(4 * raster.fractal(rng, TILE, 2.0)[0])
+    texture: Array = np.tanh(4 * raster.fractal(rng, TILE, 2.0)[0])
+    return texture
 
 
 def _stripes(rng: np.random.Generator) -> Array:
@@ -44,7 +46,8 @@ def _checker(rng: np.random.Generator) -> Array:
 def _glow(rng: np.random.Generator) -> Array:
     y, x = np.meshgrid(np.arange(TILE), np.arange(TILE), indexing="ij")
     turn = rng.uniform(0, 2 * np.pi, 2)
-    return np.sin(2 * np.pi * y / TILE + turn[0]) * 0.7 + np.sin(2 * np.pi * x / TILE + turn[1]) * 0.7
+    texture: Array = np.sin(2 * np.pi * y / TILE + turn[0]) * 0.7 + np.sin(2 * np.pi * x / TILE + turn[1]) * 0.7
+    return texture
 
 
 KINDS: dict[str, Callable[[np.random.Generator], Array]] = {
@@ -102,7 +105,8 @@ def _window(texture: Array, corner: Array) -> Array:
     batch = np.arange(len(texture))[:, None, None, None]
     cut = texture[batch, places[:, 0, :, :, None], places[:, 1, :, None, :]]
     rows = cut[:, :, :-1] + (cut[:, :, 1:] - cut[:, :, :-1]) * part[:, 0]
-    return rows[..., :-1] + (rows[..., 1:] - rows[..., :-1]) * part[:, 1]
+    result: Array = rows[..., :-1] + (rows[..., 1:] - rows[..., :-1]) * part[:, 1]
+    return result
 
 
 @functools.cache
@@ -115,24 +119,3 @@ def add_noise(draws: Draws, planes: Array, strongest: float) -> None:
     strength, start = draws.uniform(1, strongest), draws.below(_STOCK - planes[0].size)
     for clip, scale, at in zip(planes, strength, start, strict=True):
         clip += _noise()[at : at + clip.size].reshape(clip.shape) * scale
-
-
-def luma(colour: Array) -> Array:
-    """Return the brightness [...] of colours [..., 3]; a plain sum, for the bits of `@` depend on the batch.
-
-    >>> round(float(luma(np.array([255.0, 255.0, 255.0]))))
-    255
-    """
-    return (colour * LUMA).sum(-1)
-
-
-def shade(colour: Array, level: Array) -> Array:
-    """Give colours float32[..., 3] a luma [...] of 0 to 255, as much of their hue as then fits into 0 to 255.
-
-    >>> shade(np.array([0.0, 0.0, 90.0]), np.array(200.0)).round().tolist()
-    [193.0, 193.0, 255.0]
-    """
-    hue = colour - luma(colour)[..., None]
-    room = np.where(hue > 0, 255 - level[..., None], level[..., None])
-    fits = np.minimum((room / np.maximum(np.abs(hue), 1e-3)).min(-1, keepdims=True), 1)
-    return (level[..., None] + fits * hue).astype(np.float32)

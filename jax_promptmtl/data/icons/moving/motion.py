@@ -90,25 +90,19 @@ def plan(
     """
     sizes = _sizes(draws, segments, pace, span)
     batch = len(draws)
-    low, high, at = (np.zeros((batch, 2), np.float32) for _ in range(3))
-    faint, small = first == NUMBER["fade_in"], _small_at_first(draws, first)
+    nowhere = np.zeros((batch, 2), np.float32)
+    state = _State(nowhere, nowhere, nowhere, first == NUMBER["fade_in"], _small_at_first(draws, first))
     motion, travel = np.empty((batch, segments), int), np.empty((batch, segments), np.float32)
     for s in range(segments):
         extent = _extent(sizes, s)  # [B, 13, 2 (from, to), 2 (x, y)]
-        room = np.stack([span - (high - at), span - (at - low)], axis=1)  # [B, 2 (down, up), 2 (x, y)]
-        reach = np.minimum(sizes.travel[:, s, None, None], room)
-        legal = _legal(extent, at, low, high, span, reach, faint, small)
+        room = np.stack([span - (state.high - state.at), span - (state.at - state.low)], axis=1)
+        reach = np.minimum(sizes.travel[:, s, None, None], room)  # [B, 2 (down, up), 2 (x, y)]
+        legal = _legal(extent, state, span, reach)
         last = first if s == 0 else motion[:, s - 1]
-        motion[:, s] = first if s == 0 else draws.choose(np.where(legal, weight[last], 0))
-        rows, m = np.arange(batch), motion[:, s]
-        towards = np.where(_STEP[m] < 0, reach[:, 0], reach[:, 1])
-        travel[:, s] = np.abs(_STEP[m] * towards).sum(1)
-        step = _STEP[m] * towards
-        low = np.minimum(low, at + np.minimum(extent[rows, m, 0], step))
-        high = np.maximum(high, at + np.maximum(extent[rows, m, 1], step))
-        at = at + step
-        faint = (faint | (m == NUMBER["fade_out"])) & (m != NUMBER["fade_in"])
-        small = (small | (m == NUMBER["shrink"])) & (m != NUMBER["grow"])
+        motion[:, s] = m = first if s == 0 else draws.choose(np.where(legal, weight[last], 0))
+        step = _STEP[m] * np.where(_STEP[m] < 0, reach[:, 0], reach[:, 1])
+        travel[:, s] = np.abs(step).sum(1)
+        state = _follow(state, m, extent[np.arange(batch), m], step)
     if count is not None:
         motion = np.where(np.arange(segments) < count[:, None], motion, -1)
     return sizes._replace(motion=motion, travel=travel)
@@ -133,9 +127,30 @@ def _sizes(draws: Draws, segments: int, pace: float, span: float) -> Plan:
     )
 
 
+class _State(NamedTuple):
+    """B actors between two motions."""
+
+    low: Array  # [B, 2 (x, y)], corner of the box around the path so far
+    high: Array  # [B, 2], the opposite corner
+    at: Array  # [B, 2], place
+    faint: Array  # bool[B]
+    small: Array  # bool[B]
+
+
 def _small_at_first(draws: Draws, first: Array) -> Array:
     coin = draws.chance(0.35)
     return np.where(_ZOOM[first] != 0, _ZOOM[first] > 0, coin)
+
+
+def _follow(state: _State, motion: Array, extent: Array, step: Array) -> _State:
+    """Return the state after motions int[B] of steps [B, 2] whose oscillations stay in [B, 2 (from, to), 2]."""
+    return _State(
+        np.minimum(state.low, state.at + np.minimum(extent[:, 0], step)),
+        np.maximum(state.high, state.at + np.maximum(extent[:, 1], step)),
+        state.at + step,
+        (state.faint | (motion == NUMBER["fade_out"])) & (motion != NUMBER["fade_in"]),
+        (state.small | (motion == NUMBER["shrink"])) & (motion != NUMBER["grow"]),
+    )
 
 
 def _extent(sizes: Plan, s: int) -> Array:
@@ -151,17 +166,16 @@ def _extent(sizes: Plan, s: int) -> Array:
     return box
 
 
-def _legal(
-    extent: Array, at: Array, low: Array, high: Array, span: float, reach: Array, faint: Array, small: Array
-) -> Array:
+def _legal(extent: Array, state: _State, span: float, reach: Array) -> Array:
     """Return bool[B, 13]: motions that fit into the room left and into the state of the actor."""
-    new_low = np.minimum(low[:, None], at[:, None] + extent[:, :, 0])
-    new_high = np.maximum(high[:, None], at[:, None] + extent[:, :, 1])
-    fits = (new_high - new_low <= span).all(2)
+    new_low = np.minimum(state.low[:, None], state.at[:, None] + extent[:, :, 0])
+    new_high = np.maximum(state.high[:, None], state.at[:, None] + extent[:, :, 1])
+    legal: Array = (new_high - new_low <= span).all(2)
     towards = np.where(_STEP[None] < 0, reach[:, :1], reach[:, 1:])  # [B, 13, 2]
-    fits &= ((_STEP == 0) | (towards >= min(LEAST_TRAVEL, span / 2) - 1e-6)).all(2)
-    fits &= (_ZOOM == 0) | ((_ZOOM > 0) == small[:, None])
-    return fits & ((_FADE > 0) == faint[:, None])
+    legal &= ((_STEP == 0) | (towards >= min(LEAST_TRAVEL, span / 2) - 1e-6)).all(2)
+    legal &= (_ZOOM == 0) | ((_ZOOM > 0) == state.small[:, None])
+    legal &= (_FADE > 0) == state.faint[:, None]
+    return legal
 
 
 def path(moves: Plan, start: Array, stop: Array, frames: int, ease: float = 0.0) -> Path:
@@ -210,7 +224,8 @@ def _first(level: Array) -> Array:
     """Return [B, 1]: 1 if a level [B, L] that starts at 0 leaves it upwards first, -1 if downwards, 0 if never."""
     moved = np.abs(level) > 1e-6
     at = np.argmax(moved, axis=1)[:, None]
-    return np.sign(np.take_along_axis(level, at, axis=1)) * moved.any(1)[:, None]
+    signs: Array = np.sign(np.take_along_axis(level, at, axis=1)) * moved.any(1)[:, None]
+    return signs
 
 
 def table(names: Sequence[str]) -> Array:

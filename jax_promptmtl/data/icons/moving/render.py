@@ -1,18 +1,60 @@
-"""From poses to pixels: the coverage of icons, the frames they are painted into, their boxes and visible masks."""
+"""From poses to pixels: the coverage of icons, the pictures they are painted into, their boxes and visible masks."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from jax_promptmtl.data.icons import raster
-from jax_promptmtl.data.icons.moving.ground import SIZE
-from jax_promptmtl.data.icons.moving.sprite import FILLED, SIDE
+from jax_promptmtl.data.icons.moving.draws import Draws
+from jax_promptmtl.data.icons.moving.frame import SIZE
 
 Array = np.ndarray
+SIDE = 40  # pixels of a sprite
+FILLED = 0.7  # share of its side that the long side of the drawing takes; the empty rim keeps every warp clean
+_PASSES = (1, 2, 5)  # blur of the levels: for a drawing shown at about its own size, at 1/2 and at 1/3
 SOLID = 0.3  # share of the largest coverage from which a pixel belongs to an icon
 _GRID = raster.grid(SIZE)
 _GAIN = np.float32(1.3)  # thin strokes, blurred, would be pale
 _BLOCK = 128  # frames warped at a time: their coordinates stay in the cache
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """N drawings at 3 levels of blur.
+
+    Attributes:
+      keys: N strings `family:name`.
+      ink: coverage float32[N, 3, 40, 40] of the strokes.
+      body: coverage float32[N, 3, 40, 40] of the strokes and all that they enclose.
+      concept: int[N], ascending: place in the concepts asked for; zeros if none were.
+    """
+
+    keys: tuple[str, ...]
+    ink: Array
+    body: Array
+    concept: Array
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def choose(self, draws: Draws, *shape: int) -> Array:
+        """Draw int[B, *shape]: a concept, all alike likely, and one of its drawings."""
+        count = np.bincount(self.concept)
+        start = np.cumsum(count) - count
+        concept = draws.below(len(count), *shape)
+        drawn: Array = start[concept] + draws.below(count[concept], *shape)
+        return drawn
+
+
+def levels(masks: Array) -> Array:
+    """Halve float32[N, 64, 64], put it in the middle of 40 x 40 and blur it more and more: float32[N, 3, 40, 40]."""
+    half = masks.reshape(len(masks), 32, 2, 32, 2).mean((2, 4), dtype=np.float32)
+    rim = (SIDE - 32) // 2
+    padded = np.pad(half, ((0, 0), (rim, rim), (rim, rim)))
+    levels = np.stack([raster.blur(padded, passes) for passes in _PASSES], axis=1)
+    levels[..., [0, -1], :] = levels[..., [0, -1]] = 0  # `raster.sample` repeats the border
+    return levels
 
 
 class Cast(NamedTuple):
@@ -31,7 +73,7 @@ def cover(levels: Array, cast: Cast) -> Array:
     """Draw the coverage of every actor as if it were alone and opaque.
 
     Args:
-      levels: drawings float32[N, 3, 40, 40], see `moving_icons_sprite.Sprites`.
+      levels: drawings float32[N, 3, 40, 40], see `Sprites`.
       cast: the poses.
 
     Returns:
@@ -78,7 +120,8 @@ def paint(planes: Array, coverage: Array, colour: Array, opacity: Array) -> None
 def solid(coverage: Array) -> Array:
     """Return the pixels that belong to an icon, bool like coverage[..., 32, 32]; none where there is no coverage."""
     most = coverage.max(axis=(-2, -1), keepdims=True)
-    return (coverage > SOLID * most) & (most > 0)
+    inside: Array = (coverage > SOLID * most) & (most > 0)
+    return inside
 
 
 def boxes(masks: Array) -> Array:
@@ -99,11 +142,3 @@ def visible(masks: Array) -> Array:
     for actor in range(masks.shape[1] - 1):
         out[:, actor] &= ~masks[:, actor + 1 :].any(1)
     return out
-
-
-def finish(planes: Array) -> Array:
-    """Round planes float32[B, 3, L, 32, 32] to frames uint8[B, L, 32, 32, 3]."""
-    frames = np.empty((*planes.shape[:1], *planes.shape[2:], 3), np.uint8)
-    for channel in range(3):
-        frames[..., channel] = np.clip(planes[:, channel] + np.float32(0.5), 0, 255)
-    return frames

@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jax_promptmtl.data.icons.moving import motion as motion
-from jax_promptmtl.data.icons.moving import render as render
-from jax_promptmtl.data.icons.moving import stage as stage
+from jax_promptmtl.data.icons.moving import frame, motion, render, stage
 from jax_promptmtl.data.icons.moving.draws import Draws
+from jax_promptmtl.data.icons.moving.render import Sprites
 from jax_promptmtl.data.icons.moving.stage import Domain
 
 Array = np.ndarray
@@ -21,28 +20,28 @@ _STEPS = (4, 7)  # motions of a segmentation clip
 _STEP = 7  # least number of frames of one
 
 
-def recognition(draws: Draws, domain: Domain, part: str) -> Clips:
+def recognition(draws: Draws, domain: Domain, drawings: Sprites) -> Clips:
     """Show one actor in one motion: {frames, label}."""
     label = draws.below(len(domain.classes))
     alone = np.ones((len(draws), 1), bool)
-    scene = stage.stage(draws, domain, part, stage.act(draws, domain, label[:, None]), alone)
-    return {"frames": render.finish(scene.planes), "label": label.astype(np.int32)}
+    scene = stage.stage(draws, domain, drawings, stage.act(draws, domain, label[:, None]), alone)
+    return {"frames": frame.finish(scene.planes), "label": label.astype(np.int32)}
 
 
-def spatial_action(draws: Draws, domain: Domain, part: str) -> Clips:
+def spatial_action(draws: Draws, domain: Domain, drawings: Sprites) -> Clips:
     """Show two or three actors in different motions: {frames, box, label, valid} of the key frame."""
     label = draws.order(len(domain.classes))[:, :ACTORS]
     valid = np.arange(ACTORS) < (2 + draws.below(2))[:, None]
-    scene = stage.stage(draws, domain, part, stage.act(draws, domain, label), valid)
+    scene = stage.stage(draws, domain, drawings, stage.act(draws, domain, label), valid)
     return {
-        "frames": render.finish(scene.planes),
+        "frames": frame.finish(scene.planes),
         "box": render.boxes(render.solid(scene.coverage[:, :, KEY_FRAME])),
         "label": np.where(valid, label, 0).astype(np.int32),
         "valid": valid,
     }
 
 
-def temporal_action(draws: Draws, domain: Domain, part: str) -> Clips:
+def temporal_action(draws: Draws, domain: Domain, drawings: Sprites) -> Clips:
     """Show an idle actor who does one to three things: {frames, segment, label, valid}."""
     count = 1 + draws.below(ACTORS)
     valid = np.arange(ACTORS) < count[:, None]
@@ -53,17 +52,17 @@ def temporal_action(draws: Draws, domain: Domain, part: str) -> Clips:
     start = np.cumsum(pause[:, :-1], axis=1) + np.cumsum(length, axis=1) - length
     moves = _sequence(draws, domain, ACTORS, count, opening=domain.classes, rule=np.ones((len(motion.MOTIONS),) * 2))
     paths = motion.path(moves, start, start + length, domain.frames, domain.ease)
-    scene = stage.stage(draws, domain, part, [paths], np.ones((len(draws), 1), bool), wander=0.05)
+    scene = stage.stage(draws, domain, drawings, [paths], np.ones((len(draws), 1), bool), wander=0.05)
     segment = np.stack([start, start + length], axis=-1)
     return {
-        "frames": render.finish(scene.planes),
+        "frames": frame.finish(scene.planes),
         "segment": np.where(valid[..., None], segment, 0).astype(np.float32),
         "label": np.where(valid, _labels(domain, moves.motion), 0).astype(np.int32),
         "valid": valid,
     }
 
 
-def segmentation(draws: Draws, domain: Domain, part: str) -> Clips:
+def segmentation(draws: Draws, domain: Domain, drawings: Sprites) -> Clips:
     """Show four to seven motions without a pause, ordered by a small grammar: {frames, label}."""
     fewest, most = _STEPS
     count = fewest + draws.below(most - fewest + 1)
@@ -71,47 +70,47 @@ def segmentation(draws: Draws, domain: Domain, part: str) -> Clips:
     stop = np.cumsum(length, axis=1)
     moves = _sequence(draws, domain, most, count, opening=("fade_in",), rule=grammar())
     paths = motion.path(moves, stop - length, stop, domain.frames, domain.ease)
-    scene = stage.stage(draws, domain, part, [paths], np.ones((len(draws), 1), bool))
+    scene = stage.stage(draws, domain, drawings, [paths], np.ones((len(draws), 1), bool))
     place = (np.arange(domain.frames) >= stop[..., None]).sum(1)
     label = np.take_along_axis(_labels(domain, moves.motion), place, axis=1)
-    return {"frames": render.finish(scene.planes), "label": label.astype(np.int32)}
+    return {"frames": frame.finish(scene.planes), "label": label.astype(np.int32)}
 
 
-def video_object(draws: Draws, domain: Domain, part: str) -> Clips:
+def video_object(draws: Draws, domain: Domain, drawings: Sprites) -> Clips:
     """Show one to three drifting icons, at times blurred or behind a bar: {frames, box, label, valid}."""
     present = np.arange(ACTORS) < (1 + draws.below(ACTORS))[:, None]
     heading = draws.uniform(0, 2 * np.pi, ACTORS)
     paths = [stage.drift(draws, domain.frames, heading[:, a], way=(0.15, 0.6)) for a in range(ACTORS)]
-    scene = stage.stage(draws, domain, part, paths, present)
+    scene = stage.stage(draws, domain, drawings, paths, present)
     masks = render.solid(scene.coverage)
     bar = stage.sweep(draws, scene.planes, share=0.5)
     stage.smear(draws, scene.planes, share=0.5)
     seen = (render.visible(masks) & ~bar[:, None]).sum((-2, -1)) / np.maximum(masks.sum((-2, -1)), 1)
     valid = present[..., None] & (seen >= VISIBLE)
     return {
-        "frames": render.finish(scene.planes),
+        "frames": frame.finish(scene.planes),
         "box": np.where(valid[..., None], render.boxes(masks), 0).swapaxes(1, 2),
         "label": np.where(present, scene.concept, 0).astype(np.int32),
         "valid": valid.swapaxes(1, 2),
     }
 
 
-def video_instance(draws: Draws, domain: Domain, part: str) -> Clips:
+def video_instance(draws: Draws, domain: Domain, drawings: Sprites) -> Clips:
     """Show two or three icons that cross and hide each other: {frames, mask, label, valid}."""
     valid = np.arange(ACTORS) < (2 + draws.below(2))[:, None]
     heading = draws.uniform(0, 2 * np.pi)[:, None] + np.arange(ACTORS) * (2 * np.pi / ACTORS)
     heading = heading + draws.uniform(-0.4, 0.4, ACTORS)
     paths = [stage.drift(draws, domain.frames, heading[:, a], way=(1.1, 1.5)) for a in range(ACTORS)]
-    scene = stage.stage(draws, domain, part, paths, valid, meet=domain.frames // 2)
+    scene = stage.stage(draws, domain, drawings, paths, valid, meet=domain.frames // 2)
     return {
-        "frames": render.finish(scene.planes),
+        "frames": frame.finish(scene.planes),
         "mask": render.visible(render.solid(scene.coverage)).swapaxes(1, 2),
         "label": np.where(valid, scene.concept, 0).astype(np.int32),
         "valid": valid,
     }
 
 
-SCENES: dict[str, Callable[[Draws, Domain, str], Clips]] = {
+SCENES: dict[str, Callable[[Draws, Domain, Sprites], Clips]] = {
     "recognition": recognition,
     "spatial_action": spatial_action,
     "temporal_action": temporal_action,
@@ -151,4 +150,5 @@ def _labels(domain: Domain, motions: Array) -> Array:
     """Turn places in MOTIONS into places in the domain's classes; -1, none, becomes any of them."""
     place = np.zeros(len(motion.MOTIONS), int)
     place[motion.table(domain.classes)] = np.arange(len(domain.classes))
-    return place[motions]
+    places: Array = place[motions]
+    return places

@@ -3,48 +3,17 @@
 import functools
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
 
-from jax_promptmtl.data.icons import concepts, glyphs, icon_split, raster
-from jax_promptmtl.data.icons.moving.draws import Draws
+from jax_promptmtl.data.icons import concepts, glyphs, likeness, raster
+from jax_promptmtl.data.icons.moving.render import Sprites, levels
 
 Array = np.ndarray
 PARTS = ("train", "tune", "test")
-SIDE = 40  # pixels of a sprite
-FILLED = 0.7  # share of its side that the long side of the drawing takes; the empty rim keeps every warp clean
-_PASSES = (1, 2, 5)  # blur of the levels: for a drawing shown at about its own size, at 1/2 and at 1/3
 _MOST = 240  # glyphs that are drawn of a family without concepts
 _ALIKE = 0.6  # least cosine of a drawing to a plain one of its concept
 _TURNED = 0.6  # least cosine to a rotated copy above which a drawing is a disc: turning would not show
-
-
-@dataclass(frozen=True)
-class Sprites:
-    """N drawings at 3 levels of blur.
-
-    Attributes:
-      keys: N strings `family:name`.
-      ink: coverage float32[N, 3, 40, 40] of the strokes.
-      body: coverage float32[N, 3, 40, 40] of the strokes and all that they enclose.
-      concept: int[N], ascending: place in the concepts asked for; zeros if none were.
-    """
-
-    keys: tuple[str, ...]
-    ink: Array
-    body: Array
-    concept: Array
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def choose(self, draws: Draws, *shape: int) -> Array:
-        """Draw int[B, *shape]: a concept, all alike likely, and one of its drawings."""
-        count = np.bincount(self.concept)
-        start = np.cumsum(count) - count
-        concept = draws.below(len(count), *shape)
-        return start[concept] + draws.below(count[concept], *shape)
 
 
 @functools.cache
@@ -69,7 +38,7 @@ def load(families: tuple[str, ...], part: str, named: tuple[str, ...] = ()) -> S
     ink = masks[chosen].astype(np.float32) * np.float32(1 / 255)
     body = np.stack([raster.fill_holes(mask > 0.4) for mask in ink]).astype(np.float32)
     concept = np.array([number[labels[i]] for i in chosen])
-    return Sprites(tuple(keys[i] for i in chosen), _levels(ink), _levels(np.maximum(ink, body)), concept)
+    return Sprites(tuple(keys[i] for i in chosen), levels(ink), levels(np.maximum(ink, body)), concept)
 
 
 @functools.cache
@@ -87,7 +56,7 @@ def _collect(families: tuple[str, ...], named: tuple[str, ...]) -> tuple[list[st
         masks.append(drawn)
     drawn = np.concatenate(masks)
     if named:
-        keep = icon_split.distinct(drawn, labels) & _recognisable(keys, drawn, labels)
+        keep = likeness.distinct(drawn, labels) & _recognisable(keys, drawn, labels)
     else:
         keep = _large(drawn) & (_least_turned(drawn) < _TURNED)
     index = np.flatnonzero(keep)
@@ -102,7 +71,8 @@ def _some(family: str, names: list[str]) -> set[str]:
 def _large(masks: Array) -> Array:
     """Return bool[N]: enough ink to be seen when shown small, and not a mere line."""
     extent = np.stack([(masks > 0).any(axis).sum(1) for axis in (1, 2)])
-    return (masks.mean((1, 2)) > 0.09 * 255) & (extent.min(0) > 0.4 * extent.max(0))
+    large: Array = (masks.mean((1, 2)) > 0.09 * 255) & (extent.min(0) > 0.4 * extent.max(0))
+    return large
 
 
 def _recognisable(keys: list[str], masks: Array, labels: list[str]) -> Array:
@@ -110,13 +80,14 @@ def _recognisable(keys: list[str], masks: Array, labels: list[str]) -> Array:
     names = [key.split(":") for key in keys]
     plain = [len(concepts.words(*name)) == 1 and not any(map(str.isdigit, name[1])) for name in names]
     label = np.unique(labels, return_inverse=True)[1]
-    alike = np.where(label[:, None] == label[plain], glyphs.cosine(masks, masks[plain]), 0)
-    return alike.max(1) >= _ALIKE
+    alike = np.where(label[:, None] == label[plain], likeness.cosine(masks, masks[plain]), 0)
+    recognisable: Array = alike.max(1) >= _ALIKE
+    return recognisable
 
 
 def _least_turned(masks: Array) -> Array:
     """Return float32[N]: how alike each drawing is to the copy of it, turned by 30 to 90 degrees, that differs most."""
-    original = glyphs.shapes(masks)
+    original = likeness.shapes(masks)
     alike = np.full(len(masks), 1, np.float32)
     for degrees in (30, 45, 60, 90):
         one = np.ones(len(masks), np.float32)
@@ -128,13 +99,13 @@ def _least_turned(masks: Array) -> Array:
             shift=np.zeros((len(masks), 2), np.float32),
         )
         turned = raster.sample(masks.astype(np.float32), y, x).astype(np.uint8)
-        alike = np.minimum(alike, (original * glyphs.shapes(turned)).sum(1))
+        alike = np.minimum(alike, (original * likeness.shapes(turned)).sum(1))
     return alike
 
 
 def _parts(keys: list[str], masks: Array, labels: list[str]) -> list[str]:
     """Give every glyph the part of its shape group: of each concept's groups about 60, 15 and 25 %, at least one."""
-    number = icon_split.group(keys, masks)
+    number = likeness.group([concepts.variant(key) for key in keys], masks)
     first: dict[int, str] = {}
     groups: dict[str, set[int]] = defaultdict(set)
     for key, label, group in sorted(zip(keys, labels, number, strict=True)):
@@ -148,16 +119,6 @@ def _parts(keys: list[str], masks: Array, labels: list[str]) -> list[str]:
         for place, group in enumerate(order):
             part[group] = "test" if place < test else "tune" if place < test + tune else "train"
     return [part[group] for group in number]
-
-
-def _levels(masks: Array) -> Array:
-    """Halve float32[N, 64, 64], put it in the middle of 40 x 40 and blur it more and more: float32[N, 3, 40, 40]."""
-    half = masks.reshape(len(masks), 32, 2, 32, 2).mean((2, 4), dtype=np.float32)
-    rim = (SIDE - 32) // 2
-    padded = np.pad(half, ((0, 0), (rim, rim), (rim, rim)))
-    levels = np.stack([raster.blur(padded, passes) for passes in _PASSES], axis=1)
-    levels[..., [0, -1], :] = levels[..., [0, -1]] = 0  # `raster.sample` repeats the border
-    return levels
 
 
 def _hash(text: str) -> str:

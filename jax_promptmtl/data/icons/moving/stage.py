@@ -7,11 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_promptmtl.data.icons import raster
-from jax_promptmtl.data.icons.moving import ground as ground
-from jax_promptmtl.data.icons.moving import motion as motion
-from jax_promptmtl.data.icons.moving import render as render
-from jax_promptmtl.data.icons.moving import sprite as sprite
+from jax_promptmtl.data.icons.moving import frame, ground, motion, render
 from jax_promptmtl.data.icons.moving.draws import Draws
+from jax_promptmtl.data.icons.moving.render import Sprites
 
 Array = np.ndarray
 _TRIALS = 8  # placements, of which the one with the most distance between actors is taken
@@ -25,7 +23,7 @@ class Domain:
       frames: L.
       classes: names that labels count through: motions, or concepts for the two object tasks.
       families: icon families of the actors.
-      background: a key of `moving_icons_ground.KINDS`.
+      background: a key of `ground.KINDS`.
       size: range of an actor's long side over the frame's side.
       pace: factor on the lengths of motions.
       ease: 0 for motions of constant speed, 1 for a start and an end at rest.
@@ -44,10 +42,6 @@ class Domain:
     pan: float = 0.0
     body: bool = False
     named: bool = False
-
-    def sprites(self, part: str) -> sprite.Sprites:
-        """Load the drawings of a part."""
-        return sprite.load(self.families, part, self.classes if self.named else ())
 
     def span(self) -> float:
         """Return the room that the centre of the largest actor has, in half frames."""
@@ -74,7 +68,7 @@ def reach(size: Array) -> Array:
 def stage(
     draws: Draws,
     domain: Domain,
-    part: str,
+    drawings: Sprites,
     paths: Sequence[motion.Path],
     present: Array,
     *,
@@ -86,7 +80,7 @@ def stage(
     Args:
       draws: random numbers of B clips.
       domain: how the clips look.
-      part: whose drawings to take.
+      drawings: what the actors look like.
       paths: poses of each of A actors, relative to its start.
       present: bool[B, A].
       wander: amplitude of a slow aimless drift.
@@ -95,7 +89,6 @@ def stage(
     Returns:
       The scene.
     """
-    drawings = domain.sprites(part)
     largest = draws.uniform(*domain.size, len(paths))
     pose = [np.stack(values, axis=1) for values in zip(*paths, strict=True)]
     x, y, zoom, angle, opacity = (np.asarray(value, np.float32) for value in pose)
@@ -109,8 +102,8 @@ def stage(
     cast = render.Cast(
         sprite=drawings.choose(draws, len(paths)),
         present=present,
-        y=y + camera[:, None, 0] * np.float32(2 / ground.SIZE),
-        x=x + camera[:, None, 1] * np.float32(2 / ground.SIZE),
+        y=y + camera[:, None, 0] * np.float32(2 / frame.SIZE),
+        x=x + camera[:, None, 1] * np.float32(2 / frame.SIZE),
         size=largest[..., None] * np.exp(zoom),
         angle=angle + draws.uniform(-0.15, 0.15, len(paths))[..., None],
         opacity=opacity,
@@ -121,7 +114,7 @@ def stage(
     return Scene(planes, coverage, drawings.concept[cast.sprite])
 
 
-def _perform(planes: Array, drawings: sprite.Sprites, cast: render.Cast, ink: Array, body: Array | None) -> Array:
+def _perform(planes: Array, drawings: Sprites, cast: render.Cast, ink: Array, body: Array | None) -> Array:
     """Paint the actors, later ones over earlier ones; return what each covers."""
     strokes = render.cover(drawings.ink, cast)
     whole = strokes if body is None else render.cover(drawings.body, cast)
@@ -136,7 +129,10 @@ def _wander(draws: Draws, shape: tuple[int, ...], amplitude: float) -> Array:
     """Draw a slow swing float32[B, A, L] around 0 that takes 30 to 60 frames."""
     actors, frames = shape[1:]
     period, phase = draws.uniform(30, 60, actors, 1), draws.uniform(0, 2 * np.pi, actors, 1)
-    return np.float32(amplitude) * np.sin(np.arange(frames, dtype=np.float32) * np.float32(2 * np.pi) / period + phase)
+    swing: Array = np.float32(amplitude) * np.sin(
+        np.arange(frames, dtype=np.float32) * np.float32(2 * np.pi) / period + phase
+    )
+    return swing
 
 
 def _apart(draws: Draws, x: Array, y: Array, size: Array, present: Array) -> tuple[Array, Array]:
@@ -170,11 +166,11 @@ def _together(draws: Draws, x: Array, y: Array, size: Array, meet: int) -> tuple
 def _colours(draws: Draws, actors: int) -> tuple[Array, Array, Array]:
     """Draw the mean of the background [B, 3], inks and bodies [B, A, 3] whose lumas differ clearly."""
     level = draws.uniform(50, 205)
-    back = ground.shade(draws.uniform(0, 255, 3), level)
+    back = frame.shade(draws.uniform(0, 255, 3), level)
     side = np.where(level > 127.5, -1, 1)[:, None]
     gap = draws.uniform(95, 135, actors)
-    ink = ground.shade(draws.uniform(0, 255, actors, 3), level[:, None] + side * gap)
-    body = ground.shade(draws.uniform(0, 255, actors, 3), level[:, None] + side * gap * 0.5)
+    ink = frame.shade(draws.uniform(0, 255, actors, 3), level[:, None] + side * gap)
+    body = frame.shade(draws.uniform(0, 255, actors, 3), level[:, None] + side * gap * 0.5)
     return back, ink, body
 
 
@@ -210,7 +206,7 @@ def sweep(draws: Draws, planes: Array, share: float) -> Array:
       bool[B, L, 32, 32]: where the bar is.
     """
     frames = planes.shape[2]
-    line = (np.arange(ground.SIZE) + 0.5) * (2 / ground.SIZE) - 1
+    line = (np.arange(frame.SIZE) + 0.5) * (2 / frame.SIZE) - 1
     first, length = draws.below(frames - 8), 6 + draws.below(5)
     there = draws.chance(share)[:, None] & (np.arange(frames) >= first[:, None])
     there &= np.arange(frames) < (first + length)[:, None]
@@ -223,7 +219,8 @@ def sweep(draws: Draws, planes: Array, share: float) -> Array:
     for channel in range(3):
         plane = planes[:, channel]
         plane[...] = np.where(bar, colour[:, channel, None, None, None], plane)
-    return bar
+    result: Array = bar
+    return result
 
 
 def smear(draws: Draws, planes: Array, share: float) -> None:
@@ -255,4 +252,5 @@ def partition(draws: Draws, total: Array, pieces: int, least: int, count: Array 
     spare = total - least * used.sum(1)
     share = np.cumsum(draws.uniform(0.05, 1, pieces) * used, axis=1)
     end = np.round(share / share[:, -1:] * spare[:, None]).astype(int)
-    return np.diff(end, axis=1, prepend=0) + least * used
+    lengths: Array = np.diff(end, axis=1, prepend=0) + least * used
+    return lengths

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.icons.moving import ground as ground
+from jax_promptmtl.data.icons.moving import ground
 from jax_promptmtl.data.icons.moving.draws import Draws
 
 

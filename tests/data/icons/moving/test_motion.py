@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from jax_promptmtl.data.icons.moving import motion as motion
+from jax_promptmtl.data.icons.moving import motion
 from jax_promptmtl.data.icons.moving.draws import Draws
 
 COUNT = 200

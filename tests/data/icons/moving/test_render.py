@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_promptmtl.data.icons.moving import render as render
+from jax_promptmtl.data.icons.moving import frame, render
 
 
 def cast(present, y, x, size, angle=0.0):
@@ -52,13 +52,11 @@ def test_later_actors_hide_earlier_ones():
     assert all(np.array_equal(seen[:, a], top == a) for a in range(3))
 
 
-def test_paint_mixes_by_coverage_and_opacity_and_finish_rounds():
+def test_paint_mixes_by_coverage_and_opacity():
     planes = np.full((1, 3, 2, 32, 32), 100, np.float32)
     coverage = np.zeros((1, 2, 32, 32), np.float32)
     coverage[..., 0] = 1
     render.paint(planes, coverage, np.float32([[200, 100, 0]]), np.float32([[1, 0.25]]))
-    frames = render.finish(planes)
-    assert frames.shape == (1, 2, 32, 32, 3) and frames.dtype == np.uint8
+    frames = frame.finish(planes)
     assert frames[0, 0, 5, 0].tolist() == [200, 100, 0] and frames[0, 1, 5, 0].tolist() == [125, 100, 75]
     assert frames[0, 0, 5, 1].tolist() == [100, 100, 100]
-    assert render.finish(np.float32([300.0, -4.0, 7.6]).reshape(1, 3, 1, 1, 1)).ravel().tolist() == [255, 0, 8]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_promptmtl.data.icons.moving import scene as scene
+from jax_promptmtl.data.icons.moving import scene
 from jax_promptmtl.data.icons.moving.motion import MOTIONS, NUMBER
 
 

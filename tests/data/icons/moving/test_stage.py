@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_promptmtl.data.icons.moving import stage as stage
+from jax_promptmtl.data.icons.moving import stage
 from jax_promptmtl.data.icons.moving.draws import Draws
 
 COUNT = 100

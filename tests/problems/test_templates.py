@@ -15,7 +15,7 @@ from jax_promptmtl.data.source import Suite, Task
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import Backbone, ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer
-from jax_promptmtl.problems import class_texts, clip_mtl
+from jax_promptmtl.problems import clip_mtl, templates
 from tests.tiny import FAST
 
 TOKENIZER = Tokenizer([])
@@ -42,9 +42,9 @@ def suite(*classes):
 def class_features(backbone, method, template):
     kind, sharing = METHODS[method]
     options = {"method": kind, "sharing": sharing, "tune": (), "seed": 0, "groups": [[0, 1]]}
-    problem = clip_mtl.build(suite(), backbone, template=template, **options)
+    problem = clip_mtl.build(suite(), backbone, clip_mtl.Options(template=template, **options))
     prepare = jax.jit(lambda p, f: problem.prepare(problem.expand(p), f), compiler_options=FAST)
-    return np.asarray(prepare(problem.params, problem.frozen)["classes"])
+    return np.asarray(prepare(problem.params, problem.frozen).classes)
 
 
 def unit(x):
@@ -72,15 +72,15 @@ def test_one_template_in_a_list_is_that_template(backbone):
 
 
 def test_templates_are_resolved(tmp_path):
-    assert class_texts.resolve("a {}.") == "a {}."
-    assert class_texts.resolve(("a {}.", "{}")) == ["a {}.", "{}"]
-    assert class_texts.resolve(ConfigDict({"t0": ("{}",), "t1": "b {}"})) == {"t0": ["{}"], "t1": "b {}"}
-    eighty = class_texts.resolve("imagenet80")
+    assert templates.resolve("a {}.") == "a {}."
+    assert templates.resolve(("a {}.", "{}")) == ["a {}.", "{}"]
+    assert templates.resolve(ConfigDict({"t0": ("{}",), "t1": "b {}"})) == {"t0": ["{}"], "t1": "b {}"}
+    eighty = templates.resolve("imagenet80")
     assert len(set(eighty)) == 80 and "a photo of a {}." in eighty and "itap of my {}." in eighty
     (tmp_path / "a.txt").write_text("a {}.\n\n{}\n")
-    assert class_texts.resolve(str(tmp_path / "a.txt")) == ["a {}.", "{}"]
+    assert templates.resolve(str(tmp_path / "a.txt")) == ["a {}.", "{}"]
     (tmp_path / "a.json").write_text(json.dumps({"t0": "a {}", "t1": {"x": ["{}"]}}))
-    assert class_texts.resolve(str(tmp_path / "a.json")) == {"t0": "a {}", "t1": {"x": ["{}"]}}
+    assert templates.resolve(str(tmp_path / "a.json")) == {"t0": "a {}", "t1": {"x": ["{}"]}}
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_templates_are_resolved(tmp_path):
 )
 def test_what_is_no_template_is_refused(template):
     with pytest.raises(UserError, match=r"exactly one \{\}"):
-        class_texts.resolve(template)
+        templates.resolve(template)
 
 
 def test_files_that_are_none_are_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     for name, message in (("empty.txt", "are none"), ("nowhere.txt", "Cannot read"), ("nowhere.json", "nowhere.json")):
         with pytest.raises(UserError, match=message):
-            class_texts.resolve(str(tmp_path / name))
+            templates.resolve(str(tmp_path / name))
 
 
 def test_braces_in_names_are_letters(backbone):
-    class_texts.require_apart(backbone, suite(("{x}", "{}")).tasks, "a {}.")
+    templates.require_apart(backbone, suite(("{x}", "{}")).tasks, "a {}.")
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_braces_in_names_are_letters(backbone):
 )
 def test_classes_that_cannot_be_told_apart_are_refused(backbone, names, message):
     with pytest.raises(UserError, match=message):
-        class_texts.require_apart(backbone, suite(names).tasks, "p {}")
+        templates.require_apart(backbone, suite(names).tasks, "p {}")
 
 
 def test_equal_names_in_two_tasks_are_fine(backbone):
-    class_texts.require_apart(backbone, suite(("a", "b"), ("a", "b")).tasks, ["{}", "p {}"])
+    templates.require_apart(backbone, suite(("a", "b"), ("a", "b")).tasks, ["{}", "p {}"])
 
 
 def test_a_class_or_task_without_a_template_is_named(backbone):
     task = SimpleNamespace(name="t0", class_names=("a", "b"))
     with pytest.raises(UserError, match="templates by task and none for 't0'"):
-        class_texts.require_apart(backbone, [task], {"t1": "{}"})
+        templates.require_apart(backbone, [task], {"t1": "{}"})
     with pytest.raises(UserError, match="templates by class and none for 'b'"):
-        class_texts.require_apart(backbone, [task], {"t0": {"a": "{}"}})
+        templates.require_apart(backbone, [task], {"t0": {"a": "{}"}})
