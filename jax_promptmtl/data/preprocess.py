@@ -144,8 +144,9 @@ class Preprocess:
 
     def shown(self, pixels: np.ndarray) -> np.ndarray:
         """Return normalised pixels as floats in 0 to 1."""
-        grey: np.ndarray = (pixels * np.array(self.std) + np.array(self.mean)) / (255 * self.rescale)
-        return np.clip(grey, 0, 1)
+        grey = (pixels * np.array(self.std) + np.array(self.mean)) / (255 * self.rescale)
+        clipped: np.ndarray = np.clip(grey, 0, 1)
+        return clipped
 
 
 def resized(width: int, height: int, size: int) -> tuple[int, int]:
