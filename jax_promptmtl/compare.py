@@ -8,60 +8,13 @@ bootstrap interval (2,000 resamples of the test drawings, 95 %) where both answe
 metrics are compared, without intervals.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from jax_promptmtl.core import command
 from jax_promptmtl.core.errors import pick
-from jax_promptmtl.reporting.typeset import Cell, Sheet, console
 
-if TYPE_CHECKING:  # else only when it is used: --help and mistakes do not wait for JAX
-    from jax_promptmtl.reporting.compare import Run
-
-
-def write_table(first: "Run", second: "Run") -> None:
-    """Print what differs, for reading."""
-    from jax_promptmtl.reporting.compare import cells, config_difference, results, why_not
-
-    print(f"A  {first.place}: {first.title}\nB  {second.place}: {second.title}\n")
-    changed = config_difference(first, second)
-    if changed:
-        lines = [[Cell(path), *(Cell(shorten(value)) for value in pair)] for path, pair in changed.items()]
-        print(console(Sheet(("config", "A", "B"), lines, words=3)))
-    else:
-        print("Their configs are equal.")
-    found = results(first, second)
-    header = ("measured" if first.videos else "task", "A", "B", "B - A", "95 % interval")
-    print("\n" + console(Sheet(header, [*map(cells, found)])))
-    if found[0]["interval"] is None:
-        print(f"No interval: {why_not(first, second)}")
-    trained = [run.about.get("trainable") for run in (first, second)]
-    if all(size is not None for size in trained):
-        print(f"trainable parameters: A {trained[0]:,}, B {trained[1]:,}")
-
-
-def shorten(value: Any, most: int = 40) -> str:
-    """Return a value as text of bounded length.
-
-    >>> shorten([1, 2]), shorten("x" * 50)[-3:]
-    ('[1, 2]', '...')
-    """
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def write_json(first: "Run", second: "Run") -> None:
-    """Print what differs as one object."""
-    from jax_promptmtl.reporting.compare import config_difference, results
-
-    runs = {key: {"place": run.place, "title": run.title, **run.about} for key, run in (("a", first), ("b", second))}
-    changed = {path: list(pair) for path, pair in config_difference(first, second).items()}
-    print(json.dumps(runs | {"config": changed, "results": results(first, second)}, indent=1))
-
-
-FORMATS = {"json": write_json, "table": write_table}
+FORMATS = ("table", "json")
 
 
 def start(argv: Sequence[str]) -> None:
@@ -71,10 +24,11 @@ def start(argv: Sequence[str]) -> None:
     parser.add_argument("runs", metavar="RUN", nargs=2, help="work directory or record file")
     parser.add_argument("--format", default="table", help="table (default) or json")
     options = parser.parse_args(argv)
-    write = FORMATS[pick(options.format, FORMATS, "format")]
-    from jax_promptmtl.reporting.compare import read
+    form = pick(options.format, FORMATS, "format")
+    from jax_promptmtl.reporting import compare  # only now: --help needs no numerics
 
-    write(*map(read, options.runs))
+    text = compare.comparison_json if form == "json" else compare.comparison_text
+    print(text(*map(compare.read_run, options.runs)))
 
 
 if __name__ == "__main__":

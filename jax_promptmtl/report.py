@@ -20,12 +20,11 @@ def start(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=pathlib.Path, help="folder of the report; by default RUNS_DIR/report")
     parser.add_argument("--pack", type=pathlib.Path, help="also write all records into one file, .jsonl or .jsonl.gz")
     options = parser.parse_args(argv)
-    from jax_promptmtl.reporting import records  # only now: --help and mistakes do not wait for matplotlib
-    from jax_promptmtl.reporting.report import write
+    from jax_promptmtl.reporting import benchmark, records  # only now: --help needs no numerics and no pictures
 
     beside = options.place if options.place.is_dir() else options.place.parent
     folder = options.out or beside / "report"
-    for line in write(options.place, folder):
+    for line in benchmark.write_benchmark(options.place, folder):
         print(line, file=sys.stderr)
     if options.pack:
         found, _ = records.read_all(options.place)

@@ -2,8 +2,11 @@
 
 import base64
 import io
+import itertools
+import re
 from html.parser import HTMLParser
 
+import numpy as np
 from PIL import Image
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -59,3 +62,34 @@ def decode(source):
     image.load()
     assert kind == f"data:image/{image.format.lower()}"
     return image
+
+
+def picture(path):
+    """Return a written picture as uint8 [h, w, 3], and check that it is not blank."""
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert pixels.shape[0] > 200 and pixels.shape[1] > 500
+    assert 0.01 < np.mean(np.any(pixels < 250, axis=-1)) < 0.95
+    return pixels
+
+
+def colour_share(pixels, colour):
+    """Return the share of pixels within 12 levels of a colour such as "#0072B2"."""
+    target = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return np.mean(np.all(np.abs(pixels.astype(int) - target) <= 12, axis=-1))
+
+
+def balanced(tex):
+    """Return whether braces and environments open and close in order, and every row has as many cells as columns."""
+    bare = re.sub(r"\\[\\&%$#_{}]", lambda m: m[0] if m[0] == r"\\" else "", tex)
+    stack = []
+    for found in re.finditer(r"\\(begin|end)\{(\w+)\}", bare):
+        if found[1] == "begin":
+            stack.append(found[2])
+        elif not stack or stack.pop() != found[2]:
+            return False
+    depth = list(itertools.accumulate({"{": 1, "}": -1}.get(c, 0) for c in bare))
+    for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", bare, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        if any(line.count("&") != len(columns) - 1 for line in rows):
+            return False
+    return not stack and min(depth) >= 0 and depth[-1] == 0 and bare.count("$") % 2 == 0

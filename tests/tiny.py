@@ -111,7 +111,7 @@ def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **ch
         "status": "done",
         "task": task,
         "method": method,
-        "title": method,
+        "title": video_rows.ROWS[method][0],
         "seed": seed,
         "config": {"clips": {"train": 256, "test": 512}},
         "written": "2026-01-01T00:00:00Z",

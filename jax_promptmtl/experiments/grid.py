@@ -20,7 +20,7 @@ from jax_promptmtl.core.errors import Preempted, UserError
 from jax_promptmtl.core.memory import peak_memory, reset_peak
 from jax_promptmtl.core.versions import versions
 from jax_promptmtl.reporting import records
-from jax_promptmtl.reporting.page import duration
+from jax_promptmtl.reporting.formatting import format_duration
 
 POLL = 2.0  # seconds between looks at what other processes do
 PACKAGE = pathlib.Path(__file__).parent.parent
@@ -168,14 +168,14 @@ class Clock:
             return "nothing left" if not runs else "time left unknown"
         means = {method: float(np.mean(values)) for method, values in self.seconds.items()}
         other = float(np.mean(list(means.values())))
-        return f"about {duration(sum(means.get(run.method, other) for run in runs))} left"
+        return f"about {format_duration(sum(means.get(run.method, other) for run in runs))} left"
 
 
 def say(grid: Grid, record: records.Record) -> str:
     """Return a record as part of a line."""
     if record["status"] == "failed":
         return f"failed: {record['error']}"
-    return f"{grid.score(record):.1f} % in {duration(record['wall_seconds'])}"
+    return f"{grid.score(record):.1f} % in {format_duration(record['wall_seconds'])}"
 
 
 def attempt(grid: Grid, run: Any) -> tuple[records.Record, bool]:

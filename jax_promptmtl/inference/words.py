@@ -9,8 +9,7 @@ import numpy as np
 
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.methods.make import make_method
-from jax_promptmtl.models.clip.model import ClipConfig
-from jax_promptmtl.models.clip.tokenizer import Tokenizer
+from jax_promptmtl.models.clip.model import ClipConfig, TextTokenizer
 
 DIRECTIONS = 64  # random ones, to compare with
 
@@ -24,7 +23,7 @@ class Vocabulary:
     __repr__ = outline
 
 
-def vocabulary(tokenizer: Tokenizer, table: Any) -> Vocabulary:
+def vocabulary(tokenizer: TextTokenizer, table: Any) -> Vocabulary:
     """Return the whole words that a tokenizer has a symbol for, with their rows of the embedding table."""
     found = tokenizer.words()
     return Vocabulary(tuple(found.values()), unit(np.asarray(table, np.float32)[list(found)]))

@@ -8,12 +8,13 @@ from typing import Any
 import jax_promptmtl
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.reporting.typeset import Cell, Sheet, markdown
 
 SHOWN = 12  # class names per task
 
 
-def write(
+def write_card(
     folder: pathlib.Path,
     *,
     title: str,
@@ -39,14 +40,14 @@ def write(
     """
     path = folder / "README.md"
     workdir = folder.parent.parent
-    sections = [f"# {title}", WHAT.format(version=jax_promptmtl.__version__), facts(about, params, config)]
-    sections += ["## Tasks", markdown(tasks(about, counts))]
+    sections = [f"# {title}", WHAT.format(version=jax_promptmtl.__version__), _facts(about, params, config)]
+    sections += ["## Tasks", markdown(_task_sheet(about, counts))]
     if use:
         task = next(iter(about["class_names"]))
         words = {"place": shlex.quote(str(workdir)), "option": shlex.quote(f"--task={task}")}
         sections += ["## How to use it", USE.format(workdir=workdir, task=task, **words)]
     try:
-        path.write_text("\n\n".join(sections) + "\n", "utf-8")
+        write_whole(path, "\n\n".join(sections) + "\n")
     except OSError as error:
         raise UserError(f"Cannot write {str(path)!r}: {error.strerror}; give another --workdir.") from error
     return path
@@ -86,7 +87,7 @@ def told(pixels: Mapping[str, Any]) -> str:
     return "".join(f", {key.replace('_', ' ')} {value}" for key, value in pixels.items() if key not in shown)
 
 
-def facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> str:
+def _facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> str:
     """Return what is the same for all tasks, as a list."""
     backbone, pixels, names = about["backbone"], about["preprocess"], list(about["class_names"])
     groups = "; ".join(" + ".join(names[task] for task in group) for group in about["groups"])
@@ -105,7 +106,7 @@ def facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> s
     )
 
 
-def tasks(about: Mapping[str, Any], counts: Mapping[str, Sequence[int]] | None) -> Sheet:
+def _task_sheet(about: Mapping[str, Any], counts: Mapping[str, Sequence[int]] | None) -> Sheet:
     """Return the tasks with their classes, and accuracies if they were measured."""
     header = ["task", "classes"]
     lines: list[list[Cell]] = []

@@ -1,58 +1,17 @@
-"""Pictures of a job: task similarity, learning curves, example predictions, gains per class. Plain data in, PNG out.
+"""Figures of one run: task similarity, learning curves, gains per class, confusions. Plain data in, PNG out."""
 
-Colours are those of Okabe and Ito, told apart with any colour vision; right and wrong also differ by their marks.
-"""
-
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.offsetbox import AnnotationBbox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from jax_promptmtl.reporting.style import FAINT, INK, PALETTE, canvas, shorten
+
 Groups = Sequence[Sequence[int]]
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-INK, FAINT, RIGHT, WRONG = "#222222", "#8A8A8A", "#00805E", "#C04A00"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
-    "font.size": 9,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.width": 0,
-    "ytick.major.width": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.solid_capstyle": "round",
-}
-
-
-@contextmanager
-def _figure(path: str | pathlib.Path, width: float, height: float):
-    """Give a styled figure of so many inches and save it to `path`; no global state of pyplot is touched."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-        FigureCanvasAgg(figure)
-        yield figure
-        figure.savefig(path, dpi=160, facecolor="white")
 
 
 def heat_map(
@@ -72,7 +31,7 @@ def heat_map(
     groups = [list(group) for group in groups or [range(len(names))]]
     order = [task for group in groups for task in group]
     side = max(2.6, 0.62 * len(names) + 0.6) if len(names) <= 12 else 7.5
-    with _figure(path, len(matrices) * (side + 1.5), side + 1.2) as figure:
+    with canvas(path, len(matrices) * (side + 1.5), side + 1.2) as figure:
         panels = figure.subplots(1, len(matrices), squeeze=False)[0]
         for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
             image = _heat_panel(axes, title, np.asarray(matrix)[np.ix_(order, order)])
@@ -143,33 +102,21 @@ def similarity_curves(
     power, unit = _unit(max((float(abs(matrices[:, i, j]).max()) for i, j in pairs), default=0.0))
     matrices = matrices / 10.0**power
     pairs.sort(key=lambda pair: -matrices[-1][pair])
-    with _figure(path, 7.2, 3.6) as figure:
+    with canvas(path, 7.2, 3.6) as figure:
         axes = figure.subplots()
-        for index, pair in enumerate([pair for pair in pairs if pair in mates]):
-            _curve(axes, epochs, matrices, pair, names, PALETTE[index % len(PALETTE)], "-", 2.2)
-        dashes = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
-        for index, pair in enumerate([pair for pair in pairs if pair not in mates]):
-            _curve(axes, epochs, matrices, pair, names, FAINT, dashes[index % len(dashes)], 1.4)
+        dashes = itertools.cycle(("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))))
+        colours = itertools.cycle(PALETTE)
+        for pair in sorted(pairs, key=lambda pair: pair not in mates):  # mates first
+            grey: dict[str, Any] = {"color": FAINT, "linewidth": 1.4}
+            style = {"color": next(colours), "linewidth": 2.2} if pair in mates else grey | {"linestyle": next(dashes)}
+            label = " – ".join(names[task] for task in pair)  # noqa: RUF001
+            axes.plot(epochs, matrices[:, *pair], marker="o", markersize=3.5, label=label, **style)
         axes.axhline(0, color=INK, linewidth=0.8)
         axes.set(title="Task similarity during training", xlabel="epoch", ylabel="mean gradient dot product" + unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         if len(pairs) <= 15:
             figure.legend(loc="outside right center", title="same group in colour", title_fontsize=8.5)
-
-
-def _curve(axes, epochs, matrices, pair, names, colour, dash, width) -> None:
-    label = f"{names[pair[0]]} – {names[pair[1]]}"  # noqa: RUF001
-    axes.plot(
-        epochs,
-        matrices[:, pair[0], pair[1]],
-        color=colour,
-        linestyle=dash,
-        linewidth=width,
-        marker="o",
-        markersize=3.5,
-        label=label,
-    )
 
 
 def partition_bars(
@@ -184,7 +131,7 @@ def partition_bars(
       objective: name of the score.
     """
     labels = ["   |   ".join(", ".join(names[task] for task in group) for group in groups) for groups, _ in ranking]
-    with _figure(path, 7.2, 0.36 * len(ranking) + 1.1) as figure:
+    with canvas(path, 7.2, 0.36 * len(ranking) + 1.1) as figure:
         axes = figure.subplots()
         scores = [score for _, score in ranking]
         colours = [PALETTE[0]] + ["#C9CED3"] * (len(ranking) - 1)
@@ -211,7 +158,7 @@ def curves(path: str | pathlib.Path, records: Sequence[Mapping[str, Any]]) -> No
     stages = list(dict.fromkeys(record["stage"] for record in records))
     keys = {key.split("/")[0] for record in records for key in [*record, *_evaluated(record)]}
     metrics = [metric for metric in ("loss", "accuracy") if metric in keys]
-    with _figure(path, max(3.6 * len(stages), 5.2), 2.5 * len(metrics) + 0.5) as figure:
+    with canvas(path, max(3.6 * len(stages), 5.2), 2.5 * len(metrics) + 0.5) as figure:
         grid = figure.subplots(len(metrics), len(stages), squeeze=False, sharex="col", sharey="row")
         for row, metric in enumerate(metrics):
             for column, stage in enumerate(stages):
@@ -264,57 +211,6 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def example_grid(
-    path: str | pathlib.Path,
-    rows: Sequence[Mapping[str, Any]],
-    before: str,
-    after: str,
-    *,
-    cell: tuple[float, float] = (1.42, 1.98),
-) -> None:
-    """Draw test images, one row per task, with their class and what two models say.
-
-    Args:
-      path: of the PNG.
-      rows: per task `task` (name), `images` (uint8 [h, w, 3] or floats in 0..1), and class names `labels`, `before`
-        and `after`, one per image.
-      before: name of the first model, such as "zero-shot".
-      after: name of the second.
-      cell: width and height of an image with its words, in inches.
-    """
-    columns = max(len(row["images"]) for row in rows)
-    with _figure(path, cell[0] * columns + 0.3, cell[1] * len(rows) + 0.45) as figure:
-        grid = figure.subplots(len(rows), columns, squeeze=False)
-        for axes in grid.ravel():
-            axes.axis("off")
-        for cells, row in zip(grid, rows, strict=True):
-            examples = zip(row["images"], row["labels"], row["before"], row["after"], strict=True)
-            for axes, (image, label, first, second) in zip(cells, examples, strict=False):
-                axes.imshow(image, interpolation="lanczos")
-                axes.set_title(_shorten(label), fontsize=8.5, loc="center", pad=4)
-                _verdict(axes, first, first == label, -9)
-                _verdict(axes, second, second == label, -22)
-            cells[0].axis("on")
-            cells[0].set(xticks=[], yticks=[])
-            cells[0].spines[:].set_visible(False)
-            cells[0].set_ylabel(row["task"], fontsize=9.5, fontweight="bold", labelpad=8)
-        figure.suptitle(f"true class above; below, {before} first, then {after}", fontsize=8.5, color=FAINT, x=0.5)
-
-
-def _verdict(axes: Any, name: str, right: bool, height: float) -> None:
-    """Write a prediction so many points above an image's lower edge, with a mark and a colour for right or wrong."""
-    colour = RIGHT if right else WRONG
-    mark = TextArea("✓" if right else "✗", textprops={"color": colour, "fontsize": 8, "fontweight": "bold"})
-    text = TextArea(_shorten(name), textprops={"color": colour, "fontsize": 8})
-    box = HPacker(children=[mark, text], pad=0, sep=3, align="baseline")
-    place: dict[str, Any] = {"xybox": (0, height), "xycoords": "axes fraction", "boxcoords": "offset points"}
-    axes.add_artist(AnnotationBbox(box, (0.5, 0), **place, frameon=False, pad=0))
-
-
-def _shorten(name: str, width: int = 15) -> str:
-    return name if len(name) <= width else name[: width - 1].rstrip() + "…"
-
-
 def class_gains(
     path: str | pathlib.Path, classes: Sequence[str], gains: Sequence[float] | np.ndarray, title: str, most: int = 60
 ) -> None:
@@ -332,7 +228,7 @@ def class_gains(
         order = np.concatenate([order[: most // 2], order[-(most // 2) :]])
         title += f" ({most} of {len(classes)} classes)"
     values = np.asarray(gains, float)[order]
-    with _figure(path, max(0.19 * len(order) + 1.2, 4.5), 3.3) as figure:
+    with canvas(path, max(0.19 * len(order) + 1.2, 4.5), 3.3) as figure:
         axes = figure.subplots()
         axes.bar(range(len(order)), values, color=[PALETTE[0] if v >= 0 else PALETTE[1] for v in values], width=0.74)
         mean = float(np.mean(gains))
@@ -358,12 +254,12 @@ def confusion(path: str | pathlib.Path, classes: Sequence[str], matrix: np.ndarr
     """
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(max(0.16 * len(classes), 2.2), 9.6)
-    with _figure(path, side + 2.6, side + 1.5) as figure:
+    with canvas(path, side + 2.6, side + 1.5) as figure:
         axes = figure.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
         named = range(len(classes)) if len(classes) <= most else ()
-        axes.set_xticks(named, [_shorten(classes[c]) for c in named], rotation=90, fontsize=7)
-        axes.set_yticks(named, [_shorten(classes[c]) for c in named], fontsize=7)
+        axes.set_xticks(named, [shorten(classes[c]) for c in named], rotation=90, fontsize=7)
+        axes.set_yticks(named, [shorten(classes[c]) for c in named], fontsize=7)
         axes.set(xlabel="predicted", ylabel="true class", title=title)
         axes.spines[:].set_visible(False)
         for (row, column), value in np.ndenumerate(matrix) if len(classes) <= 12 else ():

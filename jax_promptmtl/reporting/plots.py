@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from jax_promptmtl.reporting.figures import FAINT, INK, PALETTE, _figure
+from jax_promptmtl.reporting.style import FAINT, INK, PALETTE, canvas
 
 LABEL = 8.5  # font size of labels beside points
 PLACES = [(x, y) for y in (0, 1, -1, 2, -2, 3, -3) for x in (1, -1)] + [(0, 2), (0, -2), (0, 3), (0, -3)]
@@ -25,7 +25,7 @@ def trade_off(
       title: of the picture.
       level: name and accuracy of what trains nothing, drawn as a line.
     """
-    with _figure(path, 7.6, 4.9) as figure:
+    with canvas(path, 7.6, 4.9) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         x, y = (np.array([point[key] for point in points], float) for key in ("trainable", "accuracy"))
@@ -110,7 +110,7 @@ def bars(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], *, title: 
       rows: `label`, `accuracy` in percent, `std` (may be NaN), `trainable`, `seeds` (float[S], drawn as points).
       title: of the picture.
     """
-    with _figure(path, 1.5 + 1.25 * len(rows), 3.6) as figure:
+    with canvas(path, 1.5 + 1.25 * len(rows), 3.6) as figure:
         axes = figure.subplots()
         values = [row["accuracy"] for row in rows]
         errors = [0 if np.isnan(row["std"]) else row["std"] for row in rows]
@@ -146,7 +146,7 @@ def shot_curves(
     """
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
-    with _figure(path, 3.1 * columns + 0.4, 2.7 * lines + 0.6) as figure:
+    with canvas(path, 3.1 * columns + 0.4, 2.7 * lines + 0.6) as figure:
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes, (task, curves) in zip(grid, panels.items(), strict=False):
             for number, (method, (mean, std)) in enumerate(curves.items()):
@@ -179,7 +179,7 @@ def intervals(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], *, ti
       title: of the picture.
     """
     rows = sorted(rows, key=lambda row: row["mean"])
-    with _figure(path, 6.6, 0.34 * len(rows) + 1.2) as figure:
+    with canvas(path, 6.6, 0.34 * len(rows) + 1.2) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.9)
         for number, row in enumerate(rows):
@@ -204,7 +204,7 @@ def convergence(path: str | pathlib.Path, panels: Mapping[str, Mapping[str, np.n
     """
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
-    with _figure(path, 3.5 * columns + 0.4, 2.6 * lines + 0.6) as figure:
+    with canvas(path, 3.5 * columns + 0.4, 2.6 * lines + 0.6) as figure:
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes, (task, curves) in zip(grid, panels.items(), strict=False):
             for number, (row, values) in enumerate(curves.items()):

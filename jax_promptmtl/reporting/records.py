@@ -8,7 +8,6 @@ import base64
 import gzip
 import hashlib
 import json
-import os
 import pathlib
 import subprocess
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import write_whole
 
 SCHEMA = 1
 STATES = ("done", "failed")
@@ -65,20 +65,15 @@ def identify(name: str, content: Any) -> str:
 def save(path: pathlib.Path, record: Mapping[str, Any]) -> None:
     """Write a record in one move: it is complete on disk, or it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_whole(path, json.dumps(record, allow_nan=False) + "\n")
 
 
-def complain(record: Any) -> str:
+def describe_fault(record: Any) -> str:
     """Return what is wrong with the content of a record, or "".
 
-    >>> complain({"schema": 99})
+    >>> describe_fault({"schema": 99})
     'it has schema 99, and this version reads 1'
-    >>> complain([])
+    >>> describe_fault([])
     'it is no record of a run'
     """
     if not isinstance(record, dict) or "schema" not in record:
@@ -94,7 +89,7 @@ def complain(record: Any) -> str:
             return f"its {key!r} is missing or of another type"
     if record["status"] not in STATES:
         return f"its status is {record['status']!r}, not one of {', '.join(STATES)}"
-    return _complain_about_counts(record) if (kind, record["status"]) == ("images", "done") else ""
+    return _count_fault(record) if (kind, record["status"]) == ("images", "done") else ""
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
@@ -106,7 +101,7 @@ def kind_of(record: Mapping[str, Any]) -> str:
     return record.get("kind", "images")
 
 
-def _complain_about_counts(record: Record) -> str:
+def _count_fault(record: Record) -> str:
     """Return how the numbers of a record contradict each other, or ""."""
     count, correct = record["count"], record["correct"]
     if not len(record["tasks"]) == len(count) == len(correct) > 0:
@@ -126,7 +121,7 @@ def read(path: pathlib.Path) -> Record | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return None if complain(record) else record
+    return None if describe_fault(record) else record
 
 
 def read_all(place: pathlib.Path) -> tuple[list[Record], list[str]]:
@@ -151,7 +146,7 @@ def read_all(place: pathlib.Path) -> tuple[list[Record], list[str]]:
     for name, text in named:
         try:
             record = json.loads(text)
-            reason = complain(record)
+            reason = describe_fault(record)
         except ValueError:
             record, reason = None, "it is not JSON, or cut short"
         if reason:
@@ -214,7 +209,7 @@ def right(record: Record) -> list[np.ndarray]:
     return np.split(flat, np.cumsum(record["count"])[:-1])
 
 
-def drawings(record: Record) -> np.ndarray:
+def drawings(record: Mapping[str, Any]) -> np.ndarray:
     """Return which drawing each test image shows, int[all test images]."""
     return unpack_numbers(record["drawing"])
 
@@ -226,6 +221,17 @@ def accuracy(record: Record) -> list[float]:
     [50.0, 75.0]
     """
     return [100 * c / n for c, n in zip(record["correct"], record["count"], strict=True)]
+
+
+def score(record: Record) -> float:
+    """Return what a record that is done scored, in percent: the average over tasks, or the metric of the test clips.
+
+    >>> score({"correct": [1, 3], "count": [2, 4]})
+    62.5
+    """
+    if kind_of(record) == "video":
+        return record["scores"]["dynamic"]["test"][record["metric"]]
+    return float(np.mean(accuracy(record)))
 
 
 def per_drawing(correct: Sequence[np.ndarray], drawing: Sequence[np.ndarray]) -> list[float]:

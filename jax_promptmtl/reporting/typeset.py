@@ -1,5 +1,6 @@
 """Tables as text for a terminal, Markdown and LaTeX. Plain data in, text out."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table: header texts, rows of cells as many as the header, and how many first columns are words."""
+    """A table.
+
+    Attributes:
+      header: texts of the C columns.
+      rows: lines of C cells.
+      words: how many of the first columns are words, aligned to the left; the others are numbers.
+      summary: whether the last line sums up those above it.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     words: int = 1
+    summary: bool = False
 
 
 def escape(text: str) -> str:
@@ -34,8 +43,13 @@ def escape(text: str) -> str:
     return "".join(TEX.get(character, character) for character in text)
 
 
-def console(sheet: Sheet) -> str:
+def console(sheet: Sheet, *, least: Sequence[int] = (), ruled: bool = True) -> str:
     """Return a table for a terminal; the best of a column is marked with *.
+
+    Args:
+      sheet: the table.
+      least: widths that the columns have at least, so that tables printed one after the other are aligned.
+      ruled: draw a line below the header and above a summary.
 
     >>> print(console(Sheet(("method", "acc"), [(Cell("a"), Cell("9.5", 1)), (Cell("bb"), Cell("10.5"))])))
     method   acc
@@ -49,14 +63,22 @@ def console(sheet: Sheet) -> str:
         for c, text in enumerate(line):
             line[c] = text + " " if starred[c] and not text.endswith("*") and c >= sheet.words else text
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [
-        "  ".join(
-            text.ljust(width) if c < sheet.words else text.rjust(width)
-            for c, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join(text.rstrip() for text in [texts[0], "─" * max(map(len, map(str.rstrip, texts))), *texts[1:]])
+    widths = [max(pair) for pair in itertools.zip_longest(widths, least[: len(widths)], fillvalue=0)]
+    texts = [_align(line, widths, sheet.words) for line in lines]
+    if ruled:
+        rule = "─" * max(map(len, texts))
+        texts = [texts[0], rule, *(_set_off(texts[1:], rule) if sheet.summary else texts[1:])]
+    return "\n".join(texts)
+
+
+def _align(line: Sequence[str], widths: Sequence[int], words: int) -> str:
+    pairs = enumerate(zip(line, widths, strict=True))
+    return "  ".join(text.ljust(width) if c < words else text.rjust(width) for c, (text, width) in pairs).rstrip()
+
+
+def _set_off(lines: Sequence[str], rule: str) -> list[str]:
+    """Return lines with a rule above the last."""
+    return [*lines[:-1], rule, *lines[-1:]]
 
 
 def markdown(sheet: Sheet) -> str:
@@ -67,16 +89,20 @@ def markdown(sheet: Sheet) -> str:
     |:--|--:|
     | a\\|b | **9.5** |
     """
-    marks = {1: "**{}**", 2: "<u>{}</u>"}
-    lines = [list(sheet.header)] + [[_bar(cell, marks) for cell in row] for row in sheet.rows]
+    lines = [
+        [text.replace("|", "\\|") for text in sheet.header],
+        *([_mark(cell) for cell in row] for row in sheet.rows),
+    ]
+    if sheet.summary:
+        lines[-1] = [_mark(Cell(cell.text, 1)) for cell in sheet.rows[-1]]
     rule = "|" + "".join(":--|" if c < sheet.words else "--:|" for c in range(len(sheet.header)))
     texts = ["| " + " | ".join(line) + " |" for line in lines]
     return "\n".join([texts[0], rule, *texts[1:]])
 
 
-def _bar(cell: Cell, marks: dict[int, str]) -> str:
+def _mark(cell: Cell) -> str:
     text = cell.text.replace("|", "\\|")
-    return marks.get(cell.rank, "{}").format(text) if text else ""
+    return {1: "**{}**", 2: "<u>{}</u>"}.get(cell.rank, "{}").format(text) if text else ""
 
 
 def latex(sheet: Sheet, caption: str, label: str) -> str:
@@ -99,13 +125,9 @@ def latex(sheet: Sheet, caption: str, label: str) -> str:
     marks = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
     rows = [[marks.get(cell.rank, "%s") % escape(cell.text) for cell in row] for row in sheet.rows]
     columns = "l" * sheet.words + "r" * (len(sheet.header) - sheet.words)
-    body = [
-        "\\toprule",
-        " & ".join(map(escape, sheet.header)) + r" \\",
-        "\\midrule",
-        *(" & ".join(row) + r" \\" for row in rows),
-        "\\bottomrule",
-    ]
+    lines = [" & ".join(row) + r" \\" for row in [[*map(escape, sheet.header)], *rows]]
+    listed = _set_off(lines[1:], "\\midrule") if sheet.summary else lines[1:]
+    body = ["\\toprule", lines[0], "\\midrule", *listed, "\\bottomrule"]
     return "\n".join(
         [
             "\\begin{table}",

@@ -6,20 +6,18 @@ The page has no script and no link, and asks for nothing: its first lines say so
 
 import base64
 import html
-import io
 import itertools
 import pathlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-import numpy as np
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
 
-THUMBNAIL = 160  # pixels of the longer side
+from jax_promptmtl.core.files import write_whole
+
 UNDERLINED = re.compile("&lt;u&gt;([^<]*?)&lt;/u&gt;")  # the one tag that our tables have
 HEAD = """<!doctype html>
 <html lang="en">
@@ -60,34 +58,34 @@ figure { margin: 1rem 0 } figcaption { color: var(--faint); font-size: .85rem; m
 """
 
 
-def write(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> pathlib.Path:
+def write_html(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> pathlib.Path:
     """Write the HTML of a report beside its Markdown.
 
     Args:
       path: of the Markdown, such as runs/mmap/report.md; its pictures are named relative to it.
-      panels: {picture: HTML that stands in its place}, such as `gallery`.
+      panels: {picture: HTML that stands in its place}, such as `examples.gallery`.
 
     Returns:
       The path of the HTML.
     """
     target = path.with_suffix(".html")
-    target.write_text(render(path.read_text("utf-8"), path.parent, panels or {}), "utf-8")
+    write_whole(target, render(path.read_text("utf-8"), path.parent, panels or {}))
     return target
 
 
 def render(text: str, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
-    """Return Markdown as a page of its own; see `write`.
+    """Return Markdown as a page of its own; see `write_html`.
 
     >>> page = render("# On <cats>\\n\\n![no](<http://example.org/x.png>)", pathlib.Path(), {})
     >>> "<title>On &lt;cats&gt;</title>" in page, "<img" in page
     (True, False)
     """
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    reader.add_render_rule("image", lambda self, tokens, index, options, env: html.escape(plain(tokens[index])))
+    reader.add_render_rule("image", lambda self, tokens, index, options, env: html.escape(_plain(tokens[index])))
     for rule, words in {"link_open": "", "link_close": "", "table_open": OPEN, "table_close": CLOSE}.items():
         reader.add_render_rule(rule, lambda *_, words=words: words)
-    tokens = list(with_figures(reader.parse(text), folder, panels))
-    titles = {level: headings(tokens, level) for level in ("h1", "h2")}
+    tokens = list(_with_figures(reader.parse(text), folder, panels))
+    titles = {level: _headings(tokens, level) for level in ("h1", "h2")}
     title = next(iter(titles["h1"].values()), "")
     body = reader.renderer.render(tokens, reader.options, {})
     body = UNDERLINED.sub(r"<u>\1</u>", body)
@@ -101,23 +99,23 @@ def render(text: str, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
 OPEN, CLOSE = '<div class="wide"><table>\n', "</table></div>\n"
 
 
-def headings(tokens: Sequence[Token], level: str) -> dict[str, str]:
+def _headings(tokens: Sequence[Token], level: str) -> dict[str, str]:
     """Name the headings of a level, in the page too; returns {name: escaped text}."""
     found: dict[str, str] = {}
     for token, words in itertools.pairwise(tokens):
         if token.type == "heading_open" and token.tag == level:
             name = f"{level}-{len(found)}"
             token.attrSet("id", name)
-            found[name] = html.escape(plain(words))
+            found[name] = html.escape(_plain(words))
     return found
 
 
-def with_figures(tokens: Sequence[Token], folder: pathlib.Path, panels: Mapping[str, str]) -> Iterator[Token]:
+def _with_figures(tokens: Sequence[Token], folder: pathlib.Path, panels: Mapping[str, str]) -> Iterator[Token]:
     """Yield the tokens; a paragraph of one picture, and the caption after it, become a figure."""
     position = 0
     while position < len(tokens):
-        image = lonely_image(tokens, position)
-        content = image and figure(image, folder, panels)
+        image = _lonely_image(tokens, position)
+        content = image and _figure(image, folder, panels)
         if not content:
             yield tokens[position]
             position += 1
@@ -127,11 +125,11 @@ def with_figures(tokens: Sequence[Token], folder: pathlib.Path, panels: Mapping[
         yield block
         position += 3
         after = tokens[position + 1] if position + 1 < len(tokens) else None
-        if image and after and after.type == "inline" and plain(after) == plain(image) and "*" in after.content:
+        if image and after and after.type == "inline" and _plain(after) == _plain(image) and "*" in after.content:
             position += 3
 
 
-def lonely_image(tokens: Sequence[Token], position: int) -> Token | None:
+def _lonely_image(tokens: Sequence[Token], position: int) -> Token | None:
     """Return the image that is all of the paragraph which starts here, if it is so."""
     if tokens[position].type != "paragraph_open":
         return None
@@ -139,75 +137,35 @@ def lonely_image(tokens: Sequence[Token], position: int) -> Token | None:
     return children[0] if len(children) == 1 and children[0].type == "image" else None
 
 
-def plain(token: Token) -> str:
+def _plain(token: Token) -> str:
     """Return the words of an inline token or of an image, without marks."""
     return "".join(child.content for child in token.children or [])
 
 
-def figure(image: Token, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
+def _figure(image: Token, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
     """Return the figure of an image token; nothing where no file in the folder belongs to it."""
-    name, words = urllib.parse.unquote(str(image.attrs["src"])), plain(image)
+    name, words = urllib.parse.unquote(str(image.attrs["src"])), _plain(image)
     content = panels.get(name)
     if content is None:
         path = folder / name
         if "://" in name or not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             return ""
-        content = f'<div class="wide">{picture(path, words)}</div>'
+        content = f'<div class="wide">{_picture(path, words)}</div>'
     return f"<figure>{content}<figcaption>{html.escape(words)}</figcaption></figure>\n"
 
 
-def picture(path: pathlib.Path, words: str) -> str:
+def _picture(path: pathlib.Path, words: str) -> str:
     """Return the element of an image file."""
     with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
         width, height = (round(0.6 * side) for side in image.size)  # drawn at 160 dots per inch, shown at 96
-        data = encode(path.read_bytes(), str(image.format).lower())
+        data = data_uri(path.read_bytes(), str(image.format).lower())
     return f'<img src="{data}" width="{width}" height="{height}" alt="{html.escape(words)}">'
 
 
-def encode(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
     """Return bytes as a data URI.
 
-    >>> encode(b"a", "png")
+    >>> data_uri(b"a", "png")
     'data:image/png;base64,YQ=='
     """
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def gallery(rows: Sequence[Mapping[str, Any]], before: str, after: str, *, strips: bool = False) -> str:
-    """Return thumbnails of test images with their class and what two models say.
-
-    Args:
-      rows: as of `figures.example_grid`.
-      before: name of the first model, such as "zero-shot".
-      after: name of the second.
-      strips: the images are several times wider than high.
-    """
-    parts, kind = [], "thumbnails strips" if strips else "thumbnails"
-    side = THUMBNAIL * (3 if strips else 1)
-    for row in rows:
-        found = zip(row["images"], row["labels"], row["before"], row["after"], strict=True)
-        items = [example(image, label, {before: one, after: two}, side) for image, label, one, two in found]
-        listed = "".join(f"<li>{item}</li>" for item in items)
-        parts.append(f'<h3>{html.escape(row["task"])}</h3>\n<ul class="{kind}">{listed}</ul>\n')
-    return "".join(parts)
-
-
-def example(image: Any, label: str, answers: Mapping[str, str], side: int) -> str:
-    """Return a thumbnail, its class, and whether each model is right."""
-    lines = [f'<img src="{thumbnail(image, side)}" alt=""><b>{html.escape(label)}</b>']
-    for model, answer in answers.items():
-        mark, kind = ("✓", "good") if answer == label else ("✗", "bad")
-        lines.append(f'<span class="{kind}">{mark} {html.escape(model)}: {html.escape(answer)}</span>')
-    return "".join(lines)
-
-
-def thumbnail(image: Any, side: int = THUMBNAIL) -> str:
-    """Return an image, uint8[H, W, 3] or floats in 0..1, as the data URI of a JPEG of at most so many pixels a side."""
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8:
-        pixels = np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-    small = Image.fromarray(pixels)
-    small.thumbnail((side, side))
-    file = io.BytesIO()
-    small.save(file, "jpeg", quality=90)
-    return encode(file.getvalue(), "jpeg")

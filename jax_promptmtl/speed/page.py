@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jax_promptmtl.reporting.figures import PALETTE, STYLE
+from jax_promptmtl.reporting.style import PALETTE, STYLE
 from jax_promptmtl.speed.cells import Cell
 
 Entry = dict[str, Any]

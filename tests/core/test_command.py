@@ -42,6 +42,15 @@ def test_version(verb, capsys):
     assert stopped.value.code == 0 and capsys.readouterr().out == f"jax_promptmtl {jax_promptmtl.__version__}\n"
 
 
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_help_about_files_needs_neither_jax_nor_matplotlib(verb):
+    heavy = ("jax", "jaxlib", "flax", "orbax", "matplotlib")
+    code = f"import atexit, runpy, sys; atexit.register(lambda: print([m for m in {heavy} if m in sys.modules])); "
+    code += f"sys.argv = ['{verb}', '--help']; runpy.run_module('jax_promptmtl.{verb}', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("usage: ") and done.stdout.splitlines()[-1] == "[]"
+
+
 def test_exit_codes(capsys):
     def stop(error):
         def job():

@@ -33,23 +33,23 @@ def runs(tmp_path):
 
 
 def test_differences_are_paired(runs):
-    first, second = map(compare.read, runs())
-    assert compare.config_difference(first, second) == {"train/epochs": (6, 3)}
-    rows = {row["task"]: row for row in compare.results(first, second)}
-    assert rows["task0"]["a"] == 50 and rows["task0"]["b"] == 100 and rows["task0"]["difference"] == 50
-    assert rows["average"]["difference"] == pytest.approx((50 - 100 / 3) / 2)
+    first, second = map(compare.read_run, runs())
+    assert compare.config_changes(first, second) == {"train/epochs": (6, 3)}
+    rows = {row.task: row for row in compare.score_differences(first, second)}
+    assert (rows["task0"].a, rows["task0"].b, rows["task0"].points) == (50, 100, 50)
+    assert rows["average"].points == pytest.approx((50 - 100 / 3) / 2)
     values = [100.0 * (np.array(b) - np.array(a)) for a, b in zip(A, B, strict=True)]
     # drawings are numbered over all tasks; what counts is only which images share one
     expected = paired.bootstrap(values, [np.arange(4), np.arange(3)])
-    assert rows["average"]["interval"] == expected[1:]
-    assert rows["task1"]["interval"][0] <= -100 / 3 <= rows["task1"]["interval"][1]
+    assert rows["average"].interval == expected[1:]
+    assert rows["task1"].interval[0] <= -100 / 3 <= rows["task1"].interval[1]
 
 
 @pytest.mark.parametrize("changes", [{"split_hash": "other"}, {"test_hash": "x"}], ids=str)
 def test_other_test_images_give_no_interval(runs, changes, capsys):
     places = runs(**changes)
     alike = "test_hash" in changes  # only one of them tells: the split decides
-    assert all((row["interval"] is not None) == alike for row in compare.results(*map(compare.read, places)))
+    assert all((row.interval is not None) == alike for row in compare.score_differences(*map(compare.read_run, places)))
     assert command.run(door.start, places) == 0
     assert ("not tested on the same images" in capsys.readouterr().out) != alike
 
@@ -105,9 +105,9 @@ def video_run(folder, dlm, **config):
 
 def test_video_runs_are_compared_row_by_row(tmp_path, capsys):
     places = [video_run(tmp_path / "a", 90.0, seed=0), video_run(tmp_path / "b", 92.5, seed=1)]
-    first, second = map(compare.read, places)
-    assert compare.config_difference(first, second) == {"seed": (0, 1)}
-    rows = {row["task"]: row["difference"] for row in compare.results(first, second)}
+    first, second = map(compare.read_run, places)
+    assert compare.config_changes(first, second) == {"seed": (0, 1)}
+    rows = {row.task: row.points for row in compare.score_differences(first, second)}
     assert rows == {"frozen: test, top1": 0, "dlm: test, top1": 2.5, "dlm: shifted, static, top1": 0}
     assert command.run(door.start, places) == 0
     assert "not compared one by one" in capsys.readouterr().out
@@ -121,9 +121,9 @@ def test_records_of_videos_are_compared_by_what_they_measured(tmp_path):
     found = {record["method"]: record for record in some if record["method"] in ("vpt", "dlm")}
     for name, record in found.items():
         records.save(tmp_path / f"{name}.json", record)
-    first, second = (compare.read(str(tmp_path / f"{name}.json")) for name in ("vpt", "dlm"))
-    rows = {row["task"]: row for row in compare.results(first, second)}
-    assert rows["test, f1@50"]["b"] == found["dlm"]["scores"]["dynamic"]["test"]["f1@50"]
+    first, second = (compare.read_run(str(tmp_path / f"{name}.json")) for name in ("vpt", "dlm"))
+    rows = {row.task: row for row in compare.score_differences(first, second)}
+    assert rows["test, f1@50"].b == found["dlm"]["scores"]["dynamic"]["test"]["f1@50"]
     assert rows.keys() == {"test, f1@50", "shifted, f1@50"} and second.title == "DLM for segmentation"
 
 
@@ -132,6 +132,6 @@ def test_fine_tuned_models_are_compared_by_their_metrics(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps({"top1": value, "top5": 70.0}))
         (tmp_path / name / "config.json").write_text(json.dumps({"job": "finetune", "data": {"name": "ucf101"}}))
-    first, second = (compare.read(str(tmp_path / name)) for name in ("a", "b"))
-    assert {row["task"]: row["difference"] for row in compare.results(first, second)} == {"top1": 1, "top5": 0}
+    first, second = (compare.read_run(str(tmp_path / name)) for name in ("a", "b"))
+    assert {row.task: row.points for row in compare.score_differences(first, second)} == {"top1": 1, "top5": 0}
     assert first.title == "ucf101, fine-tuned"

@@ -102,6 +102,7 @@ def test_every_drawing_weighs_the_same():
 def test_the_git_state_is_that_of_the_code(tmp_path):
     assert records.git_state(tmp_path) is None
     commands = ["init", "add .", "-c user.name=a -c user.email=a@b -c commit.gpgsign=false commit -m one"]
+    (tmp_path / "reporting").mkdir()
     (tmp_path / "reporting/records.py").write_text("")
     for command in commands:
         assert records.git_state(tmp_path) is None  # not under version control yet

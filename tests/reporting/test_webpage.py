@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_promptmtl.reporting import page as report_page
 from jax_promptmtl.reporting import webpage
+from jax_promptmtl.reporting.examples import Examples, gallery
+from jax_promptmtl.reporting.page import Page as ReportPage
 from tests.pages import Page
 
 EVIL = '<img src="http://evil.example/x.png" onerror="alert(1)"> <script>alert(2)</script> & "]('
-
-NAMES = ("labels", "before", "after")
 
 
 @pytest.fixture
@@ -22,13 +21,18 @@ def folder(tmp_path):
 
 def page_of(folder, text, panels=None):
     (folder / "report.md").write_text(text, "utf-8")
-    return Page(webpage.write(folder / "report.md", panels).read_text("utf-8"))
+    return Page(webpage.write_html(folder / "report.md", panels).read_text("utf-8"))
+
+
+def picture(folder, caption):
+    """Return the Markdown of a picture."""
+    page = ReportPage(folder)
+    page.picture("a map.png", caption)
+    return page.parts[0]
 
 
 def test_a_picture_and_its_caption_are_one_figure(folder):
-    page = page_of(
-        folder, "# Title\n\n## One\n\n" + report_page.picture("figures/a map.png", "All [1] *tasks*") + "\n\n## Two"
-    )
+    page = page_of(folder, "# Title\n\n## One\n\n" + picture(folder, "All [1] *tasks*") + "\n\n## Two")
     ((words, image),) = page.images
     assert words == "All [1] *tasks*" and image.size == (50, 30) and page.text.count(words) == 1
     assert page.wanted == {"h2-0", "h2-1"} and {"figure", "figcaption", "nav"} <= page.tags
@@ -36,10 +40,8 @@ def test_a_picture_and_its_caption_are_one_figure(folder):
 
 def test_what_users_name_is_text(folder):
     table = f"| task | gain |\n|:--|--:|\n| {EVIL.replace('|', '')} | **1.0** |\n| <u>5</u> | <u> |"
-    text = f"# {EVIL}\n\n## {EVIL}\n\n{EVIL}\n\n`{EVIL}`\n\n{table}\n\n" + report_page.picture(
-        "figures/a map.png", EVIL
-    )
-    panels = {"figures/a map.png": webpage.gallery([row(EVIL)], EVIL, "b")}
+    text = f"# {EVIL}\n\n## {EVIL}\n\n{EVIL}\n\n`{EVIL}`\n\n{table}\n\n" + picture(folder, EVIL)
+    panels = {"figures/a map.png": gallery([row(EVIL)], (EVIL, "b"))}
     page = page_of(folder, text, panels)
     assert page.text.count("<script>alert(2)</script>") >= 8 and "table" in page.tags
     assert len(page.images) == 2  # the thumbnails alone
@@ -60,19 +62,5 @@ def test_links_are_words(folder):
 
 
 def row(name):
-    flat = np.zeros((8, 9, 3))
-    images = [flat, np.full((400, 200, 3), 128, np.uint8)]
-    return {"task": name, "images": images, "labels": [name, "cat"], "before": ["dog", "cat"], "after": [name, "dog"]}
-
-
-def test_thumbnails_are_small_and_say_who_is_right(folder):
-    page = page_of(folder, "# Title\n\n![all](<x.png>)", {"x.png": webpage.gallery([row("bell")], "before", "after")})
-    assert [image.size for _, image in page.images] == [(9, 8), (80, 160)]
-    for words in ("✗ before: dog", "✓ after: bell", "✓ before: cat", "✗ after: dog"):
-        assert words in page.text
-
-
-def test_strips_stay_wide(folder):
-    wide = {"task": "clips", "images": [np.zeros((64, 960, 3), np.uint8)]} | {key: ["spin"] for key in NAMES}
-    page = page_of(folder, "# Title\n\n![all](<x.png>)", {"x.png": webpage.gallery([wide], "one", "two", strips=True)})
-    assert [image.size for _, image in page.images] == [(480, 32)]
+    images = [np.zeros((8, 9, 3)), np.full((400, 200, 3), 128, np.uint8)]
+    return Examples(name, images, [name, "cat"], ["dog", "cat"], [name, "dog"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -69,7 +70,7 @@ def missing(data: VideoSet) -> dict[str, list[Example]]:
 
     def exists(name: str) -> bool:
         if name not in there:
-            there[name] = data.path(name).exists()
+            there[name] = os.path.exists(data.path(name))  # False for names that no file can have
         return there[name]
 
     return {

@@ -16,6 +16,7 @@ from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data.videos.annotations import (
     class_number,
     locate,
+    named,
     number_and_name,
     numbered,
     read_lines,
@@ -72,7 +73,7 @@ def read(*, root: str, dataset: str, split: int = 1, features: str = "features",
 def bundle(home: pathlib.Path, part: str, split: int) -> list[str]:
     """Return the names of the videos of a part."""
     path = home / "splits" / f"{part}.split{split}.bundle"
-    return [line.rsplit("/", 1)[-1].removesuffix(".txt") for line in read_lines(path)]
+    return rows_of(path, lambda line: named(line.rsplit("/", 1)[-1].removesuffix(".txt")), "video.txt")
 
 
 def read_video(home: pathlib.Path, video: str, names: tuple[str, ...], features: str) -> Example:

@@ -3,6 +3,7 @@
 What has another type than it should is refused with the file and the place in it, before anything is made of it.
 """
 
+import difflib
 import math
 import pathlib
 import re
@@ -11,10 +12,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data.suites.folder import some
 
 T = TypeVar("T")
 LARGEST = 8 * 2**30  # bytes of a file; no official one comes near it
+LONGEST = 255  # bytes of a name
+SHOWN = 80  # characters of a wrong line or name
 WHOLE = re.compile(r"\d+", re.ASCII)
 REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -147,7 +151,7 @@ def rows_of(path: pathlib.Path, parse: Callable[[str], T], form: str) -> list[T]
             rows.append(parse(line))
         except (ValueError, IndexError, KeyError):
             raise UserError(
-                f"Line {number} of {str(path)!r} is {line[:80]!r}; a line must look like {form!r}."
+                f"Line {number} of {str(path)!r} is {line[:SHOWN]!r}; a line must look like {form!r}."
             ) from None
     return rows
 
@@ -181,7 +185,14 @@ def number_and_name(line: str) -> tuple[int, str]:
     (3, 'cut tomato')
     """
     number, name = line.split(maxsplit=1)
-    return whole(number), name
+    return whole(number), named(name)
+
+
+def named(text: str) -> str:
+    """Return a name of a class or file, which is no longer than those of files may be."""
+    if len(text.encode()) > LONGEST:
+        raise ValueError(f"{text[:20]!r}... is too long")
+    return text
 
 
 # --- classes ---
@@ -189,7 +200,13 @@ def number_and_name(line: str) -> tuple[int, str]:
 
 def class_number(name: str, classes: Mapping[str, int], path: pathlib.Path) -> int:
     """Return the position of a class, which must be known."""
-    return classes[pick(name, classes, f"label of {str(path)!r}")]
+    if name in classes:
+        return classes[name]
+    near = difflib.get_close_matches(name[:SHOWN], classes, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(
+        f"Unknown label {name[:SHOWN]!r} in {str(path)!r}; its {len(classes):,} classes are {some(classes)}.{hint}"
+    )
 
 
 def numbered(pairs: Iterable[tuple[int, str]], first: int, path: pathlib.Path) -> tuple[str, ...]:

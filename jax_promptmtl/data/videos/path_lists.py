@@ -7,6 +7,7 @@ Paths are relative to the list's folder or to a folder in it, or absolute. A lis
 partner to test on, named alike: `train.csv` and `test.csv`, or else `val.csv`.
 """
 
+import os
 import pathlib
 import re
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def is_list(path: pathlib.Path) -> bool:
     video, label = cut(separator_of(first), first)
     if not video or not label:
         return False
-    return bool(WHOLE.fullmatch(label)) or has_ending(video, VIDEOS) or (path.parent / video).exists()
+    return bool(WHOLE.fullmatch(label)) or has_ending(video, VIDEOS) or os.path.exists(path.parent / video)
 
 
 def read(path: pathlib.Path) -> Classes:
@@ -81,16 +82,16 @@ def without_counts(pairs: dict[int, tuple[str, str]], folder: pathlib.Path) -> d
     """Return paths without the number of frames that all of them, folders, are followed by, if they are."""
     cuts = {number: re.fullmatch(r"(.*\S)[\s,;]+(\d+)", video, re.ASCII) for number, (video, _) in pairs.items()}
     paths = [video for video, _ in pairs.values()]
-    if not all(cuts.values()) or any(has_ending(video, VIDEOS) or (folder / video).exists() for video in paths):
+    if not all(cuts.values()) or any(has_ending(video, VIDEOS) or os.path.exists(folder / video) for video in paths):
         return pairs
     return {number: (found[1].strip('"'), pairs[number][1]) for number, found in cuts.items() if found}
 
 
 def prefix(folder: pathlib.Path, videos: list[str]) -> str:
     """Return the folder in the list's own that the paths are relative to, with a slash; "" for the list's own."""
-    if any((folder / video).exists() for video in videos):
+    if any(os.path.exists(folder / video) for video in videos):
         return ""
-    homes = (name for name in scan(str(folder))[1] if any((folder / name / video).exists() for video in videos))
+    homes = (name for name in scan(str(folder))[1] if any(os.path.exists(folder / name / video) for video in videos))
     return next((f"{home}/" for home in homes), "")
 
 

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.videos.annotations import Record, locate, numbered, parse_table, read_json, read_lines
+from jax_promptmtl.data.suites.folder import some
+from jax_promptmtl.data.videos.annotations import LONGEST, Record, locate, numbered, parse_table, read_json, read_lines
 from jax_promptmtl.data.videos.index import Count, Example, VideoSet, require_examples, require_segments
 
 NAME, HOME = "thumos14", "the THUMOS14 challenge page (form), and thumos.tar.gz of the repository actionformer_release"
@@ -37,7 +38,7 @@ Rate = Annotated[float, msgspec.Meta(gt=0, le=10**4)]
 class Action(Record):
     """An action and its start and end."""
 
-    label: str
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
     segment: tuple[Second, Second]
     label_id: int | None = None
 
@@ -45,7 +46,7 @@ class Action(Record):
 class Video(Record):
     """A video; one without labels has no or null annotations."""
 
-    subset: str
+    subset: Annotated[str, msgspec.Meta(max_length=LONGEST)]
     duration: Annotated[float, msgspec.Meta(gt=0, le=10**7)] | None = None
     fps: Rate | None = None
     annotations: list[Action] | None = None
@@ -87,7 +88,9 @@ def read(*, root: str, features: str = "i3d_features", channels: int = 2048, dro
     gone = len(set(drop) & set(database) - {video for video in database if "validation" in video})
     published: dict[str, Count] = {"classes": CLASSES, "train": TRAIN, "test": tuple(count - gone for count in TEST)}
     whole, home = require_examples(parts, NAME, HOME), pathlib.Path(root).expanduser()
+    unknown = sorted(set(drop) - set(database))
     notes = tuple(remarks(videos, len(kept) - len(videos)))
+    notes += (f"data.drop names videos that {path.name} has not: {some(unknown)}",) if unknown else ()
     return VideoSet(NAME, "temporal_action", home, names, whole, published, HOME, channels=channels, notes=notes)
 
 

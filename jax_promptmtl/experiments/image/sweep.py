@@ -27,7 +27,8 @@ from jax_promptmtl.experiments.image import results, tune
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups
 from jax_promptmtl.models.clip.load import load
-from jax_promptmtl.reporting import records, tables
+from jax_promptmtl.reporting import records
+from jax_promptmtl.reporting.benchmark import console_tables
 
 FREE = ("title", "job", "stage", "parallel", "workers", "evaluation_batch_size", "memory", "suite")  # change no result
 PATHS = ("backbone/path", "backbone/activation", "backbone/tokenizer")  # the sha256 of the weights stands for them
@@ -132,7 +133,7 @@ def make_grid(config: Any, folder: pathlib.Path) -> Grid:
         identity=lambda run: identity(run, prepare(run.config, folder)),
         about=lambda run: head(run, prepare(run.config, folder)),
         perform=partial(perform, folder),
-        score=lambda record: float(np.mean(records.accuracy(record))),
+        score=records.score,
         retry=config.retry,
         keep=config.keep,
         may_fail=bool(config.rates),
@@ -151,7 +152,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         describe(made)
         return
-    grid.run(made, tables.console)
+    grid.run(made, console_tables)
 
 
 def describe(made: Grid) -> None:

@@ -1,12 +1,10 @@
 """The tuning job: measure zero-shot, find the task groups, train the method, evaluate, report."""
 
-import contextlib
 import dataclasses
 import math
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,107 +12,25 @@ import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick, some
-from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
 from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites.drawn import fewer, late, untested
-from jax_promptmtl.engine import checkpoint, loop, parallel, processes, step
+from jax_promptmtl.engine import checkpoint, loop, processes
 from jax_promptmtl.engine.meter import shares
-from jax_promptmtl.engine.preemption import heed, heeding
+from jax_promptmtl.experiments.image.job import Job, Outcome
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups, Partition, Rule, partition
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.models.clip.model import Backbone
-from jax_promptmtl.problems import clip_mtl, image_features, templates
-from jax_promptmtl.reporting import card
+from jax_promptmtl.problems import templates
+from jax_promptmtl.reporting import figures
+from jax_promptmtl.reporting.card import write_card
 
 BEFORE = "zero-shot"
 ZERO_SHOT = {"method": {"name": "none"}, "sharing": {}, "tune": ()}
 RANKING = 6  # partitions that grouping.json lists
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all stages share."""
-
-    config: Any
-    workdir: pathlib.Path
-    suite: Suite
-    backbone: Backbone
-    preprocess: Preprocess
-    seconds: dict[str, float] = field(default_factory=dict)
-    quiet: bool = False  # says nothing
-    encoded: dict[str, Suite] = field(default_factory=dict)  # split: the suite with features in place of its images
-    __repr__ = outline
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Return the task names."""
-        return tuple(task.name for task in self.suite.tasks)
-
-    def say(self, line: str) -> None:
-        """Print a line unless the job is quiet."""
-        if not self.quiet:
-            print(line, flush=True)
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Announce a stage and keep its wall time."""
-        heed()
-        self.say(f"{stage} ...")
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
-
-    def problem(self, part: Mapping[str, Any], groups: Groups, *, task_gradients: bool = False) -> Problem:
-        """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.Options`."""
-        options = {key: part[key] for key in ("method", "sharing", "tune")}
-        about = {"template": templates.resolve(self.config.template), "seed": self.config.seed, "groups": groups}
-        savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
-        savings["mesh"] = parallel.divisible(self.config.parallel)
-        return clip_mtl.build(self.suite, self.backbone, clip_mtl.Options(**options, **about, **savings))
-
-    def inputs(self, problem: Problem, split: str) -> Suite:
-        """Return the suite, with features in place of a split's images where a problem is content with those."""
-        if not problem.takes_features or (split == "train" and self.preprocess.random):
-            return self.suite
-        if split not in self.encoded:
-            how = image_features.Encoding(
-                self.config.evaluation_batch_size, self.config.workers, self.config.backbone.dtype, self.config.parallel
-            )
-            self.encoded[split] = image_features.encode_suite(self.suite, self.backbone, self.preprocess, split, how)
-        return self.encoded[split]
-
-    def evaluate(self, problem: Problem, params: Any) -> dict[str, np.ndarray]:
-        """Predict every test image once; see `step.evaluate`."""
-        options = {"batch_size": self.config.evaluation_batch_size, "workers": self.config.workers, **processes.part()}
-        batches = sampler.evaluation_batches(self.inputs(problem, "test"), self.preprocess, **options)
-        return step.evaluate(problem, params, problem.frozen, heeding(batches), mode=self.config.parallel)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a method is worth on a suite of T tasks.
-
-    Attributes:
-      counts: `correct` int[T], `count` int[T], `prediction` and `label` int[all test images], task after task.
-      trainable: number of trained parameters.
-      total: number of all parameters.
-      steps: optimiser steps; 0 where nothing is trained.
-      images_per_second: of training, without compilation; 0 where it was not measured.
-      problem, params: what was trained and how it ended, where it is one problem.
-    """
-
-    counts: dict[str, np.ndarray]
-    trainable: int
-    total: int
-    steps: int = 0
-    images_per_second: float = 0.0
-    problem: Problem | None = None
-    params: Any = None
-    __repr__ = outline
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -282,7 +198,7 @@ def describe_checkpoint(job: Job, problem: Problem, part: Mapping[str, Any], nam
     if processes.first():
         what = {"train": job.config.title}.get(name, "Prompts that group the tasks, trained for all of them")
         about = {"about": problem.about, "params": problem.params, "config": plan(job, part), "counts": counts}
-        card.write(job.workdir / "checkpoints" / name, title=f"{what}: {job.suite.name}", use=name == "train", **about)
+        write_card(job.workdir / "checkpoints" / name, title=f"{what}: {job.suite.name}", use=name == "train", **about)
 
 
 def training_batches(
@@ -427,7 +343,6 @@ def learn_groups(job: Job) -> tuple[grouping.Similarity, Partition, dict[str, An
 
 def draw_groups(job: Job, similarity: grouping.Similarity, found: Partition) -> None:
     """Draw what the grouping saw."""
-    from jax_promptmtl.reporting import figures
 
     folder = job.workdir / "figures"
     folder.mkdir(parents=True, exist_ok=True)

@@ -96,13 +96,13 @@ def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: Py
 # --- model and task ---
 
 
-def rules_of(data: VideoSet, config: Any, sizes: Sizes, *, soft: bool = False) -> Rules:
+def rules_of(data: VideoSet, config: Any, sizes: Sizes) -> Rules:
     """Return what the recipe and the rules of a data set's own evaluation decide about its task."""
     return Rules(
         scored=data.scored,
         background=data.background,
         views=config.sampling.clips * config.sampling.crops,
-        soft=soft,
+        soft="mixing" in config and mixing_of(config).on,
         every=config.every,
         points=config.points,
         sizes=sizes,
@@ -114,7 +114,7 @@ def pipeline_of(data: VideoSet, config: Any, batch: Batch) -> video_mtl.Pipeline
     spec = SPECS[data.task]
     sizes = files.sizes_of(spec, len(data.class_names), config, batch)
     params = spec.start(sizes, config.seed, config.weights)
-    task = spec.rule(spec.task, rules_of(data, config, sizes, soft=mixing_of(config).on))
+    task = spec.rule(spec.task, rules_of(data, config, sizes))
     return video_mtl.alone(spec.view(sizes, params, files.form_of(config, batch)), task, vary=varied(data, config))
 
 

@@ -9,7 +9,6 @@ auxiliary; where the task has other data (shifted or panned clips), both are mea
 import json
 import pathlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from jax_promptmtl.experiments.video import cost, page
 from jax_promptmtl.experiments.video.job import Job, Row, open_job, row_problem, train
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
 from jax_promptmtl.problems import video_mtl
+from jax_promptmtl.reporting.video_run import console_scores
 
 PyTree = Any
 Scores = dict[str, dict[str, float]]  # part -> metrics
@@ -50,7 +50,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         start = time.perf_counter()
         results[name] = measure_row(job, name)
         results[name]["wall_seconds"] = time.perf_counter() - start
-        print(table(results, job.spec.task.metric), flush=True)
+        print(console_scores(results, job.spec.task.metric), flush=True)
         write_whole(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     page.publish(job, results)
 
@@ -60,7 +60,7 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
     Returns:
       `title`; `trainable` parameters, those of the `primary` and of all models that are `loaded`; `metric`; `scores`,
-      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see `video_page.answers`;
+      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see `page.answers`;
       `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch; `prompt_rms`, the size of
       the prompts beside that of the tokens in the last steps of training; `steps` and `step_seconds`.
     """
@@ -141,15 +141,3 @@ def transfer(job: Job, path: pathlib.Path) -> Scores:
     example = next(all_batches(row.sources["train"], batch_size=1))
     problem = video_mtl.build(row.pipeline, example=example, initial={"tokens": np.asarray(prompts)})
     return evaluators(job, row, problem)(problem.params, job.parts[1:])[0]
-
-
-def table(results: Mapping[str, Mapping[str, Any]], metric: str) -> str:
-    """Return the results as aligned text: a row each, columns for parts and kinds of prompts."""
-    columns = [(part, kind) for part in page.parts_of(results) for kind in ("dynamic", "static")]
-    head = f"{metric:<30}{'trainable':>12}" + "".join(f"{f'{part} {kind}':>18}" for part, kind in columns)
-    lines = [head]
-    for row in results.values():
-        cells = [row["scores"].get(kind, {}).get(part, {}).get(metric) for part, kind in columns]
-        text = "".join(f"{'-' if cell is None else f'{cell:.1f}':>18}" for cell in cells)
-        lines.append(f"{row['title']:<30}{row['trainable']:>12,}{text}")
-    return "\n".join(lines)

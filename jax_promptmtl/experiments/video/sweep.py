@@ -20,11 +20,14 @@ from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.experiments import grid
 from jax_promptmtl.experiments.grid import Grid
 from jax_promptmtl.experiments.video import prompting
+from jax_promptmtl.experiments.video.footage import PARTS
 from jax_promptmtl.experiments.video.job import Job, open_job, rate_of
 from jax_promptmtl.experiments.video.rows import ROWS, legal, used
-from jax_promptmtl.problems.video_tasks import SPECS, icons
-from jax_promptmtl.reporting import video_tables
+from jax_promptmtl.problems.video_tasks import SPECS, icons, next_task
+from jax_promptmtl.reporting import records
+from jax_promptmtl.reporting.benchmark import console_tables
 from jax_promptmtl.reporting.records import Record
+from jax_promptmtl.tasks.metrics import TITLES
 
 FREE = ("job", "rows", "learning_rate", "models", "parallel", "evaluation_batch_size", "log_every", "checkpoint_every")
 FREE_PARTS = ("cache/", "rates/")  # of the rates only its own matters to a row
@@ -96,7 +99,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         print(grid.count(made))
         return
-    grid.run(made, video_tables.console)
+    grid.run(made, console_tables)
 
 
 def make_grid(config: Any, folder: pathlib.Path) -> Grid:
@@ -108,7 +111,7 @@ def make_grid(config: Any, folder: pathlib.Path) -> Grid:
         identity=identity,
         about=about,
         perform=partial(perform, opened),
-        score=lambda record: record["scores"]["dynamic"]["test"][record["metric"]],
+        score=records.score,
         retry=config.retry,
         keep=config.keep,
         may_fail=bool(config.rates),
@@ -140,7 +143,19 @@ def all_hashes(folder: str) -> dict[str, str]:
 def about(run: Run) -> dict[str, Any]:
     """Return what a record says of what was run."""
     cell = {"kind": "video", "task": run.task, "method": run.method, "title": ROWS[run.method][0], "seed": run.seed}
-    return cell | {"rate": run.rate, "config": run.config.to_dict(), "weights": hashes(run)}
+    cell |= {"rate": run.rate, "config": run.config.to_dict(), "weights": hashes(run), "layout": layout()}
+    return cell | {"mapped_prompts": run.method == "mvlpt" and other_width(run.task)}
+
+
+def layout() -> dict[str, Any]:
+    """Return what the tables of a report need to know of all tasks; see `video_layout.VideoLayout`."""
+    titles = {spec.task.metric: TITLES[spec.task.metric] for spec in SPECS.values()}
+    return {"tasks": list(SPECS), "parts": list(PARTS), "metric_titles": titles}
+
+
+def other_width(task: str) -> bool:
+    """Return whether MVLPT's prompts of a task come from a model of another width."""
+    return len({SPECS[name].width(icons.sizes(name)) for name in (task, next_task(task))}) > 1
 
 
 def perform(opened: Any, run: Run, workdir: pathlib.Path) -> Record:

@@ -282,6 +282,8 @@ class TextTokenizer(Protocol):
 
     def tokenize(self, texts: Sequence[str], length: int) -> np.ndarray: ...
 
+    def words(self) -> dict[int, str]: ...
+
 
 @dataclass(frozen=True)
 class Backbone:

@@ -190,7 +190,9 @@ def test_thumos14_segments_are_seconds_and_classes_in_the_order_of_their_numbers
     assert data.class_names == ("BaseballPitch", "CliffDiving")
     assert data.parts["train"][0].labels["segment"].tolist() == [[1.0, 4.0], [6.5, 9.0]]
     assert data.parts["train"][0].labels["label"].tolist() == [1, 0]
-    assert data.published["test"] == (212, 213)
+    assert data.published["test"] == (212, 213) and not data.notes
+    (note,) = videos.read(trees["thumos14"] | {"drop": ("video_test_4",)}).notes
+    assert note == "data.drop names videos that thumos14.json has not: 'video_test_4'"
     with pytest.raises(UserError, match="The test part of 'thumos14' is empty"):
         videos.read(trees["thumos14"] | {"drop": ("video_test_0000004",)})
 

@@ -17,7 +17,8 @@ from jax_promptmtl.core.command import EXIT_USER
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.experiments import grid
 from jax_promptmtl.experiments.image import sweep, tune
-from jax_promptmtl.reporting import records, tables
+from jax_promptmtl.reporting import records
+from jax_promptmtl.reporting.benchmark import console_tables
 from tests.tiny import CLASSES, TASKS, save_clip, save_images
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -171,7 +172,7 @@ def test_one_failure_does_not_end_the_grid(config, tmp_path, capsys):
     found = read(tmp_path)
     assert found["zero_shot"]["status"] == "done" and found["coop"]["status"] == "failed"
     assert "\n" not in found["coop"]["error"] and "correct" not in found["coop"]
-    assert "coop" not in tables.console(list(found.values())).lower()
+    assert "coop" not in console_tables(list(found.values())).lower()
     written = (
         found["coop"]["written"],
         (path := tmp_path / "records" / f"{found['coop']['id']}.json").stat().st_mtime_ns,
@@ -264,7 +265,7 @@ def test_a_killed_grid_ends_with_the_same_table(after, files, finished, tmp_path
     assert f"{done} done already" in printed
     assert results(tmp_path) == results(finished)
     table = printed.split("\n\n", 1)[1]
-    assert table.strip() == tables.console(records.read_all(finished)[0]).strip()
+    assert table.strip() == console_tables(records.read_all(finished)[0]).strip()
 
 
 @pytest.mark.slow

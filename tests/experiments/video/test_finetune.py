@@ -107,7 +107,9 @@ def test_two_steps_and_a_test_from_official_files(name, tmp_path, capsys):
     card = json.loads((workdir / "models" / f"{config.data.name}.json").read_text())
     assert card["test"] == found and card["parameters"] > 1000
     assert card["classes"] == list(videos.read(config.data).class_names)
-    assert f"{max(steps)} steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{max(steps)} steps" in said
+    assert all(f"note: {note}\n" in said for note in videos.build(config.data).notes)
 
 
 @SLOW
@@ -122,6 +124,15 @@ def test_a_stage_keeps_what_the_one_before_has_learnt(tmp_path):
     assert found[1].keys() - found[0].keys() == {key for key in found[1] if key.startswith("temporal/")}
     for key, leaf in found[0].items():
         np.testing.assert_array_equal(found[1][key], leaf, err_msg=key)
+
+
+def test_features_of_another_frame_rate_are_trained_on_the_clock_of_the_config(tmp_path):
+    config, video = small("thumos14", video_trees.thumos14(tmp_path)), "video_validation_0000051"
+    file = tmp_path / "annotations/thumos14.json"
+    video_trees.edit(file, lambda c: c["database"][video].update(fps=15))
+    data = finetune.in_form(videos.build(config.data), config)
+    (segment,) = [e.labels["segment"] for e in data.parts["train"] if e.name == video]
+    np.testing.assert_allclose(segment, [[0.5, 2.0], [3.25, 4.5]])
 
 
 def test_a_model_of_features_fits_its_data(tmp_path):

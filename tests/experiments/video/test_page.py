@@ -82,7 +82,7 @@ def test_mistakes_are_counted(published):
 def test_examples_are_strips_of_the_test_clips(published):
     job, _, page, _ = published
     images = [image for words, image in page.images if not words]
-    assert len(images) == page.EXAMPLES
+    assert len(images) == video_page.EXAMPLES
     shown = page.text
     assert shown.count("✗ frozen primary: ") == 6 and shown.count("✗ DLM: ") == 0  # changed ones first
     first = job.clips("test").arrays["frames"][0]

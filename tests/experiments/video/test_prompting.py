@@ -38,12 +38,6 @@ def config_of(name, preset, **changes):
     return config
 
 
-def test_a_table_has_a_line_per_row_and_a_column_per_measure():
-    scores = {"dynamic": {"test": {"top1": 71.25}}, "static": {"test": {"top1": 50.0}, "shifted": {"top1": 9.0}}}
-    text = prompting.table({"dlm": {"title": "DLM", "trainable": 1234, "scores": scores}}, "top1")
-    assert text.splitlines()[1].split() == ["DLM", "1,234", "71.2", "50.0", "-", "9.0"]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

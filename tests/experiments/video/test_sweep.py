@@ -10,7 +10,7 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.experiments.video import job as video_job
 from jax_promptmtl.experiments.video import prompting, sweep
 from jax_promptmtl.experiments.video import rows as video_rows
-from jax_promptmtl.reporting import records
+from jax_promptmtl.reporting import records, video_layout
 from tests.tiny import save_models
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "benchmark.py"
@@ -57,6 +57,16 @@ def test_a_run_depends_on_the_models_that_it_uses_alone():
     same = {str(run): run for run in sweep.plan(config)}
     changed = {name for name, run in runs.items() if sweep.identity(run) != sweep.identity(same[name])}
     assert changed == {"full_ft for recognition, seed 0"}
+
+
+def test_a_record_says_how_its_tables_are_laid_out():
+    runs = {(run.task, run.method): run for run in sweep.plan(config_of(seeds=(0,)))}
+    layout = sweep.about(runs["recognition", "dlm"])["layout"]
+    assert layout["tasks"] == list(video_layout.TASKS) and layout["parts"] == list(video_layout.PARTS)
+    assert layout["metric_titles"]["f1@50"] == "F1@50"
+    for task in video_layout.TASKS:  # the records of before are read with what they would say today
+        told = sweep.about(runs[task, "mvlpt"])
+        assert video_layout.has_mapped_prompts(told) == video_layout.has_mapped_prompts({"task": task})
 
 
 def test_a_search_for_rates_changes_the_rate_of_one_row_and_sees_no_test_drawing():

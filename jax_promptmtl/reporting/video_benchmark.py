@@ -1,15 +1,19 @@
-"""The part of a report that the records of the video benchmark make: tables 1 and 2, figure 3, controls, costs."""
+"""The part of a benchmark's report on videos: tables 1 and 2 and figure 3 of the paper, controls, costs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from jax_promptmtl.experiments.video.rows import ROWS
-from jax_promptmtl.problems.video_tasks import SPECS, icons, next_task
-from jax_promptmtl.reporting import plots, video_tables
+from jax_promptmtl.reporting import plots
+from jax_promptmtl.reporting.collect import Column, VideoTable, collect_videos
+from jax_promptmtl.reporting.cost_tables import video_cost_sheet
+from jax_promptmtl.reporting.differences import compared_rows, point_sheet, seed_findings
+from jax_promptmtl.reporting.page import Page
+from jax_promptmtl.reporting.paper import dlm_paper
+from jax_promptmtl.reporting.rate_tables import rate_sheets
 from jax_promptmtl.reporting.records import Record
-from jax_promptmtl.reporting.video_tables import BASELINES, CONTROLS, OWN, Column, Row
+from jax_promptmtl.reporting.score_tables import video_score_sheet
+from jax_promptmtl.reporting.video_layout import has_mapped_prompts
 
 SCORES = """Percent on the test clips with the last step's parameters, mean ± standard deviation over seeds (ddof = \
 1). A seed draws the initial parameters and the order of the training clips; clips and frozen models are the same \
@@ -47,103 +51,108 @@ states of the frozen models, which are computed once for all rows, and the share
 first of its tasks trains."""
 
 
-def compose(page: Any, found: Sequence[Record]) -> list[str]:
-    """Write the page's part and its CSV files; returns what is to be told."""
-    rows, remarks = video_tables.collect(found)
-    if rows:
-        add_tables(page, rows)
-    for task, sheet in video_tables.sweep_sheets(found).items():
+def add_video_benchmark(page: Page, found: Sequence[Record]) -> list[str]:
+    """Add everything about the records of videos; returns what does not fit together."""
+    table, remarks = collect_videos(found)
+    if table.rows:
+        _add_tables(page, table)
+    for task, sheet in rate_sheets(found).items():
         page.say(f"## Learning rates of the video rows for {task}", SWEEP)
         page.show(sheet, f"Learning rates for {task}")
     return remarks
 
 
-def add_tables(page: Any, rows: Sequence[Row]) -> None:
+def _add_tables(page: Page, table: VideoTable) -> None:
     """Add tables 1 and 2, figure 3, controls and costs."""
-    tasks, transfers = video_tables.tasks_of(rows), video_tables.transfers_of(rows)
-    page.say("## Video: prompts from frozen models of other tasks (DLM-VMTL)", scores_text(rows))
-    page.say(f"### Primaries (Table 1)\n\n{FIRST} {mvlpt_text(rows)}")
-    first = video_tables.choose(rows, (*BASELINES, OWN))
-    page.show(video_tables.score_sheet(first, tasks, shares=True), "Primary tasks (Table 1)")
-    add_findings(page, rows, tasks)
-    if transfers:
+    page.say("## Video: prompts from frozen models of other tasks (DLM-VMTL)", _scores_text(table))
+    page.say(f"### Primaries (Table 1)\n\n{FIRST} {mvlpt_text(table)}")
+    first = table.select(dlm_paper()["table_1"])
+    page.show(video_score_sheet(table, first, table.tasks, shares=True), "Primary tasks (Table 1)")
+    _add_findings(page, table, table.tasks)
+    if table.transfers:
         page.say(f"### Other data of the same task, without training (Table 2)\n\n{SECOND}")
-        page.show(video_tables.score_sheet(first, transfers), "Zero-shot transfer (Table 2)")
-        add_findings(page, rows, transfers)
-    add_controls(page, rows, tasks, transfers)
-    add_curves(page, rows, [column.task for column in tasks])
+        page.show(video_score_sheet(table, first, table.transfers), "Zero-shot transfer (Table 2)")
+        _add_findings(page, table, table.transfers)
+    _add_controls(page, table)
+    _add_differences(page, table)
+    _add_curves(page, table)
     page.say(f"### Sizes and costs\n\n{SIZES}")
-    page.show(video_tables.size_sheet(rows), "Sizes and costs of the video benchmark")
-    write_results(page, rows, [column.task for column in tasks])
+    page.show(video_cost_sheet(table.rows), "Sizes and costs of the video benchmark")
+    _write_scores(page, table)
 
 
-def scores_text(rows: Sequence[Row]) -> str:
+def _scores_text(table: VideoTable) -> str:
     """Return what the scores are."""
-    clips = [run["config"]["clips"] for row in rows for runs in row.runs.values() for run in runs]
+    clips = [run["config"]["clips"] for row in table.rows for run in row.runs]
     train, test = (" or ".join(f"{n:,}" for n in sorted({some[part] for some in clips})) for part in ("train", "test"))
     return SCORES.format(train=train, count=test, error=50 / np.sqrt(max(some["test"] for some in clips)))
 
 
-def mvlpt_text(rows: Sequence[Row]) -> str:
+def mvlpt_text(table: VideoTable) -> str:
     """Return where MVLPT's prompts come from, if it was run."""
-    tasks = [task for row in rows if row.method == "mvlpt" for task in row.runs]
-    width = {task: spec.width(icons.sizes(task)) for task, spec in SPECS.items()}
-    flagged = [task for task in tasks if width[task] != width[next_task(task)]]
-    return MVLPT.format(flagged=FLAG.format(tasks=" and ".join(flagged)) if flagged else "") if tasks else ""
+    runs = {task: runs[-1] for row in table.select(["mvlpt"]) for task, runs in row.by_task.items()}
+    flagged = [task for task, run in runs.items() if has_mapped_prompts(run)]
+    return MVLPT.format(flagged=FLAG.format(tasks=" and ".join(flagged)) if flagged else "") if runs else ""
 
 
-def add_findings(page: Any, rows: Sequence[Row], columns: Sequence[Column]) -> None:
+def _add_findings(page: Page, table: VideoTable, columns: Sequence[Column]) -> None:
     """Say what the seeds agree on."""
-    lines = video_tables.findings(rows, columns)
+    lines = seed_findings(table.rows, columns)
     if lines:
-        seeds = max(len(runs) for row in rows for runs in row.runs.values())
+        seeds = max(len(runs) for row in table.rows for runs in row.by_task.values())
         note = FINDINGS.format(seeds=seeds, chance=100 * 0.5 ** (seeds - 1))
         page.say("\n".join(f"- {line}" for line in lines), note)
 
 
-def add_controls(page: Any, rows: Sequence[Row], tasks: Sequence[Column], transfers: Sequence[Column]) -> None:
-    """Add the controls and the differences to everything."""
-    some = video_tables.choose(rows, ("frozen", *CONTROLS, "single_layer", OWN))
+def _add_controls(page: Page, table: VideoTable) -> None:
+    """Add the controls beside the mapper."""
     page.say(f"### Controls and the single layer\n\n{CONTROL}")
-    page.show(video_tables.score_sheet(some, tasks), "Controls")
-    others = [row for row in rows if row.kind == "dynamic" and row.method != OWN]
+    page.show(video_score_sheet(table, table.select(dlm_paper()["controls"]), table.tasks), "Controls")
+
+
+def _add_differences(page: Page, table: VideoTable) -> None:
+    """Add the differences of the mapper to everything."""
     page.say(f"### Differences\n\n{DIFFERENCES}")
-    for own in video_tables.choose(rows, (OWN,)):
-        page.show(video_tables.difference_sheet(own, others, tasks), f"{own.title} against every other row")
-        if transfers:
+    for own in table.select([dlm_paper()["reference"]]):
+        others = compared_rows(table.rows)
+        page.show(point_sheet(own, others, table.tasks), f"{own.title} against every other row")
+        if table.transfers:
             caption = f"{own.title} against every other row, other data"
-            page.show(video_tables.difference_sheet(own, others, transfers), caption)
+            page.show(point_sheet(own, others, table.transfers), caption)
 
 
-def add_curves(page: Any, rows: Sequence[Row], tasks: Sequence[str]) -> None:
+def _add_curves(page: Page, table: VideoTable) -> None:
     """Add figure 3 and curves.csv, of the rows that were measured after every epoch."""
+    rows = [row for row in table.rows if row.prompts == "dynamic"]
     lines = [
         [task, row.method, run["seed"], epoch, name, f"{value:.4f}"]
-        for row in rows if row.kind == "dynamic" for task, runs in row.runs.items() for run in runs
+        for row in rows for task, runs in row.by_task.items() for run in runs
         for epoch, metrics in enumerate(run["curve"], 1) for name, value in metrics.items()
     ]  # fmt: skip
     if not lines:
         return
-    page.table("curves.csv", ["task", "row", "seed", "epoch", "metric", "percent"], lines)
+    page.write_csv("curves.csv", ["task", "row", "seed", "epoch", "metric", "percent"], lines)
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for task in tasks:
-        metric = video_tables.metric_of(rows, task)
-        curved = [row for row in rows if row.kind == "dynamic" and any(run["curve"] for run in row.runs.get(task, ()))]
-        panels[f"{task} ({video_tables.METRICS[metric]})"] = {
-            row.title: np.array([[point[metric] for point in run["curve"]] for run in row.runs[task]]) for row in curved
+    for column in table.tasks:
+        metric, task = table.metric(column.task), column.task
+        curved = [row for row in rows if any(run["curve"] for run in row.by_task.get(task, ()))]
+        panels[table.heading(column)] = {
+            row.title: np.array([[point[metric] for point in run["curve"]] for run in row.by_task[task]])
+            for row in curved
         }
     page.say(f"### Two layers against one (Figure 3)\n\n{FIGURE}")
     path = page.picture("convergence.png", "Metric of the test clips after every epoch.")
-    plots.convergence(path, {name: curves for name, curves in panels.items() if curves}, solid=ROWS[OWN][0])
+    solid = next((row.title for row in table.select([dlm_paper()["reference"]])), "")
+    plots.convergence(path, {name: curves for name, curves in panels.items() if curves}, solid=solid)
 
 
-def write_results(page: Any, rows: Sequence[Row], tasks: Sequence[str]) -> None:
+def _write_scores(page: Page, table: VideoTable) -> None:
     """Write every metric of every row, kind of prompts, part and seed."""
     header = ["task", "row", "title", "prompts", "part", "metric", "seed", "percent", "trainable", "primary", "loaded"]
     lines = [
-        [task, row.method, row.title, row.kind, part, name, run["seed"], f"{value:.4f}",
+        [column.task, row.method, row.title, row.prompts, part, name, run["seed"], f"{value:.4f}",
          run["trainable"], run["primary"], run["loaded"]]
-        for row in rows for task in tasks for run in row.runs.get(task, ())
-        for part, metrics in run["scores"][row.kind].items() for name, value in metrics.items()
+        for row in table.rows for column in table.tasks for run in row.by_task.get(column.task, ())
+        for part, metrics in run["scores"][row.prompts].items() for name, value in metrics.items()
     ]  # fmt: skip
-    page.table("video_results.csv", header, lines)
+    page.write_csv("video_results.csv", header, lines)
