@@ -244,7 +244,7 @@ class DeformableDetr(nn.Module):
         return Decoded(content, reference, logits, boxes)
 
     def __call__(self, frames: Array, mask: Array) -> Decoded:
-        """Return detections of all layers in normalised frames float[N, H, W, 3]; the mask of the map is bool[N, h, w]."""
+        """Return detections of all layers in normalised frames float[N, H, W, 3]; mask is the map's, bool[N, h, w]."""
         count, height, width = mask.shape
         shown, shape = mask.reshape(count, -1), (height, width)
         cells = self.encode(self.embed(frames), shown, shape)
