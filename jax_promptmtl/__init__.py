@@ -57,7 +57,7 @@ PLACES = {  # name: room or module, and the name there
 
 
 def load(
-    place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
+    place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
 ) -> "Predictor | VideoPredictor":
     """Load a predictor for images or videos: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
 

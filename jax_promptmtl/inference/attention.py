@@ -69,4 +69,5 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     size = (image.shape[1], image.shape[0])
     glow = Image.fromarray(np.asarray(heat / heat.max(), np.float32)).resize(size, Image.Resampling.BILINEAR)
     alpha = 0.7 * np.asarray(glow)[..., None]
-    return np.clip((1 - alpha) * grey + alpha * GLOW, 0, 1)
+    mixed: np.ndarray = np.clip((1 - alpha) * grey + alpha * GLOW, 0, 1)
+    return mixed

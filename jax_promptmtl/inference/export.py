@@ -36,7 +36,7 @@ def export_task(model: image_predictor.Predictor, task: str, platforms: Sequence
     head = model.head(task)
     frozen = {key: head.problem.frozen[key] for key in ("backbone", "method")}
 
-    def classify(image):
+    def classify(image: jax.Array) -> dict[str, jax.Array]:
         batch = {"image": image, "task": jnp.zeros(image.shape[0], jnp.int32)}
         logits = head.problem.predict(head.prepared, frozen, batch)
         return {"logits": logits, "probabilities": jax.nn.softmax(logits)}

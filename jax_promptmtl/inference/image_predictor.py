@@ -39,7 +39,7 @@ from jax_promptmtl.models.clip.model import Backbone
 from jax_promptmtl.problems import clip_mtl
 
 PyTree = Any
-Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
+Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 BATCH = 64  # largest batch; smaller ones are padded to the next power of two, so that few shapes are compiled
 SCHEMA = 1  # of an exported folder
 NOTHING = ArraySource(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int32), ())  # prediction reads no data
@@ -209,7 +209,7 @@ def many(images: Picture | Iterable[Picture]) -> list[Picture]:
     >>> many("a.png"), len(many(np.zeros((4, 5, 3))))
     (['a.png'], 1)
     """
-    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+    if isinstance(images, str | os.PathLike[str] | bytes | Image.Image):
         return [images]
     return [images] if isinstance(images, np.ndarray) and images.ndim in (2, 3) else list(images)
 
@@ -225,7 +225,9 @@ def frozen_lists(value: Any) -> Any:
     return tuple(map(frozen_lists, value)) if isinstance(value, list) else value
 
 
-def load(place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None) -> Predictor:
+def load(
+    place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
+) -> Predictor:
     """Load a predictor for images.
 
     Args:

@@ -31,7 +31,8 @@ class Prediction:
         [[0.5, 0.5]]
         """
         raised = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return raised / raised.sum(axis=1, keepdims=True)
+        chances: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+        return chances
 
     @property
     def labels(self) -> list[str]:

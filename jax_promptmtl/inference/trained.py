@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # imported on use, so that images do not wait for the video m
 
 
 def load(
-    place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
+    place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
 ) -> "Predictor | VideoPredictor":
     """Load a predictor for images or videos.
 

@@ -114,7 +114,8 @@ def average(scores: jax.Array) -> jax.Array:
     >>> bool(abs(average(np.log([[[0.2, 0.8], [0.6, 0.4]]])) - np.log([0.4, 0.6])).max() < 1e-6)
     True
     """
-    return jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
+    mean: jax.Array = jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
+    return mean
 
 
 def load_finetuned(home: pathlib.Path) -> VideoPredictor:
@@ -131,7 +132,9 @@ def load_finetuned(home: pathlib.Path) -> VideoPredictor:
 
     @jax.jit
     def run(params: PyTree, frames: np.ndarray) -> jax.Array:
-        return view.backbone.upper(params, view.backbone.lower(params, view.adapt({"frames": frames})), None)
+        state = view.backbone.lower(params, view.adapt({"frames": frames}))
+        logits: jax.Array = view.backbone.upper(params, state, None)
+        return logits
 
     return VideoPredictor({spec.name: classes}, sampling, partial(run, jax.device_put(params)))
 
@@ -158,7 +161,8 @@ def load_prompted(home: pathlib.Path) -> VideoPredictor:
 
     def logits(frames: np.ndarray) -> jax.Array:
         batch = {"frames": frames, "weight": np.ones(len(frames), np.float32)}
-        return run(problem.params, problem.frozen, batch)
+        logits: jax.Array = run(problem.params, problem.frozen, batch)
+        return logits
 
     return VideoPredictor({spec.name: classes}, sampling, logits)
 

@@ -31,7 +31,8 @@ def vocabulary(tokenizer: TextTokenizer, table: Any) -> Vocabulary:
 
 def unit(rows: np.ndarray) -> np.ndarray:
     """Normalise rows to length 1; zero rows are kept."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    directions: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return directions
 
 
 def nearest(prompts: np.ndarray, among: Vocabulary, count: int) -> list[list[tuple[str, float]]]:

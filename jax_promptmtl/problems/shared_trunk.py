@@ -3,10 +3,11 @@
 A batch has the arrays of every task under `<task>/`; row b holds one video of each, with a common `weight`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.core import tree
@@ -17,7 +18,9 @@ from jax_promptmtl.models.video.middle import VideoBackbone
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.tasks.task import VideoTask
 
+Array = jax.Array
 PyTree = Any
+Batch = Mapping[str, Any]
 
 
 def build(
@@ -44,12 +47,12 @@ def build(
             )
     params = {"shared": cut[first][0], "private": {name: own for name, (_, own) in cut.items()}}
 
-    def outputs(params, batch):
+    def outputs(params: PyTree, batch: Batch) -> Iterator[tuple[str, Batch, Any]]:
         for name, view in views.items():
             part, model = cut_prefix(batch, f"{name}/"), model_of(name, view.backbone, params)
             yield name, part, model.upper(model.params, model.lower(model.params, view.adapt(part)), None)
 
-    def loss(params, frozen, batch, rng):
+    def loss(params: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, dict[str, Array]]:
         real, total, rows = (batch["weight"] > 0).astype(jnp.float32), jnp.zeros(()), []
         for name, part, found in outputs(params, batch):
             losses, _ = tasks[name].loss(found, part)
@@ -57,7 +60,7 @@ def build(
             rows.append((losses * real).sum())
         return total, {"loss": jnp.stack(rows), "count": jnp.full(len(rows), real.sum())}
 
-    def predict(params, frozen, batch):
+    def predict(params: PyTree, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         decoded = {name: tasks[name].decode(found, part) for name, part, found in outputs(params, batch)}
         return {f"{name}/{key}": value for name, arrays in decoded.items() for key, value in arrays.items()}
 

@@ -83,7 +83,7 @@ class Pipeline:
     def prompts(self, method: PyTree, aux: PyTree, batch: Batch) -> Array | None:
         """Return the prompts float[B or 1, P, D] of a batch, `None` where the method makes none."""
         made: Any = self.method.apply({"params": method}, self.context(aux, batch) if self.aux else None)
-        tokens = made.get(PRIMARY, {}).get(self.primary.backbone.middle)
+        tokens: Array | None = made.get(PRIMARY, {}).get(self.primary.backbone.middle)
         if tokens is None:
             return None
         if tokens.ndim == 2:
@@ -91,7 +91,8 @@ class Pipeline:
         if self.prompt_mode == "batch_mean" or self.aux_input == "aux_data":
             real = (batch["weight"] > 0).astype(tokens.dtype)
             total, count = over_devices((jnp.einsum("b, b p d -> p d", real, tokens), real.sum()))
-            return (total / jnp.maximum(count, 1))[None]
+            mean: Array = total / jnp.maximum(count, 1)
+            return mean[None]
         return tokens
 
     def outputs(self, params: PyTree, frozen: PyTree, batch: Batch) -> tuple[Any, Array]:
@@ -185,7 +186,7 @@ def build(
         require_frozen_lower(pipeline, mask[PRIMARY], example, tune)
     params, frozen = tree.partition(full, mask)
 
-    def loss(params, frozen, batch, rng):
+    def loss(params: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, dict[str, Array]]:
         batch = batch if pipeline.vary is None else pipeline.vary(batch, rng)
         outputs, share = pipeline.outputs(params, frozen, batch)
         losses, sums = pipeline.task.loss(outputs, batch)
@@ -193,7 +194,7 @@ def build(
         each = {"loss": losses, "count": jnp.ones_like(real), "prompt_rms": share, **sums}
         return (batch["weight"] * losses).sum(), {key: (value * real).sum()[None] for key, value in each.items()}
 
-    def predict(params, frozen, batch):
+    def predict(params: PyTree, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         return pipeline.task.decode(pipeline.outputs(params, frozen, batch)[0], batch)
 
     return Problem(

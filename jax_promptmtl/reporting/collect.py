@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from jax_promptmtl.reporting import records
 from jax_promptmtl.reporting.paper import dlm_paper, mmap_paper, order_methods
 from jax_promptmtl.reporting.records import Record
 from jax_promptmtl.reporting.video_layout import VideoLayout, layout_of
+
+Key = tuple[Any, ...]  # what the records of one cell, or of one table, have in common
 
 STATIC = ", static prompts"  # suffix of a method's title for the scores of its mean prompts
 
@@ -58,7 +60,7 @@ class MethodRuns:
     @property
     def trainable(self) -> int:
         """Return the number of trained parameters in the last run."""
-        return self.runs[-1]["trainable"]
+        return int(self.runs[-1]["trainable"])
 
     @property
     def by_task(self) -> dict[str, tuple[Record, ...]]:
@@ -131,21 +133,21 @@ class VideoTable:
 
     def metric(self, task: str) -> str:
         """Return the key of a task's metric."""
-        return next(row.by_task[task][-1]["metric"] for row in self.rows if task in row.by_task)
+        return str(next(row.by_task[task][-1]["metric"] for row in self.rows if task in row.by_task))
 
     def heading(self, column: Column) -> str:
         """Return a column's name with its metric."""
         return f"{column} ({self.layout.metric_titles[self.metric(column.task)]})"
 
 
-def newest_runs(found: Iterable[Record], key: Callable[[Record], tuple]) -> tuple[dict[tuple, Record], list[str]]:
+def newest_runs(found: Iterable[Record], key: Callable[[Record], Key]) -> tuple[dict[Key, Record], list[str]]:
     """Return the newest finished record of every cell of a sweep, and a warning on each superseded one.
 
     Args:
       found: records; failed ones and those of learning-rate sweeps are ignored.
       key: of the cell of a record.
     """
-    cells: dict[tuple, Record] = {}
+    cells: dict[Key, Record] = {}
     remarks = []
     for record in sorted(found, key=lambda record: (record["written"], record["id"])):
         if record["status"] != "done" or record.get("rate") is not None:
@@ -163,7 +165,7 @@ def newest_runs(found: Iterable[Record], key: Callable[[Record], tuple]) -> tupl
 def collect_images(found: Iterable[Record]) -> tuple[list[ImageTable], list[str]]:
     """Group image records into tables; returns them and warnings on mismatches."""
     cells, remarks = newest_runs(found, lambda record: (*_image_table_of(record), record["method"], record["seed"]))
-    groups: dict[tuple, list[Record]] = {}
+    groups: dict[Key, list[Record]] = {}
     for cell, record in sorted(cells.items()):
         groups.setdefault(cell[:-2], []).append(record)
     tables = [_image_table(key, group) for key, group in groups.items()]
@@ -174,14 +176,14 @@ def collect_images(found: Iterable[Record]) -> tuple[list[ImageTable], list[str]
     return tables, remarks
 
 
-def _image_table_of(record: Record) -> tuple:
+def _image_table_of(record: Record) -> Key:
     """Return what the records of one table have in common."""
     backbone = record["backbone"]
     cell = record["suite"], record["suite_name"], record["shots"], tuple(record["tasks"])
     return *cell, backbone["name"], backbone["sha256"]
 
 
-def _image_table(key: tuple, found: Sequence[Record]) -> ImageTable:
+def _image_table(key: Key, found: Sequence[Record]) -> ImageTable:
     suite, suite_name, shots, tasks, backbone, _ = key
     rows = []
     for method in order_methods({record["method"] for record in found}, mmap_paper()):

@@ -79,7 +79,7 @@ def image_difference(first: MethodRuns, second: MethodRuns) -> Difference | None
 
 
 def _same_test(one: Record, other: Record) -> bool:
-    return one["count"] == other["count"] and one["drawing"] == other["drawing"] and one["tasks"] == other["tasks"]
+    return all(one[key] == other[key] for key in ("count", "drawing", "tasks"))
 
 
 def verdict_sheet(compared: Sequence[Comparison]) -> Sheet:

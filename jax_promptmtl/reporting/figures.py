@@ -208,7 +208,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     half = len(values) // 40
     sums = np.concatenate([[0], np.cumsum(values)])
     low, high = np.maximum(np.arange(len(values)) - half, 0), np.minimum(np.arange(len(values)) + half + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
+    means: np.ndarray = (sums[high] - sums[low]) / (high - low)
+    return means
 
 
 def class_gains(

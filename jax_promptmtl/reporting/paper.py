@@ -26,4 +26,5 @@ def order_methods(methods: set[str], paper: dict[str, Any]) -> list[str]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return json.loads((ASSETS / name).read_text("utf-8"))
+    content: dict[str, Any] = json.loads((ASSETS / name).read_text("utf-8"))
+    return content

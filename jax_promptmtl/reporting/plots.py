@@ -99,7 +99,8 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
 def _outside(box: Sequence[float], border: np.ndarray) -> float:
     """Return by how much a box exceeds the left, lower, right and upper border."""
     beyond = [border[0] - box[0], border[1] - box[1], box[2] - border[2], box[3] - border[3]]
-    return sum(max(length, 0.0) for length in beyond)
+    total: float = sum(max(length, 0.0) for length in beyond)
+    return total
 
 
 def bars(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:

@@ -98,7 +98,8 @@ def kind_of(record: Mapping[str, Any]) -> str:
     >>> kind_of({}), kind_of({"kind": "video"})
     ('images', 'video')
     """
-    return record.get("kind", "images")
+    kind: str = record.get("kind", "images")
+    return kind
 
 
 def _count_fault(record: Record) -> str:
@@ -230,7 +231,8 @@ def score(record: Record) -> float:
     62.5
     """
     if kind_of(record) == "video":
-        return record["scores"]["dynamic"]["test"][record["metric"]]
+        measured: float = record["scores"]["dynamic"]["test"][record["metric"]]
+        return measured
     return float(np.mean(accuracy(record)))
 
 

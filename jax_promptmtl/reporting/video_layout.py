@@ -46,4 +46,4 @@ def layout_of(found: Iterable[Record]) -> VideoLayout:
 
 def has_mapped_prompts(record: Record) -> bool:
     """Return whether MVLPT's prompts passed a random orthogonal map from a model of another width."""
-    return record.get("mapped_prompts", record["task"] in MAPPED)
+    return bool(record.get("mapped_prompts", record["task"] in MAPPED))

@@ -88,7 +88,7 @@ def recipe(cell: Cell, model: str) -> dict[str, Any]:
     depth = min(MAPLE_DEPTH, sizes.text_layers - 1)
     columns = math.gcd(sizes.text_width, sizes.image_width) // 2
     tokens = {"name": "tokens", "std": 0.02}
-    methods: dict[str, dict] = {
+    methods: dict[str, dict[str, Any]] = {
         "coop": tokens | {"length": {"text": length}, "depth": {"text": 1}},
         "vpt": tokens | {"length": {"image": length}, "depth": {"image": sizes.image_layers}},
         "maple": {"name": "maple", "length": length, "depth": depth},
@@ -135,7 +135,8 @@ def token_rows(cell: Cell, model: str) -> np.ndarray:
 def name_lengths(cell: Cell, model: str) -> np.ndarray:
     """Return int[C], the tokens after the shared prefix: name, full stop, end of text."""
     made, ends = recipe(cell, model), token_rows(cell, model).argmax(axis=1)
-    return ends - made["slot"] - words(cell)
+    lengths: np.ndarray = ends - made["slot"] - words(cell)
+    return lengths
 
 
 def words(cell: Cell) -> int:

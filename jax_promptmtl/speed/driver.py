@@ -135,7 +135,7 @@ class Bench:
         fits = work / rate < self.options.limit and need < 0.5 * self.results["machine"]["memory"]
         if not fits:
             self.say(f"{cell.name}: torch left out, {work / rate:.0f} s or {need / 2**30:.0f} GiB a step")
-        return fits
+        return bool(fits)
 
     def cell(self, cell: Cell, sides: Sequence[str], *, least: int) -> None:
         """Measure a cell, unless results of all sides exist, and save it."""

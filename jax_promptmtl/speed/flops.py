@@ -157,12 +157,13 @@ def text_tower(width: int, layers: int, prompts: int, depth: int, words: int, na
 
 def patches(c: Any) -> int:
     """Return the number of patches of an image."""
-    return (c.image_size // c.patch_size) ** 2
+    side: int = c.image_size // c.patch_size
+    return side * side
 
 
 def patch_embedding(c: Any) -> float:
     """Return the FLOPs of the patch embedding of an image."""
-    return 2.0 * patches(c) * 3 * c.patch_size**2 * c.image_width
+    return float(2.0 * patches(c) * 3 * c.patch_size**2 * c.image_width)
 
 
 def scores(cell: Cell, c: Any, step: bool) -> Flops:

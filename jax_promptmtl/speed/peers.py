@@ -54,7 +54,7 @@ def load_clip(path: pathlib.Path, sizes: Mapping[str, Any], attention: str = "sd
     clip.load_state_dict(load_file(path), assign=True)
     for tower in (clip.text_model, clip.vision_model):  # buffers that are not in the file
         tower.embeddings.position_ids = torch.arange(tower.embeddings.position_ids.shape[-1])[None]
-    return clip.requires_grad_(False).eval()
+    return clip.requires_grad_(False).eval()  # type: ignore[no-untyped-call,unused-ignore]
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -86,9 +86,10 @@ def onednn_product() -> Any:
 
     @torch.library.custom_op("jax_promptmtl::linear", mutates_args=())  # opaque: the compiler wants constant weights
     def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, turned: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product
 
-    def save(ctx: Any, inputs: tuple, output: Any) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.weight, ctx.turned = inputs[1], inputs[3]
 
     def backward(ctx: Any, grad: Any) -> Any:
@@ -225,7 +226,7 @@ class Peer:
             logits = self.logits(task, self.batch["image"][here], self.rows[:classes])
             losses = F.cross_entropy(logits, self.batch["label"][here] % logits.shape[1], reduction="none")
             loss = (losses * self.batch["weight"][here]).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
             total += loss.item()
         return total
 

@@ -47,7 +47,8 @@ class Worker:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(MARK):
-                return json.loads(line[len(MARK) :])
+                found: dict[str, Any] = json.loads(line[len(MARK) :])
+                return found
         code = self.process.wait()
         self.log.seek(0)
         last = [line.strip() for line in self.log.read().splitlines() if line.strip()][-1:]

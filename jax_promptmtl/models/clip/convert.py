@@ -102,7 +102,7 @@ OTHERS = {  # leaves that identify other models
 NOT_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Convert a state_dict in the layout of OpenAI, open_clip or Hugging Face to float32 parameters of `CLIP`.
 
     Raises:
@@ -118,7 +118,7 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     return arrange(expand(layout, found), found, "CLIP")
 
 
-def to_hf(params: Mapping) -> State:
+def to_hf(params: Mapping[str, Any]) -> State:
     """Return the state_dict of `transformers.CLIPModel` in the precision of the leaves, the inverse of `to_tree`."""
     leaves = tree.flatten(params)
     rows = expand([(path, name, None if axes is None else tuple(np.argsort(axes))) for name, path, axes in HF], leaves)
@@ -139,7 +139,7 @@ def strip(state: Mapping[str, np.ndarray]) -> State:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None = None) -> ClipConfig:
+def infer_config(params: Mapping[str, Any], activation: str, heads: tuple[int, int] | None = None) -> ClipConfig:
     """Return the sizes that the shapes of the weights imply, and check every shape against `CLIP` of those sizes.
 
     Args:
@@ -185,11 +185,12 @@ def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None
     return config
 
 
-def shapes(config: ClipConfig) -> dict:
+def shapes(config: ClipConfig) -> dict[str, Any]:
     """Return the tree of shapes of `CLIP`, without computing anything."""
     size = config.image_size
     inputs = (jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32))
-    return jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)["params"]
+    found: dict[str, Any] = jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)["params"]
+    return found
 
 
 def declared(folder: Path) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def declared(folder: Path) -> dict[str, Any]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict, str]:
+def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict[str, Any], str]:
     """Load a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
 
     Args:
@@ -266,7 +267,7 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
     return config, params, digest(file)
 
 
-def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:
+def save(folder: str | Path, config: ClipConfig, params: Mapping[str, Any]) -> str:
     """Write model.safetensors and config.json as `transformers.CLIPModel.from_pretrained` reads them.
 
     Returns:
@@ -280,11 +281,11 @@ def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def hf_config(config: ClipConfig) -> dict:
+def hf_config(config: ClipConfig) -> dict[str, Any]:
     """Return the content of config.json; every size is written, so that no reader needs a default."""
     end = config.vocab_size - 1
 
-    def tower(width: int, layers: int, heads: int, inside: int) -> dict:
+    def tower(width: int, layers: int, heads: int, inside: int) -> dict[str, Any]:
         sizes = {"hidden_size": width, "intermediate_size": inside or 4 * width, "num_hidden_layers": layers}
         shared = {"hidden_act": config.activation, "layer_norm_eps": 1e-5, "projection_dim": config.embed_dim}
         return sizes | {"num_attention_heads": heads} | shared

@@ -5,6 +5,7 @@ import pathlib
 from jax_promptmtl.core.files import ASSETS
 from jax_promptmtl.models.clip import convert, pixels, tokenizer
 from jax_promptmtl.models.clip.model import Backbone
+from jax_promptmtl.models.weights import files
 
 EMBEDDED = "icon_clip"  # the small CLIP shipped with the package
 
@@ -22,7 +23,7 @@ def load(path: str, activation: str = "", tokens: str = "") -> Backbone:
     """
     place = ASSETS / EMBEDDED if path == EMBEDDED else pathlib.Path(path).expanduser()
     config, params, sha256 = convert.load(place, activation or None)
-    theirs = convert.locate(place).name.startswith("open_clip")
+    theirs = files.locate(place).name.startswith("open_clip")
     return Backbone(
         name=path,
         config=config,
