@@ -58,7 +58,7 @@ class ActionFormerConfig:
     reach: float = 4.0
     drop_path: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0 or self.width % self.heads or self.stem < 1:
             raise UserError(
                 f"An ActionFormer with a window of {self.window}, {self.heads} heads of width {self.width} and "
@@ -174,7 +174,7 @@ class ConvHead(nn.Module):
     outputs: int
     bias: float = 0.0
 
-    def setup(self):
+    def setup(self) -> None:
         self.convs = [TimeConv(self.width, use_bias=False) for _ in range(self.layers - 1)]
         self.norms = [LayerNorm() for _ in range(self.layers - 1)]
         self.out = TimeConv(self.outputs, bias=self.bias)
@@ -198,7 +198,7 @@ class ActionFormer(nn.Module):
 
     config: ActionFormerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.embed = [TimeConv(c.width, use_bias=False) for _ in range(c.embeddings)]
         self.embed_norm = [LayerNorm() for _ in range(c.embeddings)]
@@ -348,4 +348,5 @@ def upper_half(
     levels = (*((level["tokens"], level["mask"]) for level in carried), (state.tokens, state.mask))
     options = {"middle": middle, "leave": leave, **times}
     found: Any = model.apply({"params": params}, levels, prompts, **options, method="upper")
-    return found
+    result: Detections = found
+    return result

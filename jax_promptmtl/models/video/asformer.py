@@ -52,7 +52,7 @@ class AsFormerConfig:
     channel_dropout: float = 0.3
     dropout: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pick(self.window_mask, WINDOW_MASKS, "window_mask")
 
 
@@ -122,7 +122,7 @@ class Stage(nn.Module):
     config: AsFormerConfig
     alpha: float = 1.0
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.embed, self.head = Linear(c.width), Linear(c.classes)
         self.blocks = [AttentionModule(c, 2**i, self.alpha) for i in range(c.layers)]
@@ -155,7 +155,7 @@ class AsFormer(nn.Module):
 
     config: AsFormerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Stage(c)
         self.decoders = [Stage(c, math.exp(-3 * s)) for s in range(c.decoders)]
@@ -261,4 +261,5 @@ def upper_half(
     """Return logits float[S, B, L, C] of a middle state and prompts float[B or 1, P, D]."""
     options: dict[str, Any] = {"middle": middle, "leave": leave, "insertion": insertion}
     logits: Any = model.apply({"params": params}, state.tokens, state.mask, prompts, **options, method="upper")
-    return logits
+    result: Array = logits
+    return result

@@ -55,7 +55,7 @@ TABLE: list[Row] = [
 ]
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `ActionFormer` from a state_dict, or from what upstream saves around it.
 
     Raises:
@@ -80,7 +80,7 @@ def flat(name: str, leaf: np.ndarray) -> np.ndarray:
     return leaf[0, :, 0] if leaf.shape[0] == 1 else leaf[:, :, 0]
 
 
-def blocks(params: Mapping[str, Any]) -> dict:
+def blocks(params: Mapping[str, Any]) -> dict[str, Any]:
     """Number the blocks of stem and branch together, and put the levels' factors into one vector.
 
     >>> sorted(blocks({"stem_0": 1, "branch_0": 2, "scale_0": np.ones(()), "scale_1": np.ones(())}))
@@ -95,11 +95,12 @@ def blocks(params: Mapping[str, Any]) -> dict:
     return out | {"scale": np.stack([params[f"scale_{i}"] for i in range(len(params)) if f"scale_{i}" in params])}
 
 
-def shapes(config: ActionFormerConfig) -> dict:
+def shapes(config: ActionFormerConfig) -> dict[str, Any]:
     """Return the tree of shapes of `ActionFormer`, without computing anything."""
     steps = 2**config.branch
     inputs = jax.ShapeDtypeStruct((1, steps, config.inputs), jnp.float32), jax.ShapeDtypeStruct((1, steps), bool)
-    return jax.eval_shape(ActionFormer(config).init, jax.random.key(0), *inputs)["params"]
+    result: dict[str, Any] = jax.eval_shape(ActionFormer(config).init, jax.random.key(0), *inputs)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, reach: float = 4.0) -> ActionFormerConfig:
@@ -132,7 +133,9 @@ def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, re
     return config
 
 
-def load(path: str | Path, heads: int = 4, window: int = 19, reach: float = 4.0) -> tuple[ActionFormerConfig, dict]:
+def load(
+    path: str | Path, heads: int = 4, window: int = 19, reach: float = 4.0
+) -> tuple[ActionFormerConfig, dict[str, Any]]:
     """Load an ActionFormer from a file of torch, or a .safetensors file with the same names; see `infer_config`."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, heads, window, reach), params

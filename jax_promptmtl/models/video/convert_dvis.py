@@ -125,7 +125,7 @@ TRACKER = [*layers("tracker", "tracker", attention_layers(own="self", cross="cro
 REFINER = refiner()
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `Dvis` from a state_dict, with tracker and refiner where it has them.
 
     Raises:
@@ -154,10 +154,11 @@ def squeeze(state: State) -> State:
     return {name: leaf[:, :, 0, 0] if name in one else leaf for name, leaf in state.items()}
 
 
-def shapes(config: DvisConfig) -> dict:
+def shapes(config: DvisConfig) -> dict[str, Any]:
     """Return the tree of shapes of `Dvis`, without computing anything."""
     inputs = (jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.float32), jax.ShapeDtypeStruct((1, 2), bool))
-    return jax.eval_shape(Dvis(config).init, jax.random.key(0), *inputs)["params"]
+    result: dict[str, Any] = jax.eval_shape(Dvis(config).init, jax.random.key(0), *inputs)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], heads: int = 8, groups: int = 32, matching: str = "released") -> DvisConfig:
@@ -205,7 +206,7 @@ def counts(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load(path: str | Path, matching: str = "released") -> tuple[DvisConfig, dict]:
+def load(path: str | Path, matching: str = "released") -> tuple[DvisConfig, dict[str, Any]]:
     """Load a DVIS or MinVIS with a ResNet-50 from a file of torch, or a .safetensors file with the same names."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, matching=matching), params

@@ -91,7 +91,7 @@ def rename_resnet(name: str) -> str | None:
     return f"{path}/{'bias' if kind == 'bias' else 'scale' if is_norm else 'kernel'}"
 
 
-def resnet_tree(state: Mapping[str, np.ndarray]) -> dict:
+def resnet_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Convert torchvision's state_dict to parameters of `ResNet`, folding running statistics into the norms."""
     leaves = {}
     for name, leaf in fold({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}).items():
@@ -120,7 +120,7 @@ def strip(state: Mapping[str, np.ndarray]) -> State:
     return dict(state) if inside is None else inside
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `TransVod`; without `temporal` from those of a Deformable DETR.
 
     Raises:
@@ -140,11 +140,12 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     return tree.unflatten(leaves)
 
 
-def shapes(config: TransVodConfig) -> dict:
+def shapes(config: TransVodConfig) -> dict[str, Any]:
     """Return the tree of shapes of `TransVod`, without computing anything."""
     video = jax.ShapeDtypeStruct((1, max(2, config.keys), 64, 64, 3), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 64, 64), bool)
-    return jax.eval_shape(TransVod(config).init, jax.random.key(0), video, mask)["params"]
+    result: dict[str, Any] = jax.eval_shape(TransVod(config).init, jax.random.key(0), video, mask)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], config: TransVodConfig) -> TransVodConfig:
@@ -178,7 +179,7 @@ def infer_config(params: Mapping[str, Any], config: TransVodConfig) -> TransVodC
     return whole
 
 
-def load(path: str | Path, config: TransVodConfig | None = None) -> tuple[TransVodConfig, dict]:
+def load(path: str | Path, config: TransVodConfig | None = None) -> tuple[TransVodConfig, dict[str, Any]]:
     """Load a TransVOD or a Deformable DETR from a file of torch.
 
     Args:

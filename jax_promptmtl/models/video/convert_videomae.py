@@ -59,7 +59,7 @@ TRUNK = "backbone|videomae"  # prefixes that the trunk may have and the head not
 UNUSED = re.compile(r"(norm|layernorm)\.(weight|bias)|(decoder|encoder_to_decoder)\..*|.*mask_token")  # of pretraining
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `VideoClassifier` from a state_dict; without a head in it, those of the trunk.
 
     A model fine-tuned on AVA, recognised by its `norm` over tokens, gives parameters of `RoiDetector` instead.
@@ -152,17 +152,21 @@ def infer_config(params: Mapping[str, Any], heads: int = 0, frames: int = 16, im
     return config
 
 
-def shapes(config: VideoMaeConfig, *, boxes: bool = False) -> dict:
+def shapes(config: VideoMaeConfig, *, boxes: bool = False) -> dict[str, Any]:
     """Return the tree of shapes of `VideoClassifier`, or of `RoiDetector`, without computing anything."""
     side = config.image_size
     video = jax.ShapeDtypeStruct((1, config.frames, side, side, config.channels), jnp.float32)
     if boxes:
         box = jax.ShapeDtypeStruct((1, 1, 4), jnp.float32)
-        return jax.eval_shape(RoiDetector(config).init, jax.random.key(0), video, box)["params"]
-    return jax.eval_shape(VideoClassifier(config).init, jax.random.key(0), video)["params"]
+        result: dict[str, Any] = jax.eval_shape(RoiDetector(config).init, jax.random.key(0), video, box)["params"]
+        return result
+    result = jax.eval_shape(VideoClassifier(config).init, jax.random.key(0), video)["params"]
+    return result
 
 
-def load(path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0) -> tuple[VideoMaeConfig, dict, str]:
+def load(
+    path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0
+) -> tuple[VideoMaeConfig, dict[str, Any], str]:
     """Read a VideoMAE from a folder or file of Hugging Face or OpenGVLab.
 
     Args:

@@ -60,7 +60,7 @@ class DetectorConfig:
     groups: int = 32
     refine: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.width % self.heads or self.width % self.groups or self.width % 4 or self.decoders < 1:
             raise UserError(
                 f"A detector of width {self.width} with {self.heads} heads, {self.groups} groups and {self.decoders} "
@@ -171,7 +171,7 @@ class DeformableDetr(nn.Module):
 
     config: DetectorConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.resnet = ResNet(c.resnet)
         self.project, self.norm = Linear(c.width), nn.GroupNorm(c.groups, epsilon=1e-5, use_fast_variance=False)
@@ -186,7 +186,8 @@ class DeformableDetr(nn.Module):
     def embed(self, frames: Array) -> Array:
         """Embed the input of the encoder, float[N, h w, D], of normalised frames float[N, H, W, 3]."""
         maps = self.norm(self.project(self.resnet(frames)))
-        return maps.reshape(len(maps), -1, self.config.width)
+        result: Array = maps.reshape(len(maps), -1, self.config.width)
+        return result
 
     def encode(
         self,

@@ -49,7 +49,7 @@ class DvisConfig:
     decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pick(self.stage, STAGES, "stage of DVIS")
 
     @property
@@ -89,7 +89,7 @@ class Dvis(nn.Module):
 
     config: DvisConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.backbone, self.pixels, self.decoder = ResNet(c.backbone), PixelDecoder(c.pixels), MaskDecoder(c.decoder)
         if c.stage != "minvis":
@@ -226,4 +226,5 @@ def upper_half(
     tokens = rearrange(state.tokens, "b (l n) d -> b l n d", l=valid.shape[1])
     options: dict[str, Any] = {"middle": middle, "leave": leave, "insertion": insertion}
     found: Any = model.apply({"params": params}, tokens, fine, valid, shapes, prompts, **options, method="upper")
-    return found
+    result: Instances = found
+    return result

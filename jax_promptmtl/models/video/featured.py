@@ -40,7 +40,8 @@ def features(config: VideoMaeConfig, trunk: PyTree, video: Array) -> Array:
     stretches = rearrange(video, "b (s l) h w c -> (b s) l h w c", l=config.frames)
     tokens: Any = VideoMae(config).apply({"params": trunk}, stretches)
     moments = rearrange(tokens, "n (t p) d -> n t p d", t=config.frames // config.tubelet).mean(axis=2)
-    return rearrange(moments, "(b s) t d -> b (s t) d", b=len(video))
+    result: Array = rearrange(moments, "(b s) t d -> b (s t) d", b=len(video))
+    return result
 
 
 def on_features(

@@ -78,4 +78,5 @@ def fit(video: Array, size: tuple[int, int]) -> Array:
     columns = min(width, round(height * size[1] / size[0]))
     top, left = (height - rows) // 2, (width - columns) // 2
     part = video[:, :, top : top + rows, left : left + columns]
-    return jax.image.resize(part, (*video.shape[:2], *size, video.shape[-1]), "linear")  # with antialiasing
+    result: Array = jax.image.resize(part, (*video.shape[:2], *size, video.shape[-1]), "linear")  # with antialiasing
+    return result

@@ -68,7 +68,7 @@ class MaskHeads(nn.Module):
     mask_width: int
     classes: int
 
-    def setup(self):
+    def setup(self) -> None:
         self.norm = LayerNorm()
         self.classify = Linear(self.classes + 1)
         self.embed = Perceptron((self.width, self.width, self.mask_width))
@@ -88,7 +88,7 @@ class MaskDecoderLayer(nn.Module):
 
     config: MaskDecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.cross, self.own = Attend(c.width, c.heads), Attend(c.width, c.heads)
         self.feed = FeedForward(c.inner)
@@ -124,7 +124,7 @@ class MaskDecoder(nn.Module):
 
     config: MaskDecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c, normal = self.config, nn.initializers.normal(1.0)
         self.query = self.param("query", normal, (c.queries, c.width))
         self.place = self.param("place", normal, (c.queries, c.width))

@@ -145,7 +145,7 @@ def until(prompts: Array | None, middle: int, leave: int, depth: int) -> dict[in
     return {middle: prompts} | ({leave: prompts[:, :0]} if leave < depth else {})
 
 
-def draw(model: nn.Module, inputs: tuple, seed: int) -> Any:
+def draw(model: nn.Module, inputs: tuple[Any, ...], seed: int) -> Any:
     """Initialise a model from inputs of any legal shape."""
     return initialiser(model)(jax.random.key(seed), *inputs)["params"]
 

@@ -30,7 +30,7 @@ class Model(NamedTuple):
     card: Mapping[str, Any]
 
 
-def write_model(folder: str | os.PathLike, name: str, params: PyTree, card: Mapping[str, Any]) -> pathlib.Path:
+def write_model(folder: str | os.PathLike[str], name: str, params: PyTree, card: Mapping[str, Any]) -> pathlib.Path:
     """Write weights as float32 and their card; returns the path of the weights."""
     path = pathlib.Path(folder) / f"{name}{SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,13 +44,13 @@ def write_model(folder: str | os.PathLike, name: str, params: PyTree, card: Mapp
     return path
 
 
-def has_card(path: str | os.PathLike) -> bool:
+def has_card(path: str | os.PathLike[str]) -> bool:
     """Return whether a file is one of ours, with a card beside it."""
     weights = pathlib.Path(path)
     return weights.suffix == SUFFIX and weights.with_suffix(".json").is_file()
 
 
-def read_model(path: str | os.PathLike, *, shapes: PyTree = None, advice: str = "train it again") -> Model:
+def read_model(path: str | os.PathLike[str], *, shapes: PyTree = None, advice: str = "train it again") -> Model:
     """Load weights and verify them against their card.
 
     Args:

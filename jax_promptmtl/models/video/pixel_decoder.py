@@ -56,7 +56,7 @@ class PixelDecoder(nn.Module):
 
     config: PixelDecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.project = [Linear(c.width) for _ in range(c.levels)]
         self.project_norm = [group_norm(c.groups) for _ in range(c.levels)]

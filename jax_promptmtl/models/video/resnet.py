@@ -36,7 +36,8 @@ class ResNetConfig:
     @property
     def channels(self) -> int:
         """Return the width of the last stage."""
-        return 4 * self.width * 2 ** (len(self.depths) - 1)
+        result: int = 4 * self.width * 2 ** (len(self.depths) - 1)
+        return result
 
     def shape_of(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the map of an image, both rounded up at every halving.
@@ -134,7 +135,7 @@ class ResNet(nn.Module):
         c, maps = self.config, []
         x = nn.relu(Conv(c.width, c.stem, stride=2 if c.pool else 1, name="stem")(images))
         if c.pool:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # type: ignore[no-untyped-call]
         dilation = 1
         for i, (depth, stride) in enumerate(zip(c.depths, c.strides, strict=True)):
             before = dilation

@@ -102,7 +102,7 @@ class RoiDetector(nn.Module):
 
     config: VideoMaeConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.trunk = VideoMae(self.config)
         self.roi = RoiHead(self.config.classes)
 
@@ -188,4 +188,5 @@ def upper_half(
     arguments = (state.tokens, state.carry["boxes"], grid, given)
     keep = state.carry.get("keep")
     logits: Any = model.apply({"params": params}, *arguments, middle=middle, keep=keep, method="upper")
-    return logits
+    result: Array = logits
+    return result

@@ -44,7 +44,7 @@ class TrackerConfig:
     classes: int = 40
     matching: str = "released"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choose(self.matching, MATCHINGS, "matching of the tracker")
 
 
@@ -121,7 +121,7 @@ class TrackerLayer(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.cross, self.own = Attend(c.width, c.heads), Attend(c.width, c.heads)
         self.feed = FeedForward(c.inner)
@@ -151,7 +151,7 @@ class ReferringTracker(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.blocks = [TrackerLayer(c) for _ in range(c.layers)]
         self.say = MaskHeads(c.width, c.mask_width, c.classes)
@@ -209,7 +209,8 @@ class ReferringTracker(nn.Module):
     def alone(self, queries: Array) -> Array:
         """Return float[B, L, Q, D], the queries of every frame as those of a first one, after the last norm."""
         flat = rearrange(queries, "b l q d -> (b l) q d")
-        return self.say.norm(self.first(flat)[-1]).reshape(queries.shape)
+        result: Array = self.say.norm(self.first(flat)[-1]).reshape(queries.shape)
+        return result
 
 
 # --- offline ----------------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class RefinerLayer(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.time, self.own, self.cross = (Attend(c.width, c.heads) for _ in range(3))
         self.wide, self.narrow, self.norm = HeldConv(c.width, 2), HeldConv(c.width, 1), LayerNorm()
@@ -279,7 +280,7 @@ class TemporalRefiner(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.blocks = [RefinerLayer(c) for _ in range(c.layers)]
         self.say = MaskHeads(c.width, c.mask_width, c.classes)

@@ -61,7 +61,7 @@ class TransVodConfig:
     keys: int = 1
     temporal_points: str = "released"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pick(self.temporal_points, TEMPORAL_POINTS, "temporal_points")
 
     def keys_of(self, frames: int) -> int:
@@ -102,7 +102,8 @@ class QueryBlock(nn.Module):
         look = Attention(width, self.heads, name="cross_attn")
         x = LayerNorm(name="ln_2")(x + look(x, look.keys_values(others)))
         hidden = nn.relu(Linear(self.inner, name="fc")(x))
-        return LayerNorm(name="ln_3")(x + Linear(width, name="proj")(hidden))
+        result: Array = LayerNorm(name="ln_3")(x + Linear(width, name="proj")(hidden))
+        return result
 
 
 class Temporal(nn.Module):
@@ -174,7 +175,7 @@ class TransVod(nn.Module):
 
     config: TransVodConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.detector = DeformableDetr(self.config.detector)
         if self.config.selected:
             self.temporal = Temporal(self.config)
@@ -329,7 +330,10 @@ def upper_encoder(
 ) -> Detections:
     """Return `Detections` of a middle state and prompts float[B or 1, P, D]."""
     cells, mask = setting.single(state.tokens), setting.single(state.mask)
-    return setting.run(params, "upper_encoder", cells, mask, prompts, setting.shape, setting.frames, middle, leave)
+    result: Detections = setting.run(
+        params, "upper_encoder", cells, mask, prompts, setting.shape, setting.frames, middle, leave
+    )
+    return result
 
 
 def lower_decoder(setting: Setting, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Middle:
@@ -351,4 +355,7 @@ def upper_decoder(
     logits, boxes = (tuple(stage[key] for stage in stages) for key in ("logits", "boxes"))
     known = Decoded(setting.single(state.tokens), carry["reference"], logits, boxes)
     seen = (known, carry["cells"], carry["mask"])
-    return setting.run(params, "upper_decoder", *seen, prompts, setting.shape, setting.frames, middle, leave)
+    result: Detections = setting.run(
+        params, "upper_decoder", *seen, prompts, setting.shape, setting.frames, middle, leave
+    )
+    return result

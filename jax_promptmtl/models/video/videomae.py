@@ -98,7 +98,7 @@ class VideoMae(nn.Module):
 
     config: VideoMaeConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.patch = TubeletEmbedding(c)
         self.transformer = Transformer(c.layers, c.heads, "gelu", epsilon=EPSILON, inner=c.inner, remat=c.remat)
@@ -146,7 +146,7 @@ class VideoClassifier(nn.Module):
 
     config: VideoMaeConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.trunk = VideoMae(self.config)
         self.pool = MeanHead(self.config.classes)
 
@@ -209,4 +209,5 @@ def upper_half(
     given = until(prompts, middle, leave, model.config.layers)
     keep = state.carry["keep"] if state.carry else None
     logits: Any = model.apply({"params": params}, state.tokens, given, middle=middle, keep=keep, method="upper")
-    return logits
+    result: Array = logits
+    return result
