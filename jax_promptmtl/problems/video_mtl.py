@@ -4,9 +4,9 @@ The batch is flat, every array with the leading axis B: `weight`, the labels of 
 see. Where the batch brings a model's middle state itself, under `middle/<model>/...`, its lower half does not run; see
 `data/middle_cache.py`. The primary is the model named "primary".
 
-`aux_input` says what the auxiliaries see. `same_clip`: the primary's clip, in the form that each of them takes.
-`other_clip`: any other clip of the primary's data, the arrays under `other/` (a control: nothing of this clip gets
-through). `aux_data`: clips of their own data sets, under `<model>/`, and one set of prompts for the whole batch, the
+`aux_input` selects what the auxiliaries see. `same_clip`: the primary's video, in the form that each of them takes.
+`other_clip`: any other video of the primary's data, the arrays under `other/` (a control: nothing of this video gets
+through). `aux_data`: videos of their own data sets, under `<model>/`, and one set of prompts for the whole batch, the
 mean over it. The paper can be read as the first and as the last.
 """
 
@@ -49,7 +49,7 @@ class Pipeline:
       aux: auxiliary -> view; may be empty for methods that see none.
       task: of the primary.
       method: makes the prompts, or adapts the middle tokens.
-      prompt_mode: `dynamic`, prompts of every clip for itself; or `batch_mean`, the mean over the batch for all of
+      prompt_mode: `dynamic`, prompts of every video for itself; or `batch_mean`, the mean over the batch for all of
         it, on all devices, so that static prompts at inference are what was trained.
       aux_input: `same_clip`, `other_clip` or `aux_data`.
       cached: models whose middle states come with the batch; their lower halves' weights are not loaded.
@@ -261,13 +261,13 @@ def read_by(function: Any, params: PyTree) -> PyTree:
 
 
 def static_prompts(pipeline: Pipeline, problem: Problem, params: PyTree, batches: Iterable[Batch]) -> np.ndarray:
-    """Return the mean of the prompts over all clips of weight above 0, float32[P, D].
+    """Return the mean of the prompts over all videos of weight above 0, float32[P, D].
 
     A pass over the training set with the trained mapper gives the mean exactly, so that no running average has to be
     carried through training.
 
     Raises:
-      UserError: no clip, or a method without prompts.
+      UserError: no video, or a method without prompts.
     """
     per_clip = replace(pipeline, prompt_mode="dynamic")
     run = jax.jit(lambda params, frozen, batch: per_clip.prompts(params["method"], frozen["aux"], batch))
@@ -285,7 +285,7 @@ def static_prompts(pipeline: Pipeline, problem: Problem, params: PyTree, batches
 
 
 def evaluate(problem: Problem, params: PyTree, task: VideoTask, batches: Iterable[Batch]) -> dict[str, float]:
-    """Predict every clip once and measure; clips of weight 0 are padding.
+    """Predict every video once and measure; videos of weight 0 are padding.
 
     Returns:
       What `task.measure` returns.
@@ -302,7 +302,7 @@ def evaluator(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[B
 def predictor(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[Batch]], tuple[Arrays, Arrays]]:
     """Compile the predictions of a problem once; returns a function of (params, batches).
 
-    It returns what `task.measure` reads: the predictions for all clips of weight above 0, and their labels.
+    It returns what `task.measure` reads: the predictions for all videos of weight above 0, and their labels.
     """
     predict = jax.jit(partial(predict_step, problem))
 

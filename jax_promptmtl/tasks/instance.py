@@ -51,7 +51,7 @@ def loss(
     points: int = 0,
     matching: str = "fixed",
 ) -> tuple[Array, dict[str, Array]]:
-    """Return the loss of every clip, summed over the layers.
+    """Return the loss of every video, summed over the layers.
 
     Args:
       outputs: see `Instances`.
@@ -75,7 +75,7 @@ def loss(
 
 
 def seeds(masks: Array) -> Array:
-    """Return a number for every clip that depends on its masks alone, uint32[B].
+    """Return a number for every video that depends on its masks alone, uint32[B].
 
     >>> a = jnp.array([[[True, False]], [[False, True]]])
     >>> (seeds(a) == seeds(a[::-1])[::-1]).tolist(), len(set(seeds(a).tolist()))
@@ -108,7 +108,7 @@ def clip_loss(
     guided: bool,
     rules: Mapping[str, Any],
 ) -> Array:
-    """Return the loss of one clip; see `loss`, of whose arguments these are the rows, and the rest of its options."""
+    """Return the loss of one video; see `loss`, of whose arguments these are the rows, and the rest of its options."""
     stage, points, matching = rules["stage"], rules["points"], rules["matching"]
     truth = truth.astype(jnp.float32)
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
@@ -192,7 +192,7 @@ def joined(x: Array) -> Array:
 def decode(
     outputs: Instances, batch: Mapping[str, Array], *, stride: int = 4, guided: bool = False
 ) -> dict[str, Array]:
-    """Return the most probable instances of every clip.
+    """Return the most probable instances of every video.
 
     Args:
       outputs: see `Instances`.

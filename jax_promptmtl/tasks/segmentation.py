@@ -16,7 +16,7 @@ SMOOTH, MOST = 0.15, 16.0  # weight and cap of the smoothness term
 
 
 def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """Return the loss of every clip.
+    """Return the loss of every video.
 
     Args:
       outputs: logits float[S, B, L, C] of S stages, the last of which predicts.

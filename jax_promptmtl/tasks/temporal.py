@@ -16,7 +16,7 @@ from jax_promptmtl.tasks.metrics.temporal_ap import THRESHOLDS, temporal_ap
 
 Array = jax.Array
 RADIUS, ALPHA, GAMMA = 1.5, 0.25, 2.0
-CANDIDATES = 2000  # per level of a clip, before suppression
+CANDIDATES = 2000  # per level of a video, before suppression
 LEVELS = 8  # of a pyramid whose strides double; of more, the highest count as one
 
 
@@ -164,15 +164,15 @@ def suppress(
     """Suppress candidates that overlap a better one of their class: Gaussian soft-NMS.
 
     Args:
-      segment: float[N, K, 2], of N clips.
+      segment: float[N, K, 2], of N videos.
       score: float[N, K].
       label: int[N, K].
       sigma: width; a score is multiplied by exp(-IoU ** 2 / sigma).
       least: lower scores are dropped.
-      most: how many to keep of a clip.
+      most: how many to keep of a video.
 
     Returns:
-      Of every clip the kept segments, scores and labels, best first.
+      Of every video the kept segments, scores and labels, best first.
 
     >>> suppress(np.array([[[0.0, 2], [0, 2]]]), np.array([[0.9, 0.8]]), np.array([[1, 1]]))[0][1].round(3).tolist()
     [0.9, 0.108]

@@ -164,7 +164,7 @@ class Dvis(nn.Module):
         return Instances(refined.logits, refined.masks, tracked.logits[-1], tracked.masks[-1], valid)
 
     def __call__(self, video: Array, valid: Array) -> Instances:
-        """Return the instances of normalised clips float[B, L, H, W, 3]; valid is bool[B, L]."""
+        """Return the instances of normalised videos float[B, L, H, W, 3]; valid is bool[B, L]."""
         tokens, fine = self.lower(video, self.config.pixels.layers)
         shapes = self.config.shapes(*video.shape[2:4])
         return self.upper(tokens, fine, valid, shapes, middle=self.config.pixels.layers)
@@ -180,7 +180,7 @@ def handle(
 ) -> VideoBackbone:
     """Return a DVIS split within its encoder; see `halves`.
 
-    The inputs of `lower` are {video: float[B, L, H, W, 3], mask: bool[B, L]}, true up to the last frame of a clip;
+    The inputs of `lower` are {video: float[B, L, H, W, 3], mask: bool[B, L]}, true up to the last frame of a video;
     `upper` gives `Instances`. The middle tokens are those of all frames, concatenated.
 
     Args:
@@ -198,7 +198,7 @@ def handle(
 def lower_half(
     model: Dvis, size: tuple[int, int], middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
-    """Return the middle state of clips; it carries the finest map and which frames there are."""
+    """Return the middle state of videos; it carries the finest map and which frames there are."""
     video, valid = inputs["video"], inputs["mask"]
     if video.ndim != 5 or video.shape[2:4] != size or valid.shape != video.shape[:2]:
         raise UserError(

@@ -49,7 +49,7 @@ def on_features(
 ) -> VideoBackbone:
     """Turn a backbone of features into one of videos, with parameters {trunk, model}.
 
-    The inputs of `lower` are normalised clips float[B, L, H, W, C], or the features themselves where they are `given`.
+    The inputs of `lower` are normalised videos float[B, L, H, W, C], or the features themselves where they are `given`.
 
     Args:
       backbone: whose inputs are {features, mask}.
@@ -68,7 +68,7 @@ def on_features(
 def lower_half(
     backbone: VideoBackbone, config: VideoMaeConfig | None, params: Mapping[str, Any], inputs: Array
 ) -> Middle:
-    """Return the middle state of clips, or of features where there is no config."""
+    """Return the middle state of videos, or of features where there is no config."""
     seen = inputs if config is None else features(config, params["trunk"], inputs)
     return backbone.lower(params["model"], {"features": seen, "mask": jnp.ones(seen.shape[:2], bool)})
 

@@ -92,7 +92,7 @@ class RoiHead(nn.Module):
 
 
 class RoiDetector(nn.Module):
-    """The trunk and the head: clips and boxes to logits float[B, R, C].
+    """The trunk and the head: videos and boxes to logits float[B, R, C].
 
     >>> config = VideoMaeConfig(4, 8, patch=4, width=8, layers=2, heads=2, inner=16, classes=5)
     >>> video, boxes = jnp.zeros((3, 4, 8, 8, 3)), jnp.full((3, 2, 4), 0.5)
@@ -124,7 +124,7 @@ class RoiDetector(nn.Module):
         return self.roi(self.trunk.upper(tokens, prompts, middle=middle, keep=keep), boxes, grid)
 
     def __call__(self, video: Array, boxes: Array, prompts: LayerPrompts | None = None) -> Array:
-        """Return logits float[B, R, C] of normalised clips float[B, L, H, W, C] and boxes float[B, R, 4]."""
+        """Return logits float[B, R, C] of normalised videos float[B, L, H, W, C] and boxes float[B, R, 4]."""
         return self.roi(self.trunk(video, prompts), boxes, self.config.grid_of(video.shape))
 
 
@@ -163,7 +163,7 @@ def handle(
 def lower_half(
     model: RoiDetector, grid: Grid, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
-    """Return the middle state of clips, which carries the boxes and what drop path keeps."""
+    """Return the middle state of videos, which carries the boxes and what drop path keeps."""
     video, boxes = inputs["video"], inputs["boxes"]
     if (found := model.config.grid_of(video.shape)) != grid:
         raise UserError(f"A clip has {found} tokens in time, rows and columns, not {grid}; give clips of one size.")

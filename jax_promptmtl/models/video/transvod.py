@@ -120,7 +120,7 @@ class Temporal(nn.Module):
           cells: float[N, h w, D] of the encoder.
           mask: bool[N, h w].
           shape: of the map.
-          frames: in a clip, F.
+          frames: in a video, F.
 
         Returns:
           logits float[B K, Q, C] and boxes float[B K, Q, 4].
@@ -207,7 +207,7 @@ class TransVod(nn.Module):
     def upper_encoder(
         self, cells: Array, mask: Array, prompts: Array | None, shape: Shape, frames: int, middle: int, leave: int
     ) -> Detections:
-        """Run the rest from the cells before layer `middle` of the encoder; every frame has the clip's prompts."""
+        """Run the rest from the cells before layer `middle` of the encoder; every frame has the video's prompts."""
         d = self.detector
         given = None if prompts is None else per_frame(prompts, len(cells), frames)
         cells = d.encode(cells, mask, shape, given, middle, None, leave)
@@ -252,7 +252,7 @@ def shrink(mask: Array, shape: Shape) -> Array:
 
 
 def per_frame(prompts: Array, rows: int, frames: int) -> Array:
-    """Return the prompts of every frame, float[rows, P, D], from those of the clips float[B or 1, P, D]."""
+    """Return the prompts of every frame, float[rows, P, D], from those of the videos float[B or 1, P, D]."""
     clips = jnp.broadcast_to(prompts, (rows // frames, *prompts.shape[1:]))
     return repeat(clips, "b p d -> (b f) p d", f=frames)
 
@@ -273,7 +273,7 @@ def handle(
 
     Args:
       name, config, params, cut: see `halves`.
-      frames: of every clip, F.
+      frames: of every video, F.
       size: rows and columns of its frames in pixels, padding included.
       insertion: joint_softmax, where prompts enter the encoder as in `layers/deformable.py`; or decoder_queries,
         where they take part in the self-attention of the decoder's queries.
@@ -288,7 +288,7 @@ def handle(
 
 
 class Setting(NamedTuple):
-    """A model and the clips that it sees: their frames, the size of these, the shape of their maps."""
+    """A model and the videos that it sees: their frames, the size of these, the shape of their maps."""
 
     model: TransVod
     frames: int
@@ -311,7 +311,7 @@ class Setting(NamedTuple):
         return self.model.apply({"params": params}, *inputs, method=method)
 
     def clips(self, x: Array) -> Array:
-        """Put the frames of a clip side by side: [B F, N, ...] -> [B, F N, ...]."""
+        """Put the frames of a video side by side: [B F, N, ...] -> [B, F N, ...]."""
         return rearrange(x, "(b f) n ... -> b (f n) ...", f=self.frames)
 
     def single(self, x: Array) -> Array:
@@ -320,7 +320,7 @@ class Setting(NamedTuple):
 
 
 def lower_encoder(setting: Setting, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Middle:
-    """Return the middle state of clips: the cells of all frames."""
+    """Return the middle state of videos: the cells of all frames."""
     cells, mask = setting.run(params, "encode", *setting.read(inputs), middle)
     return Middle(setting.clips(cells), setting.clips(mask))
 
