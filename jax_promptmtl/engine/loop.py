@@ -141,8 +141,7 @@ def train(
         checkpoints = Checkpoints(workdir / "checkpoints" / name, config=config, about=problem.about)
         stack.callback(checkpoints.close)
         training = _Training(problem, batches, config, name, checkpoints, stop, hooks)
-        writer = training.restore(workdir)
-        stack.callback(writer.close)
+        training.restore(workdir, stack)
         return training.run()
 
 
@@ -196,8 +195,8 @@ class _Training:
         self.evaluated: dict[str, float] | None = None
         self.speed = Speed()
 
-    def restore(self, workdir: pathlib.Path) -> Writer:
-        """Load the newest intact checkpoint, reopen the logs and replay the observations up to it."""
+    def restore(self, workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+        """Load the newest intact checkpoint, reopen the logs, which `stack` closes, and replay the observations."""
         found = self.checkpoints.restore(self.state)
         processes.require_same("The checkpoint", found and found[1])
         if found:
@@ -205,13 +204,13 @@ class _Training:
             self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
         self.state = place(self.state, self.config["parallel"])
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
+        stack.callback(self.writer.close)
         self.require_observations(workdir, (found[1]["progress"] if found else {}).get("observed"))
         if self.hooks.on_observed is not None:
             for record in self.writer.observations:
                 observed = {key: np.asarray(value) for key, value in record["observed"].items()}
                 self.hooks.on_observed(record["step"], observed)
             processes.require_same("What is read from observed/", self.writer.observations)
-        return self.writer
 
     def require_observations(self, workdir: pathlib.Path, saved: dict[str, int] | None) -> None:
         """Refuse to resume unless the observations on disk are those of the checkpoint; old ones do not record them."""
