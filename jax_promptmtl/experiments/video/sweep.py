@@ -19,8 +19,8 @@ from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.experiments.grid import Run, Setting
 from jax_promptmtl.experiments.video import prompting
-from jax_promptmtl.experiments.video.footage import PARTS
-from jax_promptmtl.experiments.video.job import Job, open_job, rate_of
+from jax_promptmtl.experiments.video.icon_footage import PARTS
+from jax_promptmtl.experiments.video.job import Job, rate_of
 from jax_promptmtl.experiments.video.rows import ROWS, legal, used
 from jax_promptmtl.problems.video_tasks import SPECS, icons, next_task
 from jax_promptmtl.reporting.records import Record
@@ -65,7 +65,7 @@ class Videos:
 
     def open(self, task: str) -> Job:
         """Read the videos and the models of a primary."""
-        return open_job(self.preset(task, 0).lock(), self.folder, self.folder / "shared")
+        return prompting.open_job(self.preset(task, 0).lock(), self.folder, self.folder / "shared")
 
     def identity(self, run: Run) -> dict[str, Any]:
         leaves = tree.flatten(run.config.to_dict())
