@@ -14,6 +14,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NoReturn
 
 from absl import flags, logging
@@ -31,9 +32,10 @@ Job = Callable[..., None]  # (config, work directory, dry_run=...)
 # A job is imported when it is chosen, and JAX with it: help, mistakes and --print_config do not wait for either.
 def benchmark() -> Job:
     """Grids of methods on images."""
-    from jax_promptmtl.experiments.image import sweep
+    from jax_promptmtl.experiments import sweep
+    from jax_promptmtl.experiments.image.sweep import Images
 
-    return sweep.run
+    return partial(sweep.run, Images)
 
 
 def finetune() -> Job:
@@ -66,9 +68,10 @@ def video() -> Job:
 
 def video_benchmark() -> Job:
     """Grids of prompts for video tasks."""
-    from jax_promptmtl.experiments.video import sweep
+    from jax_promptmtl.experiments import sweep
+    from jax_promptmtl.experiments.video.sweep import Videos
 
-    return sweep.run
+    return partial(sweep.run, Videos)
 
 
 def video_pretrain() -> Job:

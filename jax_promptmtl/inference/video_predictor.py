@@ -30,8 +30,7 @@ from jax_promptmtl.models.video.model_file import SUFFIX, read_model
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files, icons
-from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import Sight, VideoTaskSpec
 
 PyTree = Any
 BATCH = 8  # videos per batch
@@ -193,7 +192,7 @@ def prompted_files(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping
     example = {"frames": np.zeros((1, sampling.frames, *sampling.shape, 3), np.uint8)}
     model = files.open_primary(spec, classes, config, example)
     names = meta["about"]["aux"]
-    others = {name: files.open_auxiliary(name, config["aux"][name], sampling.shape) for name in names}
+    others = {name: files.open_auxiliary(SPECS, name, config["aux"][name], sampling.shape) for name in names}
     for name, sha in meta["about"]["aux_sha256"].items():
         if name in others and weights_sha256(others[name].params) != sha:
             raise UserError(f"The auxiliary {name!r} is not the model of the training; restore its weights.")

@@ -24,7 +24,6 @@ except ModuleNotFoundError:  # the extra `bench`; `bench.main` asks for it
     torch = None  # type: ignore[assignment,unused-ignore]
 
 Prompts = dict[str, dict[int, Any]]
-MODES = ("stock", "onednn", "compile", "compile+onednn")
 
 
 def load_clip(path: pathlib.Path, sizes: Mapping[str, Any], attention: str = "sdpa") -> Any:

@@ -19,11 +19,11 @@ from jax_promptmtl.models.video.middle import IN_HALF, Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, has_card
 from jax_promptmtl.models.video.pixels import PIXELS
 from jax_promptmtl.models.video.view import View
-from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskSpec
 
 PyTree = Any
 Section = Mapping[str, Any]
+Specs = Mapping[str, VideoTaskSpec]
 Batch = Mapping[str, Any]
 PACKAGE = "package:"  # prefix of the models shipped with the package
 
@@ -182,10 +182,11 @@ def same_leaves(found: PyTree, drawn: PyTree) -> list[str]:
     ]
 
 
-def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileModel:
-    """Load an auxiliary.
+def open_auxiliary(specs: Specs, name: str, section: Section, size: tuple[int, int]) -> FileModel:
+    """Read an auxiliary.
 
     Args:
+      specs: the registry of tasks.
       name: of it, for messages.
       section: of the config: `task`, `weights`, `model`, `frames`, `size` (0 for that of the primary's frames),
         `pixels`, `extractor` with its own `weights`, `model`, `frames` and `size`.
@@ -194,12 +195,12 @@ def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileMo
     Raises:
       UserError: weights that cannot be read, or a model of features without an extractor.
     """
-    spec, card = SPECS[pick(section["task"], SPECS, f"task of the auxiliary {name!r}")], card_of(section["weights"])
+    spec, card = specs[pick(section["task"], specs, f"task of the auxiliary {name!r}")], card_of(section["weights"])
     side = section["size"]
     form = InputForm(section["frames"], (side, side) if side else size, pick(section["pixels"], PIXELS, "pixels"))
     extractor = None
     if spec.extractor:
-        extractor, form = open_extractor(name, spec.extractor, section["extractor"], form)
+        extractor, form = open_extractor(name, specs[spec.extractor], section["extractor"], form)
     sizes = spec.sizes(plain_sizes(section, card), max(len(card.get("classes", ())), 1), trained(form, card))
     params = spec.read(place_of(section["weights"]), sizes)
     if "model" in params and "trunk" in params:  # a model of features that was saved with its extractor
@@ -215,8 +216,8 @@ def trained(form: InputForm, card: Mapping[str, Any]) -> InputForm:
     return replace(form, frames=sampling["frames"], size=(sampling["size"], sampling["size"]))
 
 
-def open_extractor(name: str, task: str, section: Section, form: InputForm) -> tuple[Extractor, InputForm]:
-    """Return the vision transformer that computes an auxiliary's features, and its input form."""
+def open_extractor(name: str, spec: VideoTaskSpec, section: Section, form: InputForm) -> tuple[Extractor, InputForm]:
+    """Return the vision transformer that makes an auxiliary's features, and the form of what it sees."""
     if not section["weights"]:
         raise UserError(
             f"The auxiliary {name!r} reads features; give --config.aux.{name}.extractor.weights, the VideoMAE whose "
@@ -224,7 +225,6 @@ def open_extractor(name: str, task: str, section: Section, form: InputForm) -> t
         )
     side, frames = section["size"], section["frames"]
     seen = replace(form, frames=frames, size=(side, side))
-    spec = SPECS[task]
     sizes = spec.sizes(plain_sizes(section, card_of(section["weights"])), 1, seen)
     trunk = spec.read(place_of(section["weights"]), sizes)["trunk"]
     steps = frames // sizes.tubelet

@@ -26,7 +26,7 @@ from jax_promptmtl.models.video.pixels import STANDARDISED, uniform
 from jax_promptmtl.models.video.videomae import VideoMaeConfig
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems.video_tasks import SPECS
-from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import AS_PRIMARY, Extractor, Sight, Sizes, VideoTaskSpec
 
 Array = jax.Array
 PyTree = Any
@@ -60,27 +60,6 @@ SEEN = {"primary": 8, "auxiliary": 4}  # frames per video for models with per-fr
 EMBEDDED = ASSETS / "video"
 
 
-@dataclass(frozen=True)
-class Sight:
-    """How a small model reads a video.
-
-    Attributes:
-      auxiliary: whether it is an auxiliary, which sees no labels.
-      middle: split layer; half the depth if `None`.
-      drop_after: layers that see prompts; all of the upper half if 0.
-      given: read features instead of frames, to train a model on them.
-      seen: frames for a model with per-frame labels; `SEEN` if 0.
-      stage: of a model that has several; that of `SIZES` if "".
-    """
-
-    auxiliary: bool = False
-    middle: int | None = None
-    drop_after: int = 0
-    given: bool = False
-    seen: int = 0
-    stage: str = ""
-
-
 def frames_of(task: str) -> int:
     """Return the number of frames of a task's videos.
 
@@ -90,8 +69,8 @@ def frames_of(task: str) -> int:
     return moving_icons.DOMAINS[pick(task, SPECS, "video model"), "base"].frames
 
 
-def form_of(spec: VideoTaskSpec, frames: int, sight: Sight = Sight()) -> InputForm:
-    """Return the input form of a task's model for videos of `frames` frames."""
+def form_of(spec: VideoTaskSpec, frames: int, sight: Sight = AS_PRIMARY) -> InputForm:
+    """Return the form in which a task's model sees videos of so many frames."""
     seen = frames if spec.extractor else STRETCH
     if spec.frame_labels:
         seen = sight.seen or SEEN["auxiliary" if sight.auxiliary else "primary"]
@@ -118,8 +97,8 @@ def trunk_sizes(spec: VideoTaskSpec) -> VideoMaeConfig:
     return found
 
 
-def view(task: str, weights: Mapping[str, PyTree], frames: int, sight: Sight = Sight()) -> View:
-    """Return a task's model with its input form for videos of `frames` frames.
+def view(task: str, weights: Mapping[str, PyTree], frames: int, sight: Sight = AS_PRIMARY) -> View:
+    """Return a task's model with the form in which it sees videos of so many frames.
 
     Args:
       task: whose model.

@@ -49,6 +49,30 @@ class Extractor:
 
 
 @dataclass(frozen=True)
+class Sight:
+    """How a model sees a video; `given`, `seen` and `stage` are for the small ones, see `icons`.
+
+    Attributes:
+      auxiliary: whether it is one, and sees no labels.
+      middle: layers in the lower half; half of them when `None`.
+      drop_after: layers that see prompts; all above the middle if 0.
+      given: take features instead of frames, for the training of a model on them.
+      seen: frames that a model with labels of frames sees; see `icons.SEEN` if 0.
+      stage: of a model that has several; that of `icons.SIZES` if "".
+    """
+
+    auxiliary: bool = False
+    middle: int | None = None
+    drop_after: int = 0
+    given: bool = False
+    seen: int = 0
+    stage: str = ""
+
+
+AS_PRIMARY = Sight()
+
+
+@dataclass(frozen=True)
 class Rules:
     """Choices of a data set or recipe on training and scoring.
 
