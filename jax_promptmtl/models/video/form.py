@@ -19,7 +19,7 @@ class Features:
     """Sequences of features that a model reads instead of frames.
 
     Attributes:
-      steps: of a sequence, padding included.
+      steps: of a sequence, padding included; any number if 0.
       channels: of a feature.
       step: time from one feature to the next, in the unit of the labels.
       start: time of the first.
