@@ -40,7 +40,7 @@ def get_config(preset: str = "ssv2") -> ConfigDict:
     for key in ("weights", "tune", "mixing", "drop_path", "guided"):
         del config[key]
     config.job = "video"
-    name = preset.split("_tfds")[0]
+    name = config.data.name.removesuffix("_tfds")  # whatever its stage
     config.task = TASK_OF.get(name, "recognition")  # of the data set
     config.repeats = 1
     config.views = 1  # random ones of a training video; more than one are not kept, see cache.place

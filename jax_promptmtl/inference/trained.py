@@ -14,20 +14,26 @@ if TYPE_CHECKING:  # else only when it is used: images do not wait for the model
     from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 
+PROMPTS = ".safetensors"  # the ending of saved prompts
+
+
 def load(
     place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
 ) -> "Predictor | VideoPredictor":
     """Load what was trained.
 
     Args:
-      place: a work directory, or a folder that `jax_promptmtl.export` wrote.
+      place: a work directory; a folder that `jax_promptmtl.export` wrote; or, of a video job, the prompts that it saved,
+        prompts_<row>.safetensors in its work directory, to be used without the auxiliaries.
       classes: new class names, for zero-shot use with the learned prompts; those of the training if None. For images.
       backbone: path of the weights, where they are not any more where they were in training. For images.
 
     Raises:
       UserError: nothing trained there, or nothing that classifies.
     """
-    config = pathlib.Path(place).expanduser() / image_predictor.CONFIG
+    home = pathlib.Path(place).expanduser()
+    saved, home = (home, home.parent) if home.suffix == PROMPTS else (None, home)
+    config = home / image_predictor.CONFIG
     job = str(read_json(config).get("job")) if config.is_file() else ""
     if job not in VIDEO_JOBS:
         return image_predictor.load(place, classes=classes, backbone=backbone)
@@ -35,4 +41,4 @@ def load(
         raise UserError(f"{str(place)!r} holds a model of clips, whose classes and weights are fixed; leave those out.")
     from jax_promptmtl.inference import video_predictor
 
-    return video_predictor.JOBS[job](config.parent)
+    return video_predictor.load_static(saved) if saved else video_predictor.JOBS[job](home)
