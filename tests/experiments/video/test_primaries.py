@@ -6,6 +6,8 @@ import runpy
 import numpy as np
 import pytest
 
+import jax_promptmtl
+from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.experiments.video import finetune, prompting
 from jax_promptmtl.models.video.model_file import write_model
@@ -151,3 +153,39 @@ def test_two_steps_and_a_table(preset, tmp_path):
     assert found["frozen"]["trainable"] == 0 < found["dlm"]["trainable"] and found["dlm"]["steps"] >= 2
     assert set(found["dlm"]["scores"]) == {"dynamic", "static"}
     assert (workdir / "prompts_dlm.safetensors").exists() and (workdir / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_what_was_learnt_of_one_s_own_videos_predicts_and_carries_over(tmp_path, capsys):
+    config = ready("own", tmp_path, rows=("dlm",))
+    home = tmp_path / "run"
+    home.mkdir()
+    prompting.run(config, home, dry_run=False)
+    (home / "config.json").write_text(json.dumps(config.to_dict()))
+    found = json.loads((home / "results.json").read_text())["dlm"]["scores"]
+    data = finetune.videos.build(config.data)
+    tests = data.parts["test"]
+    paths = [data.path(example.video) for example in tests]
+    truth = [data.class_names[int(example.labels["label"])] for example in tests]
+    for place, kind in ((home, "dynamic"), (home / "prompts_dlm.safetensors", "static")):
+        right = np.mean(np.array(jax_promptmtl.load(place).predict(paths).labels) == truth)
+        np.testing.assert_allclose(100 * right, found[kind]["test"]["top1"])
+
+    with config.unlocked():
+        config.prompts = str(home)
+    other = tmp_path / "other"
+    other.mkdir()
+    capsys.readouterr()
+    prompting.run(config, other, dry_run=False)  # the same data, so that the scores are known
+    rows = json.loads((other / "results.json").read_text())
+    assert rows["transferred"]["scores"] == found and set(rows) == {"original", "transferred"}
+    assert "original" in capsys.readouterr().out
+    with config.unlocked():
+        config.aux.segmentation.weights = ""
+    prompting.run(config, other, dry_run=False)
+    rows = json.loads((other / "results.json").read_text())
+    assert rows["transferred"]["scores"] == {"static": found["static"]}
+    (tmp_path / "models" / "aux_segmentation.safetensors").unlink()
+    assert len(jax_promptmtl.load(home / "prompts_dlm.safetensors").predict(paths[0]).labels) == 1
+    with pytest.raises(UserError, match="aux_segmentation"):
+        jax_promptmtl.load(home)
