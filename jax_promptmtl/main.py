@@ -36,6 +36,13 @@ def benchmark() -> Job:
     return sweep.run
 
 
+def features() -> Job:
+    """Features of videos, as files."""
+    from jax_promptmtl.experiments.video import features
+
+    return features.run
+
+
 def finetune() -> Job:
     """Full-size video models on real data."""
     from jax_promptmtl.experiments.video import finetune
@@ -79,7 +86,7 @@ def video_pretrain() -> Job:
 
 
 JOBS: dict[str, Callable[[], Job]] = {
-    job.__name__: job for job in (benchmark, finetune, pretrain, tune, video, video_benchmark, video_pretrain)
+    job.__name__: job for job in (benchmark, features, finetune, pretrain, tune, video, video_benchmark, video_pretrain)
 }
 SHARED = {"tune"}  # jobs that several processes can share
 GRIDS = {"benchmark", "video_benchmark"}  # jobs that several commands can share, through claims

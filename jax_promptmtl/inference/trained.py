@@ -23,8 +23,8 @@ def load(
     """Load what was trained.
 
     Args:
-      place: a work directory; a folder that `jax_promptmtl.export` wrote; or, of a video job, the prompts that it saved,
-        prompts_<row>.safetensors in its work directory, to be used without the auxiliaries.
+      place: a work directory; a folder that `jax_promptmtl.export` wrote; or, in the work directory of a video job, the
+        prompts that it saved, prompts_<row>.safetensors, to be used without the auxiliaries.
       classes: new class names, for zero-shot use with the learned prompts; those of the training if None. For images.
       backbone: path of the weights, where they are not any more where they were in training. For images.
 

@@ -162,8 +162,8 @@ def load_static(path: pathlib.Path) -> VideoPredictor:
     config, _, meta = trained(home, row)
     primary = open_primary(home, config, meta)
     backbone = primary.view.backbone
-    place = {"middle": backbone.middle, "dim": backbone.dim, "task": primary.spec.name}
-    prompts, _ = prompt_file.load(path.with_suffix(""), **place)
+    saved = path.with_suffix("")
+    prompts, _ = prompt_file.load(saved, middle=backbone.middle, dim=backbone.dim, task=primary.spec.name)
     return ready(primary, {}, {"name": "middle_prompts", "num_prompts": len(prompts)}, {"tokens": prompts})
 
 
