@@ -73,6 +73,11 @@ def folder_suite() -> ConfigDict:
     config.seed = 0  # draws the shots
     config.reserve = 0  # keep room for so many shots when cutting the test set
     config.strict = True  # False: leave out images that cannot be read
+    config.background = "white"  # colour below transparent images; none: drop their transparency
+    config.exif = True  # turn images as their EXIF orientation says
+    config.megapixels = 178.0  # most of an image; larger ones are refused
+    config.layout = ""  # what the levels of folders are, such as task/part/class; empty: find out
+    config.evaluate_on = "test"  # or tune, the images of folders or lines called val
     config.tasks = ()  # all folders, or the names of some
     config.manifest = ""  # a split file to use instead of drawing one
     return config

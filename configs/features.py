@@ -23,6 +23,7 @@ def get_config(rule: str = "windows") -> ConfigDict:
     config = ConfigDict()
     config.job = "features"
     config.rule = pick(rule, RULES, "preset")
+    config.task = "recognition"  # of the model, a VideoMAE with a norm of the mean
     config.root = ""  # folder of videos, files or folders of frames, with all below
     config.weights = ""  # a published VideoMAE with its last norm, or a model file of configs/video_full.py
     config.model = ConfigDict(dict(video_full.VIT_B))  # sizes, where no card beside the weights says them

@@ -16,6 +16,8 @@ def get_config(preset: str = "paper_budget") -> ConfigDict:
     """Return the config of a preset."""
     config = mmap_vit_b16.get_config(preset)
     config.suite.name = "mini_domainnet"
+    del config.suite.layout, config.suite.evaluate_on  # the data set has its own
+    config.suite.background, config.suite.exif = "none", False  # as Dassl reads images
     config.suite.root = "domainnet"
     config.suite.shots = 3
     config.suite.pool = "union"  # draw from both split files, test on the rest; or dassl: train file, test file

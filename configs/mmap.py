@@ -20,7 +20,10 @@ def get_config() -> ConfigDict:
     config.parallel = "jit"  # or pmap, classes (divides class texts), fsdp (weights, optimiser); docs/scaling.md
     config.workers = 0  # processes that read images; 0 reads in threads
     config.evaluation_batch_size = 64
-    config.template = "{}"  # class text, such as "a photo of a {}."; the embedded CLIP learnt from bare names
+    config.template = (
+        "{}"  # class text, such as "a photo of a {}."; the embedded CLIP learnt from bare names. imagenet80,
+    )
+    # a .txt file with one a line, or a .json file of {task: texts}: the mean of several texts
 
     config.backbone = ConfigDict()
     config.backbone.path = "icon_clip"  # the embedded one, or a folder or file of weights

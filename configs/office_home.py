@@ -17,6 +17,8 @@ def get_config(preset: str = "paper_budget") -> ConfigDict:
     """Return the config of a preset."""
     config = mmap_vit_b16.get_config(preset)
     config.suite.name = "office_home"
+    del config.suite.layout, config.suite.evaluate_on  # the data set has its own
+    config.suite.background, config.suite.exif = "none", False  # as Dassl reads images
     config.suite.root = "office_home"  # the folder of the four domains
     config.suite.strict = True  # False: go on although classes or images are missing
     return config

@@ -7,6 +7,7 @@ import os
 import shutil
 
 import pytest
+from PIL import Image
 
 import jax_promptmtl
 from jax_promptmtl import predict
@@ -97,3 +98,46 @@ def test_nothing_in_the_work_directory_changes(home, ask):
     before = state()
     ask("--task=ink", home / "images" / "ink" / "cat" / "0.png")
     assert state() == before
+
+
+def test_bad_files_cost_a_line_each_and_the_others_are_classified(home, tmp_path, capsys):
+    for number in range(5):
+        shutil.copy(home / "images" / "ink" / "cat" / "0.png", tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"no image")
+    os.remove(tmp_path / "3.png")
+    os.mkfifo(tmp_path / "3.png")
+    assert command.run(predict.start, [str(home / "work"), "--task=ink", "--format=csv", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert [line.split(",")[0][-5:] for line in printed.out.splitlines()[1:]] == ["0.png", "2.png", "4.png"]
+    assert [name in line for name, line in zip(("1.png", "3.png"), printed.err.splitlines(), strict=True)] == [True] * 2
+
+
+def test_names_of_classes_with_commas_and_in_a_file(home, ask, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\n\nfox, red\n")
+    for names in ('cat, "fox, red"', str(tmp_path / "names.txt")):
+        rows = ask("--task=ink", f"--classes={names}", "--format=json", home / "images" / "ink/cat/0.png")
+        assert set(json.loads(rows)[0]["top"]) == {"cat", "fox, red"}
+
+
+def test_images_of_several_tasks_in_one_call(home, ask, tmp_path):
+    images = home / "images"
+    expected = {
+        task: json.loads(ask(f"--task={task}", "--format=json", images / task / "cat/0.png"))[0]
+        for task in ("ink", "oil")
+    }
+    found = json.loads(ask("--task=path", "--format=json", images / "ink/cat/0.png", images / "oil/cat/0.png"))
+    table = tmp_path / "wanted.csv"
+    table.write_text(f"path,task\n{images}/ink/cat/0.png,ink\n{images}/oil/cat/0.png,oil\n")
+    told = json.loads(ask("--format=json", table))
+    for rows in (found, told):
+        assert [row["task"] for row in rows] == ["ink", "oil"]
+        for row in rows:
+            assert row["class"] == expected[row["task"]]["class"]
+            assert abs(row["probability"] - expected[row["task"]]["probability"]) < 1e-4
+    assert "No folder of" in ask("--task=path", "a.png", code=2)
+
+
+def test_a_large_picture_has_an_option(home, ask, tmp_path):
+    Image.new("L", (2000, 1500)).save(tmp_path / "large.png")
+    assert "too large" in ask("--task=ink", "--megapixels=2.9", tmp_path / "large.png", code=2)
+    assert len(json.loads(ask("--task=ink", "--megapixels=3", "--format=json", tmp_path / "large.png"))) == 1

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.core.files import write_whole
 
 VERSION = 1
 Names = Mapping[str, Mapping[str, Sequence[str]]]  # task -> class -> names
@@ -108,10 +109,18 @@ def write_manifest(path: str | os.PathLike[str], tasks: Split, *, shots: int, se
     manifest = {"version": VERSION, "shots": shots, "seed": seed, **about, "sha256": sha256, "tasks": tasks}
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    fresh.replace(path)
+    write_whole(path, text_of(manifest))
     return sha256
+
+
+def text_of(manifest: Mapping[str, Any]) -> str:
+    """Return JSON that UTF-8 can have; names that it cannot, as file systems may have them, are escaped."""
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return json.dumps(manifest, indent=1)
 
 
 def read_manifest(path: str | os.PathLike[str], **about: Any) -> tuple[Split, str]:

@@ -1,67 +1,295 @@
-"""Decoding and preprocessing on the host with Pillow's own bicubic filter, exactly as CLIP's training recipes have it.
+"""The one decoder of pictures: by named formats only, within bounds, to upright RGB on a stated ground."""
 
-Facts: `torchvision.transforms` as used by Dassl `dassl/data/transforms/transforms.py` and openai/CLIP `clip/clip.py`.
-"""
-
+import contextlib
 import io
-import math
 import os
 import pathlib
-from collections.abc import Sequence
+import stat
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-TRIES = 10  # of torchvision's RandomResizedCrop before it falls back to a centre crop
+FORMATS = {  # of Pillow's decoders those that start no program: its name of the format, and the endings of such files
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "MPO": (".mpo",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "PCX": (".pcx",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+    "SUN": (".ras",),
+    "DDS": (".dds",),
+    "ICO": (".ico",),
+    "ICNS": (".icns",),
+    "TGA": (".tga", ".icb", ".vda", ".vst"),  # has no signature: tried for these endings only
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MOST = 178_000_000  # pixels of a file; Pillow itself stops a little above
+DROPPED = "none"  # the ground of those who want transparency dropped, as Dassl does
+BYTES = 16  # most bytes of a file per pixel that it may have: 4 channels of 4
+ONE = 1e-6  # what a picture of floats may lie outside 0 to 1, by rounding
 
 
-def decode(image: str | os.PathLike[str] | bytes, name: str = "") -> np.ndarray:
+@dataclass(frozen=True)
+class Reading:
+    """What decoding has to decide.
+
+    Attributes:
+      background: colour on which transparent pictures are laid, in any spelling of Pillow; "none" drops transparency.
+      exif: whether pictures are turned as their EXIF orientation says.
+      pixels: most pixels that a file may have.
+    """
+
+    background: str = "white"
+    exif: bool = True
+    pixels: int = MOST
+
+    def __post_init__(self) -> None:
+        """Refuse what is no colour."""
+        try:
+            _ = self.ground
+        except (ValueError, AttributeError):
+            raise UserError(
+                f"The background {self.background!r} is no colour; give one such as white, #202020, or none."
+            ) from None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it, as options of `Preprocess`."""
+        return {"background": self.background, "exif": self.exif}
+
+    @property
+    def ground(self) -> tuple[int, ...] | None:
+        """Return the background's RGB, None where transparency is dropped."""
+        return None if self.background == DROPPED else ImageColor.getrgb(self.background)[:3]
+
+
+PLAIN = Reading()
+STORED = Reading(DROPPED, exif=False)  # as Dassl reads pictures, and those that are masks
+
+
+class Budget:
+    """Lets threads hold so many pixels together; one that wants more waits until it is alone."""
+
+    def __init__(self, limit: int):
+        self.limit, self.held, self.change = limit, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait for room, and keep it while the context lasts."""
+        with self.change:
+            self.change.wait_for(lambda: not self.held or self.held + pixels <= self.limit)
+            self.held += pixels
+        try:
+            yield
+        finally:
+            with self.change:
+                self.held -= pixels
+                self.change.notify_all()
+
+
+BUDGET = Budget(MOST // 4)  # of all threads: decoding, copying and resizing take about 12 bytes a pixel
+
+
+def decode(image: str | os.PathLike[str] | bytes, name: str = "", reading: Reading = PLAIN) -> np.ndarray:
     """Decode an image file or its bytes to RGB.
 
     Args:
       image: path, or the encoded bytes.
       name: what to call bytes in a message.
+      reading: ground, orientation and bounds.
 
     Returns:
       uint8[H, W, 3].
 
     Raises:
-      UserError: missing, empty, truncated, or not an image; the message names the file.
+      UserError: missing, no regular file, empty, too large, truncated, or not an image; the message names the file.
     """
+    with decoded(image, name, reading) as pixels:
+        return pixels
+
+
+@contextlib.contextmanager
+def decoded(image: str | os.PathLike[str] | bytes, name: str = "", reading: Reading = PLAIN) -> Iterator[np.ndarray]:
+    """Decode as `decode` does; while the context lasts, the picture counts among those that threads hold together."""
     name = name or ("image bytes" if isinstance(image, bytes) else str(image))
+    with contextlib.ExitStack() as stack:
+        with guarded(name):
+            picture = open_picture(image, name, reading)
+            stack.enter_context(BUDGET.hold(picture.width * picture.height))
+            pixels = to_rgb(picture, name, reading)
+            del picture  # of a large one 4 bytes a pixel
+        yield pixels
+
+
+@contextlib.contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into one sentence that names the picture."""
     try:
-        data = image if isinstance(image, bytes) else pathlib.Path(image).read_bytes()
-    except OSError as error:
-        raise UserError(f"Cannot read image {name!r}: {error.strerror or error}; restore it or leave it out.") from None
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise nearly everything: SyntaxError, NotImplementedError, struct.error ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"Image {name!r} is broken ({reason}); replace it or leave it out.") from None
+
+
+def open_picture(image: str | os.PathLike[str] | bytes, name: str, reading: Reading = PLAIN) -> Image.Image:
+    """Return the picture of a file or its bytes, of which only the header is read yet; within `guarded`."""
+    data = image if isinstance(image, bytes) else read_bytes(pathlib.Path(image), name, BYTES * reading.pixels)
     if not data:
         raise UserError(f"Image {name!r} is empty (0 bytes); restore it or leave it out.")
+    if Image.MAX_IMAGE_PIXELS is not None and reading.pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = reading.pixels  # at the user's wish; else Pillow's own bound stays
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return np.asarray(opened.convert("RGB"))
+        picture = Image.open(io.BytesIO(data), formats=decoders(name))
     except UnidentifiedImageError:
-        reason = "is not an image that Pillow can read"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = f"is broken ({error})"
-    raise UserError(f"Image {name!r} {reason}; replace it or leave it out.")
+        known = Image.registered_extensions().get(pathlib.Path(name).suffix.lower())
+        why = f"no decoder for {known} is used here" if known and known not in FORMATS else "or it is damaged"
+        raise UserError(
+            f"Image {name!r} is not an image that Pillow can read ({why}); replace it or leave it out."
+        ) from None
+    except Image.DecompressionBombError as error:
+        raise UserError(too_large(name, str(error))) from None
+    if picture.width * picture.height > reading.pixels:
+        raise UserError(too_large(name, f"{picture.width} x {picture.height} pixels, more than {reading.pixels:,}"))
+    return picture
 
 
-def listing(place: str) -> dict[str, int]:
-    """Return {path below a folder: bytes} of its images, sorted; a broken link has 0 bytes."""
-    sizes: dict[str, int] = {}
-    for entry in os.scandir(place):
-        if entry.is_dir() and not entry.name.startswith("."):
-            sizes |= {f"{entry.name}/{name}": size for name, size in listing(entry.path).items()}
-        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith("."):
-            sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
-    return dict(sorted(sizes.items()))
+def too_large(name: str, reason: str) -> str:
+    """Return the message about a picture beyond the bound."""
+    return f"Image {name!r} is too large ({reason}); shrink it, leave it out, or raise megapixels."
+
+
+def read_bytes(path: pathlib.Path, name: str, most: int) -> bytes:
+    """Return the content of a regular file of at most so many bytes; pipes, devices and sockets are not opened."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"Image {name!r} is no regular file; replace it or leave it out.")
+        if status.st_size > most:
+            raise UserError(too_large(name, f"{status.st_size:,} bytes"))
+        with open(path, "rb", opener=lambda place, flags: os.open(place, flags | os.O_NONBLOCK)) as file:
+            return file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"Cannot read image {name!r}: {reason}; restore it or leave it out.") from None
+
+
+def decoders(name: str) -> list[str]:
+    """Return the formats to try for a file of that name, of those that this Pillow was built with."""
+    Image.init()
+    unsigned = pathlib.Path(name).suffix.lower() in FORMATS["TGA"]
+    return [kind for kind in FORMATS if kind in Image.OPEN and (kind != "TGA" or unsigned)]
+
+
+def to_rgb(picture: Image.Image, name: str = "a picture", reading: Reading = PLAIN) -> np.ndarray:
+    """Return an opened picture's first frame upright, on its ground, in 8 bits: uint8[H, W, 3].
+
+    Numbers of 16 bits are divided by 257, so that 65,535 is white; Pillow keeps those of modes I;16 and I so. Floats
+    (mode F) must lie in 0 to 1, and 1 is white. What does not fit is refused.
+    """
+    picture.load()
+    kind = picture.format
+    if reading.exif and orientation(picture) != 1:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return deep(picture, name, reading, is_16_bit=picture.mode != "I" or kind == "PPM")
+    if picture.mode == "LAB":
+        profile = ImageCms.createProfile
+        picture = ImageCms.profileToProfile(picture, profile("LAB"), profile("sRGB"), outputMode="RGB") or picture
+    if reading.ground is None or not picture.has_transparency_data:
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    if picture.mode == "La":
+        picture = picture.convert("LA")
+    ground = Image.new("RGBA", picture.size, (*reading.ground, 255))
+    return np.asarray(Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB"))
+
+
+def orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation of a picture, 1 to 8; 1, upright, where it has none or none that can be read."""
+    try:
+        value = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data do no harm to the pixels
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def deep(picture: Image.Image, name: str, reading: Reading, *, is_16_bit: bool) -> np.ndarray:
+    """Return a grey picture of more than 8 bits as uint8[H, W, 3]; see `to_rgb`."""
+    values = np.array(picture)
+    if not is_16_bit and values.max() <= 255:
+        raise UserError(
+            f"Image {name!r} has 32-bit numbers (mode I) of at most {values.max()}, where 65,535 would be white; save "
+            "it with 8 or 16 bits."
+        )
+    grey = to_bytes(values if picture.mode == "F" else sixteen(values, name), name)
+    clear = picture.info.get("transparency")
+    if isinstance(clear, int) and reading.ground is not None:
+        return np.where((values == clear)[..., None], np.array(reading.ground, np.uint8), grey[..., None])
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def sixteen(values: np.ndarray, name: str) -> np.ndarray:
+    """Return whole numbers as uint16, if all of them are such."""
+    if values.min() < 0 or values.max() > 65_535:
+        raise UserError(
+            f"Image {name!r} has numbers from {values.min()} to {values.max()}, more than 16 bits hold; save it with 8 "
+            "or 16 bits."
+        )
+    return values.astype(np.uint16)
+
+
+def to_bytes(values: np.ndarray, name: str) -> np.ndarray:
+    """Return numbers as uint8: such as they are, 16 bits divided by 257, floats times 255; rounded, half to even.
+
+    >>> to_bytes(np.array([0, 128, 129, 65535], np.uint16), "x").tolist(), to_bytes(np.array([0.0, 1.0]), "x").tolist()
+    ([0, 0, 1, 255], [0, 255])
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if values.dtype.kind != "f":
+        raise UserError(f"{name} has numbers of type {values.dtype}; give uint8, uint16, or floats in 0 to 1.")
+    if not (values.min() >= -ONE and values.max() <= 1 + ONE):  # also where one is no number
+        raise UserError(
+            f"Image {name!r} has floating-point numbers from {values.min():g} to {values.max():g}, where 0 is black "
+            "and 1 white; scale it, or save it with 8 or 16 bits."
+        )
+    scaled: np.ndarray = np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    return scaled
+
+
+def from_array(array: np.ndarray, reading: Reading = PLAIN) -> np.ndarray:
+    """Return a picture that is an array as uint8[H, W, 3].
+
+    Args:
+      array: [H, W] or [H, W, 1] grey, [H, W, 3] RGB or [H, W, 4] RGBA, of uint8, uint16, or floats in 0 to 1.
+      reading: the ground of transparent pictures.
+    """
+    kind = f"An image array is {array.dtype}{list(array.shape)}"
+    if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise UserError(f"{kind}; give uint8[height, width, 3] in RGB.")
+    values = to_bytes(array, kind)
+    if values.ndim == 3 and values.shape[2] == 4:
+        return to_rgb(Image.fromarray(values), "an array", reading)
+    grey = values if values.ndim == 2 else values[..., 0]
+    return values if values.ndim == 3 and values.shape[2] == 3 else np.repeat(grey[..., None], 3, axis=2)
 
 
 @dataclass(frozen=True)
@@ -71,114 +299,15 @@ class FileSource:
     root: str
     names: Sequence[str]
     labels: Sequence[int]
+    reading: Reading = PLAIN
     __repr__ = outline
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def place(self, index: int) -> pathlib.Path:
+        """Return the path of an image."""
+        return pathlib.Path(self.root, self.names[index])
+
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": decode(pathlib.Path(self.root, self.names[index])), "label": int(self.labels[index])}
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Turn an RGB image of any size into the square that a backbone was trained on.
-
-    Attributes:
-      size: side of the square, pixels.
-      mean, std: per channel, of images in [0, 1].
-      scale: range of the cropped share of the area in training; (1, 1) with ratio (1, 1) and no flip is evaluation's.
-      ratio: range of width / height of the crop in training.
-      flip: probability of a mirror image in training.
-    """
-
-    size: int = 224
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-
-    @property
-    def random(self) -> bool:
-        """Return whether training images differ from one time to the next."""
-        return (*self.scale, *self.ratio, self.flip) != (1, 1, 1, 1, 0)
-
-    def evaluate(self, image: np.ndarray) -> np.ndarray:
-        """Resize the short side, crop the centre, normalise.
-
-        Args:
-          image: uint8[H, W, 3].
-
-        Returns:
-          float32[size, size, 3].
-        """
-        picture = Image.fromarray(image)
-        width, height = resized(*picture.size, self.size)
-        if (width, height) != picture.size:
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        # torchvision rounds the offset half to even; HF floors it
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return self.normalise(picture.crop((left, top, left + self.size, top + self.size)))
-
-    def augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Crop at random, resize, mirror at random, normalise.
-
-        Args:
-          image: uint8[H, W, 3].
-          rng: the only source of randomness.
-
-        Returns:
-          float32[size, size, 3].
-        """
-        if not self.random:
-            return self.evaluate(image)
-        height, width = image.shape[:2]
-        top, left, h, w = random_crop(height, width, self.scale, self.ratio, rng)
-        picture = Image.fromarray(image[top : top + h, left : left + w])
-        if picture.size != (self.size, self.size):
-            picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        if rng.random() < self.flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return self.normalise(picture)
-
-    def normalise(self, picture: Image.Image) -> np.ndarray:
-        """Return (pixels / 255 - mean) / std, float32[H, W, 3]."""
-        pixels = np.asarray(picture, np.float32) / np.float32(255)
-        return (pixels - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
-
-
-def resized(width: int, height: int, size: int) -> tuple[int, int]:
-    """Return (width, height) with the short side `size`; the long side is truncated, not rounded.
-
-    >>> resized(500, 333, 224)
-    (336, 224)
-    """
-    if width <= height:
-        return size, int(size * height / width)
-    return int(size * width / height), size
-
-
-def random_crop(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """Draw a crop (top, left, height, width) as torchvision's `RandomResizedCrop.get_params` does.
-
-    The area is uniform in `scale` times the image's, the ratio log-uniform; after ten misfits the largest centred crop
-    whose ratio is legal.
-
-    >>> random_crop(10, 100, (1, 1), (1, 1), np.random.default_rng(0))
-    (0, 45, 10, 10)
-    """
-    for _ in range(TRIES):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
-    h, w = height, width
-    if width / height < ratio[0]:
-        h = round(width / ratio[0])
-    elif width / height > ratio[1]:
-        w = round(height * ratio[1])
-    return (height - h) // 2, (width - w) // 2, h, w
+        return {"image": decode(self.place(index), reading=self.reading), "label": int(self.labels[index])}

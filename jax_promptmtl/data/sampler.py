@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.images import Preprocess
 from jax_promptmtl.data.order import ORDERS, places
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Example, Suite, Union
 
 Batch = dict[str, np.ndarray]
@@ -86,24 +86,24 @@ class _Steps:
         positions = places(step, self.batch_size, self.process_index, self.process_count)
         sizes = tuple(len(source) for source in self.union.sources)
         numbers = ORDERS[self.order](positions, sizes, self.seed)
-        examples = [self.union[int(number) % len(self.union)] for number in numbers]
-        inputs = [self._prepare(e, int(p)) for e, p in zip(examples, positions, strict=True)]
+        examples = [self._example(int(number), int(p)) for number, p in zip(numbers, positions, strict=True)]
+        kind = "features" if "features" in examples[0] else "image"
         return {
-            "features" if "features" in examples[0] else "image": np.stack(inputs),
+            kind: np.stack([e[kind] for e in examples]),
             "label": np.array([e["label"] for e in examples], np.int32),
             "task": np.array([e["task"] for e in examples], np.int32),
             "weight": np.where(numbers < len(self.union), self.weight, 0).astype(np.float32),
         }
 
-    def _prepare(self, example: Example, position: int) -> np.ndarray:
-        """Augment with a generator that depends on (seed, position), or preprocess for evaluation."""
+    def _example(self, number: int, position: int) -> Example:
+        """Read an example and augment it with a generator that depends on (seed, position), or preprocess it."""
+        example = self.union[number % len(self.union)]
         if "features" in example:
-            result: np.ndarray = example["features"]
-            return result
+            return example
         if not self.train:
-            return self.preprocess.evaluate(example["image"])
+            return example | {"image": self.preprocess.evaluate(example["image"])}
         bits = np.random.Philox(key=self.seed, counter=[0, 0, 0, position])
-        return self.preprocess.augment(example["image"], np.random.Generator(bits))
+        return example | {"image": self.preprocess.augment(example["image"], np.random.Generator(bits))}
 
 
 def batches(

@@ -8,6 +8,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
+from jax_promptmtl.data.images import PLAIN, Reading
 
 Example = dict[str, Any]
 
@@ -42,7 +43,8 @@ class Suite:
     """The tasks that are learnt together; `split_hash` identifies which examples train and which test.
 
     `left_out` names the images that were to be read but could not be, `unused` those that came after the split was
-    drawn and do neither train nor test.
+    drawn and do neither train nor test. `notes` are what else the user should know. `reading` is how pictures of this
+    kind become pixels, in training as in prediction.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Suite:
     split_hash: str
     left_out: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    reading: Reading = PLAIN
     __repr__ = outline
 
 

@@ -16,6 +16,7 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.inference import image_predictor
+from jax_promptmtl.inference.recipe import recipe
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the logits, relative to the largest: rounded in another order
 CHECKED = (3, 1)  # sizes of the batches that are compared
@@ -127,21 +128,13 @@ import json
 
 import numpy as np
 from jax import export
-from PIL import Image
+from PIL import Image, ImageOps
 
-config = json.load(open("config.json"))["about"]
-pixels, classes = config["preprocess"], config["class_names"]["{task}"]
+classes = json.load(open("config.json"))["about"]["class_names"]["{task}"]
 model = export.deserialize(bytearray(open("{file}", "rb").read()))
 
 
-def prepare(path):
-    image, size = Image.open(path).convert("RGB"), pixels["size"]
-    short = min(image.size)
-    image = image.resize([size * side // short for side in image.size], Image.Resampling.BICUBIC)
-    left, top = [round((side - size) / 2) for side in image.size]
-    image = np.asarray(image.crop((left, top, left + size, top + size)), np.float32) / 255
-    return ((image - pixels["mean"]) / pixels["std"]).astype(np.float32)
-
+{prepare}
 
 answer = model.call(np.stack([prepare(path) for path in ["picture.png"]]))  # any number of images
 print(classes[int(answer["probabilities"][0].argmax())])
@@ -171,4 +164,5 @@ def read_me(model: image_predictor.Predictor, files: Mapping[str, str], platform
         platforms=", ".join(platforms),
         task=task,
         file=file,
+        prepare=recipe(model.preprocess),
     )

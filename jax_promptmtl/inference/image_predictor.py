@@ -21,11 +21,14 @@ import safetensors.numpy
 from PIL import Image
 
 from jax_promptmtl.core import tree
-from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
-from jax_promptmtl.data.images import Preprocess, decode, listing
+from jax_promptmtl.data import images
+from jax_promptmtl.data.listing import count as number_of
+from jax_promptmtl.data.listing import listing
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.engine.parallel import pad
@@ -61,9 +64,11 @@ class Predictor:
       trained: {path: array} of the trained parameters.
       backbone: the CLIP that they belong to.
       preprocess: from pictures to what the backbone expects.
+      reading: from files to pictures; with other `pixels`, larger files are read.
     """
 
     unit = "image"
+    batch = BATCH
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Predictor:
         self.classes = {task: tuple(classes or names) for task, names in about["class_names"].items()}
         self.backbone = dataclasses.replace(backbone, params=jax.device_put(backbone.params))
         self.preprocess = Preprocess(**about["preprocess"])
+        self.reading = self.preprocess.reading
         self._heads: dict[str, Head] = {}
         self._compiled: dict[int, Any] = {}
 
@@ -95,7 +101,8 @@ class Predictor:
         """Return classes and probabilities of images.
 
         Args:
-          images: one or many: paths, encoded bytes, Pillow images, or uint8[H, W, 3] RGB arrays of any size.
+          images: one or many: paths, encoded bytes, Pillow images, or uint8[H, W, 3] RGB arrays of any size; for other
+            arrays see `from_array` in `data.images`.
           task: one of `tasks`; may be left out if there is only one.
 
         Raises:
@@ -125,18 +132,22 @@ class Predictor:
 
     @staticmethod
     def listing(folder: str) -> tuple[list[str], str]:
-        """Return the paths of the images below a folder, and nothing to say of other files."""
-        return [str(pathlib.Path(folder) / name) for name in listing(folder)], ""
+        """Return the paths of the images below a folder, and what to say of other files."""
+        found = listing(folder)
+        others = f"{number_of(len(found.passed), 'file')} passed over: {some(found.passed)}" if found.passed else ""
+        return [str(pathlib.Path(folder) / name) for name in found.sizes], others
 
     def pixels(self, image: Picture) -> np.ndarray:
         """Return an image as the backbone expects it, float32[size, size, 3]."""
+        if isinstance(image, np.ndarray):
+            return self.preprocess.evaluate(images.from_array(image, self.reading))
         if isinstance(image, Image.Image):
-            image = np.asarray(image.convert("RGB"))
-        elif not isinstance(image, np.ndarray):
-            image = decode(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"An image array is {image.dtype}{list(image.shape)}; give uint8[height, width, 3] in RGB.")
-        return self.preprocess.evaluate(image)
+            name = getattr(image, "filename", "") or "a Pillow image"
+            with images.guarded(name):
+                pixels = images.to_rgb(image, name, self.reading)
+            return self.preprocess.evaluate(pixels)
+        with images.decoded(image, reading=self.reading) as pixels:
+            return self.preprocess.evaluate(pixels)
 
     def logits(self, pixels: np.ndarray, task: str) -> np.ndarray:
         """Return float32[B, C] of preprocessed images float32[B, size, size, 3]."""
@@ -200,7 +211,7 @@ def many(images: Picture | Iterable[Picture]) -> list[Picture]:
     """
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return [images]
-    return [images] if isinstance(images, np.ndarray) and images.ndim == 3 else list(images)
+    return [images] if isinstance(images, np.ndarray) and images.ndim in (2, 3) else list(images)
 
 
 def frozen_lists(value: Any) -> Any:

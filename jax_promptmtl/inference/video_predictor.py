@@ -56,6 +56,7 @@ class VideoPredictor:
     logits: Callable[[np.ndarray], jax.Array]
     __repr__ = outline
     unit = "clip"
+    batch = BATCH
 
     @property
     def tasks(self) -> tuple[str, ...]:

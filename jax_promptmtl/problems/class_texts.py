@@ -14,6 +14,7 @@ from jax_promptmtl.core.problem import AXIS
 from jax_promptmtl.models.clip.model import CLIP, Backbone
 from jax_promptmtl.models.clip.packing import Packed, pack
 from jax_promptmtl.models.layers.transformer import KeyValues
+from jax_promptmtl.problems.templates import tokenize
 
 Array = jax.Array
 PyTree = Any
@@ -28,12 +29,14 @@ class ClassTexts(NamedTuple):
       together: packed with one set for all tasks whose text prompts are the same parameters.
       apart: packed with a set per task where the tasks' gradients are told apart.
       real: bool[T, C], true for the classes that a task has.
+      weight: float32[T, C, M] of each of M texts in a class's feature; None where every class has one text.
     """
 
     slot: int
     together: Packed
     apart: Packed
     real: np.ndarray
+    weight: np.ndarray | None = None
 
 
 def class_tokens(backbone: Backbone, class_names: Sequence[str], template: str, slot: int) -> np.ndarray:
@@ -48,11 +51,7 @@ def class_tokens(backbone: Backbone, class_names: Sequence[str], template: str, 
     Returns:
       int32[C, context length], zero-padded.
     """
-    tokenizer, length = backbone.tokenizer, backbone.config.context_length
-    texts = [template.format(name.replace("_", " ")) for name in class_names]
-    tokens = tokenizer.tokenize(texts, length - slot)
-    result: np.ndarray = np.insert(tokens, [1] * slot, 0, axis=1).astype(np.int32)
-    return result
+    return tokenize(backbone, [template.format(name.replace("_", " ")) for name in class_names], slot)
 
 
 def class_texts(

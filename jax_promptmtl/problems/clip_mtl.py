@@ -27,7 +27,8 @@ from jax_promptmtl.methods.sharing import slots
 from jax_promptmtl.models.clip.model import CLIP, Backbone, cast_params, score
 from jax_promptmtl.models.clip.packing import Packed
 from jax_promptmtl.problems.accumulation import accumulated
-from jax_promptmtl.problems.class_texts import ClassTexts, class_texts, class_tokens, encode_classes
+from jax_promptmtl.problems.class_texts import ClassTexts, class_texts, encode_classes
+from jax_promptmtl.problems.templates import Ensemble, Template, average
 
 Array = jax.Array
 PyTree = Any
@@ -41,7 +42,7 @@ class Options:
       method: `name` of the method and its options.
       sharing: parameter subtree of the method -> all | task | group.
       tune: patterns of the backbone weights to train, such as ".*/bias".
-      template: of the class texts, such as "a photo of a {}.".
+      template: of the class texts, such as "a photo of a {}.", or several; see `templates.resolve`.
       seed: of the initial parameters.
       groups: partition of the task numbers, read where sharing is "group".
       dtype: of the frozen towers' matrices and biases, float32 or bfloat16.
@@ -57,7 +58,7 @@ class Options:
     method: Mapping[str, Any]
     sharing: Mapping[str, str]
     tune: Sequence[str]
-    template: str
+    template: Template
     seed: int
     groups: Sequence[Sequence[int]]
     dtype: str = "float32"
@@ -103,7 +104,8 @@ def build(suite: Suite, backbone: Backbone, options: Options) -> Problem:
     params, frozen = tree.partition(full, mask)
     frozen["backbone"] = cast_params(frozen["backbone"], options.dtype)
     if not read and not tuned["text"]:
-        frozen["classes"] = constant(partial(encode_classes, model, texts=texts.together), backbone.params)
+        whole = partial(encode_classes, model, texts=texts.together)
+        frozen["classes"] = constant(lambda weights: average(whole(weights), texts.weight), backbone.params)
     classifier = Classifier(model, method, vectors, texts, tuned["image"], options.image_chunk, options.mesh)
     return Problem(
         tasks=tuple(task.name for task in suite.tasks),
@@ -131,10 +133,11 @@ def parameters(
 
 def texts_of(suite: Suite, backbone: Backbone, options: Options, slot: int, read: Sequence[np.ndarray]) -> ClassTexts:
     """Return the class texts of a suite; see `class_texts`."""
-    tokens = [class_tokens(backbone, task.class_names, options.template, slot) for task in suite.tasks]
+    ensemble = Ensemble(backbone, suite.tasks, options.template, slot)
     parts = options.mesh.size if options.mesh else 1
     chunk, apart = options.class_chunk, options.task_gradients
-    return class_texts(tokens, slot, read, chunk=chunk, parts=parts, task_gradients=apart)
+    texts = class_texts(ensemble.tokens, slot, read, chunk=chunk, parts=parts, task_gradients=apart)
+    return texts._replace(real=ensemble.real, weight=ensemble.weight)
 
 
 def describe(suite: Suite, backbone: Backbone, options: Options) -> dict[str, Any]:
@@ -188,6 +191,7 @@ class Classifier:
         if classes is None:
             text = prompts.get("text", {})
             classes = encode_classes(self.model, weights, text, self.texts.slot, texts=texts, mesh=self.mesh)
+            classes = average(classes, self.texts.weight)
         if "text" in self.method.adapts:
             classes = self.adapt("text", method, classes)
         adapts_images = "image" in self.method.adapts

@@ -13,7 +13,7 @@ import numpy as np
 
 from jax_promptmtl.core.problem import Batch
 from jax_promptmtl.data import sampler
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import FeatureSource, Suite
 from jax_promptmtl.engine.parallel import parallelize, replicate
 from jax_promptmtl.models.clip.model import Backbone, cast_params

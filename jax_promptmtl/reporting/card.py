@@ -68,6 +68,25 @@ print(answer.labels, answer.probabilities)
 ```"""
 
 
+def shape(pixels: Mapping[str, Any]) -> str:
+    """Return how pictures are resized.
+
+    >>> shape({"size": 224}), shape({"size": 224, "resize": "squash"})
+    ('short side 224 px, centre crop', 'squashed to 224 px')
+    """
+    size, edge = pixels["size"], pixels.get("edge", 0) or pixels["size"]
+    crop = "centre crop" if edge == size else f"centre crop of {size} px"
+    ways = {"squash": f"squashed to {edge} px", "none": f"centre crop of {size} px", "longest": f"long side {edge} px"}
+    words = ways.get(pixels.get("resize", ""), f"short side {edge} px, {crop}")
+    return words if edge == size or "crop" in words else f"{words}, {crop}"
+
+
+def told(pixels: Mapping[str, Any]) -> str:
+    """Return the other options of preprocessing."""
+    shown = ("size", "mean", "std", "resize", "edge")
+    return "".join(f", {key.replace('_', ' ')} {value}" for key, value in pixels.items() if key not in shown)
+
+
 def _facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> str:
     """Return what is the same for all tasks, as a list."""
     backbone, pixels, names = about["backbone"], about["preprocess"], list(about["class_names"])
@@ -81,8 +100,7 @@ def _facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> 
             f"- groups of tasks: {groups}",
             f"- training: {config['steps']:,} steps of {config['batch_size']} images, seed {config['seed']}",
             f"- class texts: `{about['template']}`",
-            f"- images: RGB, short side {pixels['size']} px, centre crop, mean {list(pixels['mean'])}, "
-            f"std {list(pixels['std'])}",
+            f"- images: RGB, {shape(pixels)}, mean {list(pixels['mean'])}, std {list(pixels['std'])}" + told(pixels),
             f"- data: split `{about['split_hash']}`",
         ]
     )

@@ -156,7 +156,7 @@ def _figure(image: Token, folder: pathlib.Path, panels: Mapping[str, str]) -> st
 
 def _picture(path: pathlib.Path, words: str) -> str:
     """Return the element of an image file."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
         width, height = (round(0.6 * side) for side in image.size)  # drawn at 160 dots per inch, shown at 96
         data = data_uri(path.read_bytes(), str(image.format).lower())
     return f'<img src="{data}" width="{width}" height="{height}" alt="{html.escape(words)}">'

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.sampler import Order, batches, evaluation_batches, example_names
 from jax_promptmtl.data.source import ArraySource, Suite, Task
 

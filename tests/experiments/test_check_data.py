@@ -9,7 +9,7 @@ from PIL import Image
 
 from jax_promptmtl import check_data as door
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.data import videos
+from jax_promptmtl.data import suites, videos
 from jax_promptmtl.experiments import check_data
 from tests import clips, tiny, video_trees
 
@@ -130,7 +130,7 @@ def test_own_images_are_counted_by_task_and_class(folder):
 def test_own_images_that_are_unreadable_or_twice_are_problems(folder):
     root = pathlib.Path(folder["suite"]["root"])
     check_data.check(folder)  # draws the split
-    suite = check_data.suites.build(folder["suite"])
+    suite = suites.build(folder["suite"])
     train, test = suite.tasks[0].train.names[0], suite.tasks[0].test.names[0]
     shutil.copy(root / train, root / test)
     shutil.copy(root / "oil/cat/0.png", root / "oil/dog/1.png")

@@ -183,3 +183,30 @@ def test_mistakes_are_one_sentence(home, model, tmp_path):
         image_predictor.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no trained prompts"):
         image_predictor.load(tmp_path)
+
+
+def test_pictures_given_in_python_are_read_like_files(home, model, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 65536, (20, 24), np.uint16)
+    clear = np.random.default_rng(1).integers(0, 256, (20, 24, 4), np.uint8)
+    turned, exif = Image.fromarray(clear[..., :3]), Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    for name, array in (("grey", grey), ("clear", clear), ("turned", None)):
+        path = tmp_path / f"{name}.png"
+        expected = model.pixels(path)
+        with Image.open(path) as picture:
+            np.testing.assert_array_equal(model.pixels(picture), expected)
+        np.testing.assert_array_equal(model.pixels(path.read_bytes()), expected)
+        if array is not None:
+            np.testing.assert_array_equal(model.pixels(array), expected)
+    assert model.preprocess.background == "white" and model.preprocess.exif
+
+
+def test_a_checkpoint_without_the_keys_reads_pictures_as_it_did(model, home):
+    about = dict(model.meta["about"])
+    about["preprocess"] = {key: about["preprocess"][key] for key in ("size", "mean", "std")}
+    old = image_predictor.Predictor({**model.meta, "about": about}, model.trained, model.backbone)
+    clear = Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 24, 4), np.uint8))
+    np.testing.assert_array_equal(old.pixels(clear), old.preprocess.evaluate(np.asarray(clear.convert("RGB"))))

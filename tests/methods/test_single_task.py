@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jax_promptmtl.data import sampler
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.engine import optim, step
 from tests.tiny import FAST
 

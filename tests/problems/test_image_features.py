@@ -7,7 +7,7 @@ import pytest
 from configs import mmap
 from jax_promptmtl.core import tree
 from jax_promptmtl.data import suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.experiments.image import tune
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.problems import image_features

@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from jax_promptmtl.data.images import STORED
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.data.suites import tfds
+from jax_promptmtl.data.suites.folder import MEGAPIXELS
 
 NAMES = tuple(f"domainnet/{domain}" for domain in ("clipart", "painting", "real", "sketch"))
 NAMED = """
@@ -26,7 +28,16 @@ whale zebra
 CLASSES = tuple(NAMED.split())
 
 
-def build(*, shots: int = 3, seed: int = 0, data_dir: str = "", manifest: str = "") -> Suite:
+def build(
+    *,
+    shots: int = 3,
+    seed: int = 0,
+    data_dir: str = "",
+    manifest: str = "",
+    background: str = STORED.background,
+    exif: bool = STORED.exif,
+    megapixels: float = MEGAPIXELS,
+) -> Suite:
     """Build the suite from prepared TFDS data sets.
 
     Args:
@@ -34,6 +45,7 @@ def build(*, shots: int = 3, seed: int = 0, data_dir: str = "", manifest: str = 
       seed: draws the shots.
       data_dir: the TFDS folder; empty for TFDS's own default.
       manifest: the split's file, read if it exists, else written; empty draws anew, which reads every record.
+      background, exif, megapixels: see `folder.build`; Dassl drops transparency and leaves pictures as they are stored.
 
     Returns:
       A suite of the tasks clipart, painting, real and sketch.
@@ -41,7 +53,8 @@ def build(*, shots: int = 3, seed: int = 0, data_dir: str = "", manifest: str = 
     Raises:
       UserError: see `tfds.build`.
     """
-    return suite(NAMES, CLASSES, shots=shots, seed=seed, data_dir=data_dir, manifest=manifest)
+    how = {"background": background, "exif": exif, "megapixels": megapixels}
+    return suite(NAMES, CLASSES, shots=shots, seed=seed, data_dir=data_dir, manifest=manifest, **how)
 
 
 def suite(names: Sequence[str], classes: Sequence[str], **options: Any) -> Suite:

@@ -9,8 +9,13 @@ import pathlib
 from typing import Any, NamedTuple
 
 from jax_promptmtl.core.errors import UserError, pick
+from jax_promptmtl.data.contents import Tree
+from jax_promptmtl.data.images import STORED, Reading
+from jax_promptmtl.data.listing import listing
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.data.suites import folder
+from jax_promptmtl.data.suites import drawn, folder
+from jax_promptmtl.data.suites.folder import MEGAPIXELS
+from jax_promptmtl.data.suites.tree import refuse_empty
 
 DOMAINS = ("clipart", "painting", "real", "sketch")
 CLEANED = {"clipart": "groundtruth/clipart.zip", "painting": "groundtruth/painting.zip"}  # at DomainNet's home page
@@ -36,6 +41,9 @@ def build(
     pool: str = "union",
     strict: bool = True,
     manifest: str = "",
+    background: str = STORED.background,
+    exif: bool = STORED.exif,
+    megapixels: float = MEGAPIXELS,
 ) -> Suite:
     """Build the MiniDomainNet suite.
 
@@ -49,6 +57,7 @@ def build(
       strict: whether every listed file must be there and the numbers of classes and images must be the published ones;
         False leaves out files that are missing, empty or cannot be read.
       manifest: the split's file, read if it exists, else written; empty for one beside the domains.
+      background, exif, megapixels: see `folder.build`; Dassl drops transparency and leaves pictures as they are stored.
 
     Returns:
       A suite of the tasks clipart, painting, real and sketch; labels are those of the split files.
@@ -58,10 +67,13 @@ def build(
         was edited or does not fit.
     """
     draw = {"shots": shots, "seed": seed, "reserve": reserve}
-    return suite(root, IMAGES, CLASSES, strict=strict, pool=pool, manifest=manifest, **draw)
+    reading = folder.reading(background, exif, megapixels)
+    return suite(root, IMAGES, CLASSES, strict=strict, pool=pool, manifest=manifest, reading=reading, **draw)
 
 
-def suite(root: str, images: int, classes: int, *, strict: bool, pool: str, **draw: Any) -> Suite:
+def suite(
+    root: str, images: int, classes: int, *, strict: bool, pool: str, reading: Reading = STORED, **draw: Any
+) -> Suite:
     """Build the suite of given numbers of images and classes; see `build`."""
     pick(pool, ("union", "dassl"), "pool of suite 'mini_domainnet'")
     places = folder.locate(root, (*DOMAINS, SPLITS), "domainnet", LAYOUT)
@@ -76,12 +88,12 @@ def suite(root: str, images: int, classes: int, *, strict: bool, pool: str, **dr
         )
     paths = {name: path for d in DOMAINS for name, path in find(places[d], train[d] + test[d], strict).items()}
     learn, held_out = (tree(half, names, paths) for half in (train, test))
-    draw |= {"paths": paths, "strict": strict, "pool": pool}
+    files, draw = drawn.Files(home, reading, paths), draw | {"strict": strict, "pool": pool}
     if pool == "dassl":
-        return folder.suite("mini_domainnet", home, learn, held_out=held_out, **draw)
+        return drawn.suite("mini_domainnet", files, learn, held_out=held_out, **draw)
     both = {d: {c: learn[d].get(c, []) + held_out[d].get(c, []) for c in names} for d in DOMAINS}
     both = {d: {c: members for c, members in listed.items() if members} for d, listed in both.items()}
-    return folder.suite("mini_domainnet", home, both, **draw)
+    return drawn.suite("mini_domainnet", files, both, **draw)
 
 
 def read(path: pathlib.Path, domain: str) -> list[Row]:
@@ -127,13 +139,13 @@ def class_names(rows: list[Row]) -> list[str]:
 def find(place: pathlib.Path, rows: list[Row], strict: bool) -> dict[str, str]:
     """Return {name: path relative to the home} of the listed files of a domain that are there and not empty."""
     classes = [name for name in {row.class_name: 0 for row in rows} if (place / name).is_dir()]
-    sizes = {f"{name}/{file}": size for name in classes for file, size in folder.listing(str(place / name)).items()}
+    sizes = {f"{name}/{file}": size for name in classes for file, size in listing(place / name).sizes.items()}
     below = {row.name: row.name.split("/", 1)[1] for row in rows}
     missing = [name for name, path in below.items() if path not in sizes]
     empty = {path: 0 for path in below.values() if sizes.get(path) == 0}
     if strict:
         refuse_missing(missing, len(below), place)
-        folder.refuse_empty(empty, place)
+        refuse_empty(empty, place)
     elif missing or empty:
         print(f"{place}: left out {len(missing):,} missing and {len(empty):,} empty files of the split.", flush=True)
     return {name: f"{place.name}/{path}" for name, path in below.items() if sizes.get(path)}
@@ -154,9 +166,9 @@ def refuse_missing(missing: list[str], listed: int, place: pathlib.Path) -> None
         )
 
 
-def tree(rows: dict[str, list[Row]], names: list[str], paths: dict[str, str]) -> folder.Tree:
+def tree(rows: dict[str, list[Row]], names: list[str], paths: dict[str, str]) -> Tree:
     """Sort the files that are there by domain and class, the classes in the given order."""
-    listed: folder.Tree = {domain: {name: [] for name in names} for domain in rows}
+    listed: Tree = {domain: {name: [] for name in names} for domain in rows}
     for domain, members in rows.items():
         for row in members:
             if row.name in paths:

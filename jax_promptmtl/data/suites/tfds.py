@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.data import fewshot, images
 from jax_promptmtl.data.source import Example, Subset, Suite, Task
+from jax_promptmtl.data.suites.folder import MEGAPIXELS, reading
 
 
 class TfdsSource:
@@ -19,11 +20,14 @@ class TfdsSource:
       split: its split, slices such as "train[:80%]" included.
       image, label: names of the two features.
       classes: names of the classes to keep; a label is a position among them.
+      reading: what decoding has to decide.
     """
 
-    def __init__(self, builder: Any, split: str, image: str, label: str, classes: Sequence[str]):
+    def __init__(
+        self, builder: Any, split: str, image: str, label: str, classes: Sequence[str], reading: images.Reading
+    ):
         known = builder.info.features[label].names
-        self.image, self.label, self.classes = image, label, classes
+        self.image, self.label, self.classes, self.reading = image, label, classes, reading
         self.relabel = {known.index(name): i for i, name in enumerate(classes)}
         try:
             self.records = builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
@@ -44,7 +48,7 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[index]
-        image = images.decode(record[self.image], self.names[index])
+        image = images.decode(record[self.image], self.names[index], self.reading)
         return {"image": image, "label": self.relabel[int(record[self.label])]}
 
     def members(self) -> dict[str, list[str]]:
@@ -77,6 +81,9 @@ def build(
     image: str = "image",
     label: str = "label",
     manifest: str = "",
+    background: str = images.PLAIN.background,
+    exif: bool = images.PLAIN.exif,
+    megapixels: float = MEGAPIXELS,
 ) -> Suite:
     """Build a suite of prepared data sets.
 
@@ -89,6 +96,7 @@ def build(
       train_split, test_split: names of the splits.
       image, label: names of the features.
       manifest: the split's file, read if it exists, else written; empty draws anew, which reads every record.
+      background, exif, megapixels: see `folder.build`.
 
     Returns:
       A suite of one task per name.
@@ -100,8 +108,9 @@ def build(
         raise UserError("The tfds suite has no data sets; set `names` to one or more TFDS names, one task each.")
     opened = {name: _builder(name, data_dir) for name in names}
     kept = {name: _classes(builder, name, classes, image, label) for name, builder in opened.items()}
+    how = reading(background, exif, megapixels)
     halves = {
-        half: {name: TfdsSource(builder, split, image, label, kept[name]) for name, builder in opened.items()}
+        half: {name: TfdsSource(builder, split, image, label, kept[name], how) for name, builder in opened.items()}
         for half, split in (("train", train_split), ("test", test_split))
     }
 
@@ -118,7 +127,7 @@ def build(
             halves[h][name].subset((record for c in chosen for record in c[h]), where) for h in ("train", "test")
         )
         tasks.append(Task(name, tuple(c.replace("_", " ") for c in kept[name]), train, test))
-    return Suite("tfds", tuple(tasks), sha256)
+    return Suite("tfds", tuple(tasks), sha256, reading=how)
 
 
 def _classes(builder: Any, name: str, classes: Sequence[str], image: str, label: str) -> list[str]:

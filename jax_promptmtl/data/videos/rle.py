@@ -40,7 +40,7 @@ def decode(mask: Mapping[str, Any], name: str = "a mask") -> Array:
 def mask_of(code: Mapping[str, Any] | bytes, name: str = "a mask") -> Array:
     """Return a mask bool[H, W] from run lengths, or from an encoded picture that is black outside it."""
     if isinstance(code, bytes):
-        return np.asarray(images.decode(code, name).any(axis=-1))
+        return np.asarray(images.decode(code, name, images.STORED).any(axis=-1))
     return decode(code, name)
 
 

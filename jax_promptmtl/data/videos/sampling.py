@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data import fewshot, images
+from jax_promptmtl.data import fewshot, images, preprocess
 from jax_promptmtl.data.videos import augment, rle, video_file
 from jax_promptmtl.data.videos.feature_files import FeatureFiles
 from jax_promptmtl.data.videos.index import Example, VideoSet
@@ -321,7 +321,7 @@ def resize(
     height, width = frames.shape[1:3]
     top, left, h, w = 0, 0, height, width
     if not sampling.whole and rng is not None:
-        top, left, h, w = images.random_crop(height, width, sampling.scale, RATIO, rng)
+        top, left, h, w = preprocess.random_crop(height, width, sampling.scale, RATIO, rng)
     elif not sampling.whole:
         h = w = min(height, width)
         top, left = int(place * (height - h)), int(place * (width - w))

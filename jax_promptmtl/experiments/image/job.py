@@ -12,13 +12,13 @@ import numpy as np
 from jax_promptmtl.core.outline import outline
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Suite
 from jax_promptmtl.engine import parallel, processes, step
 from jax_promptmtl.engine.preemption import heed, heeding
 from jax_promptmtl.methods.clustering import Groups
 from jax_promptmtl.models.clip.model import Backbone
-from jax_promptmtl.problems import clip_mtl, image_features
+from jax_promptmtl.problems import clip_mtl, image_features, templates
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Job:
     def problem(self, part: Mapping[str, Any], groups: Groups, *, task_gradients: bool = False) -> Problem:
         """Build the problem of a config section with `method`, `sharing` and `tune`; see `clip_mtl.Options`."""
         options = {key: part[key] for key in ("method", "sharing", "tune")}
-        about = {"template": self.config.template, "seed": self.config.seed, "groups": groups}
+        about = {"template": templates.resolve(self.config.template), "seed": self.config.seed, "groups": groups}
         savings = {"dtype": self.config.backbone.dtype, "task_gradients": task_gradients, **self.config.memory}
         savings["mesh"] = parallel.divisible(self.config.parallel)
         return clip_mtl.build(self.suite, self.backbone, clip_mtl.Options(**options, **about, **savings))

@@ -12,12 +12,12 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.icons import icon_corpus
 from jax_promptmtl.engine import loop
-from jax_promptmtl.models.clip import convert
+from jax_promptmtl.models.clip import convert, pixels
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig
 from jax_promptmtl.models.clip.tokenizer import Tokenizer, learn_merges
 from jax_promptmtl.problems import contrastive
 
-PIXELS = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # the towers see [-1, 1]
+PIXELS = {"mean": [0.5] * 3, "std": [0.5] * 3}  # the towers see [-1, 1]
 
 
 def read_corpus(config: Any, seed: int) -> tuple[contrastive.Captions, contrastive.Captions]:
@@ -92,8 +92,8 @@ def initial(sizes: ClipConfig, start: str, seed: int) -> Any:
 
 
 def save(folder: pathlib.Path, sizes: ClipConfig, params: Any, tokenizer: Tokenizer) -> None:
-    """Write the weights in float16 and all that belongs to them, as transformers reads it."""
+    """Write the weights in float16 and the tokenizer as transformers reads them, and the pixels as open_clip does."""
     convert.save(folder, sizes, jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params))
     tokenizer.save(folder)
-    size = {"size": {"shortest_edge": sizes.image_size}, "crop_size": sizes.image_size}
-    (folder / "preprocessor_config.json").write_text(json.dumps(size | PIXELS, indent=2) + "\n", "utf-8")
+    content = {"preprocess_cfg": {"size": sizes.image_size} | PIXELS}
+    (folder / pixels.OPEN_CLIP_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")

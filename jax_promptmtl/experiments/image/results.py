@@ -127,7 +127,7 @@ def attention_strips(job: Job, towers: Sequence[tuple], task: int, row: Examples
     image = np.stack([job.preprocess.evaluate(picture) for picture in row.images[:SHOWN]])
     numbers = np.full(len(image), task)
     maps = [np.asarray(attention.attention(job.backbone.config, *tower, image, numbers)) for tower in towers]
-    plain = np.clip(image * np.array(job.preprocess.std) + np.array(job.preprocess.mean), 0, 1)
+    plain = job.preprocess.shown(image)
     strips = [attention.strip(picture, each) for picture, *each in zip(plain, *maps, strict=True)]
     names = (some[:SHOWN] for some in (row.labels, row.before, row.after))
     return Examples(row.task, strips, *names), [100 * float(seen.sum(axis=(1, 2)).mean()) for seen in maps]

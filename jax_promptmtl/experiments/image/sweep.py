@@ -20,7 +20,7 @@ from jax_promptmtl.core import locks, tree
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.memory import reset_peak
 from jax_promptmtl.data import predictions, suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.experiments import grid
 from jax_promptmtl.experiments.grid import Grid
 from jax_promptmtl.experiments.image import results, tune
@@ -109,6 +109,7 @@ def prepare(config: Any, workdir: pathlib.Path) -> tune.Job:
     """Return the tuning job of a config, with what other runs have loaded already."""
     suite = load_suite(json.dumps(config.suite.to_dict(), sort_keys=True))
     backbone = load_backbone(config.backbone.path, config.backbone.activation, config.backbone.tokenizer)
+    backbone = tune.reads(backbone, suite)
     preprocess = Preprocess(**backbone.preprocess, **config.augment)
     return tune.Job(config, workdir, suite, backbone, preprocess, quiet=True)
 
@@ -119,6 +120,7 @@ def identity(run: Run, job: tune.Job) -> dict[str, Any]:
     leaves = {path: value for path, value in tree.flatten(config).items() if path not in PATHS}
     leaves = {path: value for path, value in leaves.items() if path.split("/")[-1] not in FREE_STEPS}
     about = {"split": job.suite.split_hash, "suite": job.suite.name, "suite name": run.suite}
+    about |= {key: run.config.suite[key] for key in ("background", "exif") if key in run.config.suite}
     weights = {"backbone": job.backbone.sha256, "activation": job.backbone.config.activation}
     return leaves | about | weights | {"separate": run.separate}
 

@@ -1,5 +1,7 @@
 """The tuning job: measure zero-shot, find the task groups, train the method, evaluate, report."""
 
+import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,15 +14,17 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick, some
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import sampler, suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.source import Suite
-from jax_promptmtl.data.suites.folder import fewer, late
+from jax_promptmtl.data.suites.drawn import fewer, late, untested
 from jax_promptmtl.engine import checkpoint, loop, processes
 from jax_promptmtl.engine.meter import shares
 from jax_promptmtl.experiments.image.job import Job, Outcome
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups, Partition, Rule, partition
 from jax_promptmtl.models.clip.load import load
+from jax_promptmtl.models.clip.model import Backbone
+from jax_promptmtl.problems import templates
 from jax_promptmtl.reporting import figures
 from jax_promptmtl.reporting.card import write_card
 
@@ -74,9 +78,10 @@ def measure(job: Job, groups: Groups) -> Outcome:
 
 def prepare(config: Any, workdir: pathlib.Path) -> Job:
     """Load data and backbone, and say what they are."""
+    templates.resolve(config.template)  # a mistake is said before data are read
     with processes.in_turn("data"):
         suite = suites.build(config.suite)
-    backbone = load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer)
+    backbone = reads(load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer), suite)
     preprocess = Preprocess(**backbone.preprocess, **config.augment)
     processes.require_same("Data or weights", [suite.name, suite.split_hash, backbone.sha256])
     job = Job(config, workdir, suite, backbone, preprocess, quiet=not processes.first())
@@ -85,10 +90,38 @@ def prepare(config: Any, workdir: pathlib.Path) -> Job:
         job.say(f"left out {len(suite.left_out):,} images that cannot be read: {some(suite.left_out)}")
     if suite.unused:
         job.say(f"not used: {late(suite.unused)}")
-    if few := fewer(suite, config.suite.get("shots", 0)):
-        job.say(f"note: {few}")
+    for note in filter(None, [*suite.notes, fewer(suite, config.suite.get("shots", 0)), untested(suite)]):
+        job.say(f"note: {note}")
+    for part in trainings(job).values():
+        if note := rounded(job, part):
+            job.say(f"note: {note}")
     job.say(f"backbone {backbone.name}: {tree.count(backbone.params):,} parameters, {backbone.config.image_size} px")
     return job
+
+
+class NoBackbone(UserError):
+    """The weights that a config names cannot be loaded."""
+
+
+def on_trial(config: Any, suite: Suite) -> Job:
+    """Return a silent job that is not to run, of data that are there already; see `refuse`.
+
+    Raises:
+      NoBackbone: the weights cannot be loaded.
+    """
+    templates.resolve(config.template)
+    config = config.copy_and_resolve_references()
+    config.stage = "train"
+    try:
+        backbone = reads(load(config.backbone.path, config.backbone.activation, config.backbone.tokenizer), suite)
+    except UserError as error:
+        raise NoBackbone(str(error)) from None
+    return Job(config, pathlib.Path(), suite, backbone, Preprocess(**backbone.preprocess, **config.augment), quiet=True)
+
+
+def reads(backbone: Backbone, suite: Suite) -> Backbone:
+    """Return a backbone whose pixels are read as the suite's, which its checkpoints then tell."""
+    return dataclasses.replace(backbone, preprocess=backbone.preprocess | suite.reading.options)
 
 
 def describe_task(task: Any) -> str:
@@ -109,12 +142,41 @@ def problem_trains(problem: Problem) -> bool:
 def plan(job: Job, part: Mapping[str, Any]) -> dict[str, Any]:
     """Return the loop's config of a section: its `train` entries, steps from epochs, and what identifies the run."""
     options = dict(part["train"])
+    options["batch_size"] = batch_size(job, part)
     images = sum(len(task.train) for task in job.suite.tasks)
     steps_per_epoch = max(images // options["batch_size"], 1)  # a last short batch is dropped
     identity = {key: part[key] for key in ("method", "sharing", "tune")}
     run = {"seed": job.config.seed, "parallel": job.config.parallel, "evaluate_every": 0}
     steps = {"steps_per_epoch": steps_per_epoch, "steps": options["epochs"] * steps_per_epoch}
     return options | identity | run | steps | {"augment": dict(job.config.augment)}
+
+
+def batch_size(job: Job, part: Mapping[str, Any]) -> int:
+    """Return the images of a batch: as the config says, or the nearest number that tasks divide where all are in it.
+
+    A number that the processes do not divide is refused later, unless it has to be another one anyhow.
+    """
+    wanted, tasks = part["train"]["batch_size"], len(job.tasks)
+    if wanted < 1:
+        raise UserError(f"{section(job, part)}.batch_size is {wanted}; use at least 1.")
+    if part["train"]["sampler"] != "stratified" or wanted % tasks == 0:
+        return wanted
+    unit = math.lcm(tasks, processes.part()["process_count"])
+    return max(1, round(wanted / unit)) * unit
+
+
+def section(job: Job, part: Mapping[str, Any]) -> str:
+    """Return what messages call the training of a part of the config."""
+    return "config.train" if part is job.config else "config.grouping.train"
+
+
+def rounded(job: Job, part: Mapping[str, Any]) -> str:
+    """Return in words that batches have another size than the config says; "" where they do not."""
+    size, wanted = batch_size(job, part), part["train"]["batch_size"]
+    if size == wanted:
+        return ""
+    key = f"{section(job, part)}.batch_size"
+    return f"{key} is {size} and not {wanted}, so that a batch has as many images of each of the {len(job.tasks)} tasks"
 
 
 def train(job: Job, problem: Problem, part: Mapping[str, Any], name: str, **observers: Any) -> loop.Result:
@@ -159,9 +221,33 @@ def refuse(job: Job) -> None:
         check_groups(job.config.grouping.groups, job.tasks)
     if learns_groups(job):
         require_snapshots(job.config.grouping)
+    templates.require_apart(job.backbone, job.suite.tasks, templates.resolve(job.config.template))
+    try:
+        options = {"batch_size": job.config.evaluation_batch_size, **processes.part()}
+        sampler.evaluation_batches(job.suite, job.preprocess, **options)
+    except UserError as error:
+        raise UserError(f"config.evaluation_batch_size: {error}") from None
     for name, part in trainings(job).items():
-        if problem_trains(job.problem(part, whole(job))) and job.config.stage == "evaluate":
-            require_finished(job.workdir, name, plan(job, part)["steps"])
+        problem = job.problem(part, whole(job))
+        if problem_trains(problem):
+            require_training(job, part)
+            if job.config.stage == "evaluate":
+                require_finished(job.workdir, name, plan(job, part)["steps"])
+
+
+def require_training(job: Job, part: Mapping[str, Any]) -> None:
+    """Refuse what a training would refuse when it asks for its first batch."""
+    for task in job.suite.tasks:
+        if not len(task.train):
+            raise UserError(
+                f"Task {task.name!r} has no images to train; give some, or only evaluate, with config.method.name=none "
+                "and config.grouping.source=one, such as configs/clip.py:zero_shot."
+            )
+    settings = plan(job, part)
+    try:
+        sampler.batches(job.suite, job.preprocess, data_order(job, settings))
+    except UserError as error:
+        raise UserError(f"{section(job, part)}: {error}") from None
 
 
 def require_snapshots(options: Any) -> None:

@@ -79,7 +79,7 @@ def open_model(config: Any) -> tuple[VideoMaeConfig, PyTree]:
     """Return sizes and weights of the VideoMAE."""
     if not config.weights:
         raise UserError("Features need a trained model; give --config.weights, a file of a VideoMAE.")
-    spec, model = SPECS["recognition"], files.plain_sizes({"model": config.model}, files.card_of(config.weights))
+    spec, model = SPECS[config.task], files.plain_sizes({"model": config.model}, files.card_of(config.weights))
     sizes = spec.sizes(model, 1, InputForm(config.window, (config.size, config.size)))
     params = spec.read(files.place_of(config.weights), sizes)
     if config.rule == "windows" and "pool" not in params:

@@ -1,6 +1,7 @@
 """How rows of the video job are measured, and what saved prompts do on their own."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.video_batches import all_batches
-from jax_promptmtl.experiments.video import page
 from jax_promptmtl.experiments.video.job import Job, Row
 from jax_promptmtl.problems import video_mtl
+from jax_promptmtl.problems.video_tasks import SPECS
+from jax_promptmtl.reporting import records
 
 PyTree = Any
 Scores = dict[str, dict[str, float]]  # part -> metrics
@@ -31,7 +33,7 @@ def evaluators(job: Job, row: Row, problem: Problem) -> Any:
                 scores[part] = job.footage.evaluate(problem, params, batches, len(job.footage.classes))
                 continue
             found, labels = predict(params, batches)
-            scores[part], answers[part] = task.measure(found, labels), page.answers(job.task, found)
+            scores[part], answers[part] = task.measure(found, labels), answers_of(job.task, found)
         return scores, answers
 
     return score
@@ -62,3 +64,8 @@ def static_scores(job: Job, path: pathlib.Path) -> Scores:
     example = next(all_batches(row.sources["train"], batch_size=1))
     problem = video_mtl.build(row.pipeline, example=example, initial={"tokens": np.asarray(prompts)})
     return evaluators(job, row, problem)(problem.params, job.parts[1:])[0]
+
+
+def answers_of(task: str, found: Mapping[str, np.ndarray]) -> str | None:
+    """Return which class each clip is taken for, as `records.unpack_numbers` reads it; `None` for other tasks."""
+    return records.pack_numbers(found["score"].argmax(axis=1)) if SPECS[task].classifies else None

@@ -54,9 +54,10 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
     Returns:
       `title`; `trainable` parameters, those of the `primary` and of all models that are `loaded`; `metric`; `scores`,
-      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see `page.answers`;
-      `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch; `prompt_rms`, the size of
-      the prompts beside that of the tokens in the last steps of training; `steps` and `step_seconds`.
+      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see
+      `measuring.answers_of`; `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch;
+      `prompt_rms`, the size of the prompts beside that of the tokens in the last steps of training; `steps` and
+      `step_seconds`.
     """
     title, make = ROWS[name]
     row = make(job)

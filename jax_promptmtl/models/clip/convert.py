@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError, pick
-from jax_promptmtl.data.images import CLIP_MEAN, CLIP_STD
+from jax_promptmtl.models.clip import architecture
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig, inner_width
 from jax_promptmtl.models.weights.files import digest, locate, optional_json, read_state
 from jax_promptmtl.models.weights.table import (
@@ -199,6 +199,7 @@ def declared(folder: Path) -> dict[str, Any]:
     (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`) gives it.
     """
     hf, open_clip = (optional_json(folder / name) for name in ("config.json", "open_clip_config.json"))
+    architecture.refuse_others(hf, open_clip, str(folder))
     if "vision_config" in hf:
         image, text = hf["vision_config"], hf.get("text_config", {})
         activations = {tower.get("hidden_act", "quick_gelu") for tower in (image, text)}
@@ -263,23 +264,6 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
                 f"The weights at {str(file)!r} have {name} {getattr(config, name)!r} but declare {value!r}."
             )
     return config, params, digest(file)
-
-
-def pixel_stats(path: str | Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of RGB in [0, 1] that the weights at the path expect.
-
-    They stand in preprocessor_config.json (Hugging Face) or open_clip_config.json; without either, they are OpenAI's.
-    """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    hf, open_clip = (optional_json(folder / name) for name in ("preprocessor_config.json", "open_clip_config.json"))
-    theirs = open_clip.get("preprocess_cfg", {})
-    mean = tuple(hf.get("image_mean") or theirs.get("mean") or CLIP_MEAN)
-    std = tuple(hf.get("image_std") or theirs.get("std") or CLIP_STD)
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise UserError(
-            f"The pixel mean {mean} and std {std} in {str(folder)!r} must be three numbers each, std positive."
-        )
-    return mean, std
 
 
 def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:

@@ -3,7 +3,7 @@
 import pathlib
 
 from jax_promptmtl.core.files import ASSETS
-from jax_promptmtl.models.clip import convert, tokenizer
+from jax_promptmtl.models.clip import convert, pixels, tokenizer
 from jax_promptmtl.models.clip.model import Backbone
 
 EMBEDDED = "icon_clip"  # the small CLIP that the package carries
@@ -22,13 +22,13 @@ def load(path: str, activation: str = "", tokens: str = "") -> Backbone:
     """
     place = ASSETS / EMBEDDED if path == EMBEDDED else pathlib.Path(path).expanduser()
     config, params, sha256 = convert.load(place, activation or None)
-    mean, std = convert.pixel_stats(place)
+    theirs = convert.locate(place).name.startswith("open_clip")
     return Backbone(
         name=path,
         config=config,
         params=params,
         tokenizer=tokenizer.load(tokens or None, place, vocab_size=config.vocab_size),
-        preprocess={"size": config.image_size, "mean": tuple(mean), "std": tuple(std)},
+        preprocess=pixels.declared(place, config.image_size, prefer_open_clip=theirs),
         sha256=sha256,
         tokens=tokens,
     )

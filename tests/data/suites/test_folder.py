@@ -8,9 +8,9 @@ from PIL import Image
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.sampler import Order, batches, evaluation_batches
-from jax_promptmtl.data.suites import folder
+from jax_promptmtl.data.suites import drawn, tree
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_classes_with_fewer_images_than_shots_are_named(root):
     for number in range(3):
         (root / "art" / "cup" / f"{number}.png").unlink()
     suite = build(root, shots=6)
-    assert folder.fewer(suite, 6) == "fewer images than 6 train for 'cup of art (5)'" and not folder.fewer(suite, 5)
+    assert drawn.fewer(suite, 6) == "fewer images than 6 train for 'cup of art (5)'" and not drawn.fewer(suite, 5)
 
 
 def test_unreadable_image_names_the_file(root):
@@ -190,7 +190,7 @@ def test_lenient_splits_leave_out_what_cannot_be_read_and_stay_as_drawn(root, mo
     assert len(used) == 5 * 8 - 3 and not used.intersection(spoiled)
     assert sum(batch["weight"].sum() for batch in evaluation_batches(suite, Preprocess(8), batch_size=5)) == 22
     spoil(root / "art/cup/5.png", "page")  # later: the split stays as it was drawn, whatever is in the files
-    monkeypatch.setattr(folder, "decode", pytest.fail)
+    monkeypatch.setattr(drawn, "decode", pytest.fail)
     again = build(root, strict=False)
     assert again == suite
 
@@ -203,4 +203,4 @@ def test_lenient_splits_need_an_image_of_every_class(root):
 
 
 def test_tree_is_sorted_and_relative(root):
-    assert folder.scan(root)["art"]["cup"] == [f"art/cup/{i}.png" for i in range(8)]
+    assert tree.read(root).parts["train"]["art"]["cup"] == [f"art/cup/{i}.png" for i in range(8)]

@@ -8,7 +8,7 @@ import pytest
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.icons import glyphs, icon_split, styles
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.sampler import Order, batches
 from jax_promptmtl.data.suites import icons
 

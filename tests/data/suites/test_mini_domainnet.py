@@ -7,7 +7,7 @@ from PIL import Image
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
-from jax_promptmtl.data.suites import folder, mini_domainnet
+from jax_promptmtl.data.suites import drawn, mini_domainnet
 
 CLASSES = ("umbrella", "teddy-bear", "The_Great_Wall_of_China")  # in the order of their labels, not of the alphabet
 TRAIN, TEST = 8, 4  # files per class in the split files
@@ -193,6 +193,8 @@ def test_the_papers_sizes(shots, each, tmp_path):
     for (domain, classes), count in zip(tree.items(), counts, strict=True):
         for i in range(count):
             classes[f"class_{i % len(classes):03d}"].append(f"{domain}/{i:06d}.jpg")
-    suite = folder.suite("mini_domainnet", tmp_path, tree, manifest="", shots=shots, seed=0, reserve=0, pool="union")
+    suite = drawn.suite(
+        "mini_domainnet", drawn.Files(tmp_path), tree, manifest="", shots=shots, seed=0, reserve=0, pool="union"
+    )
     assert [len(task.train) for task in suite.tasks] == [each] * 4
     assert [len(task.train) + len(task.test) for task in suite.tasks] == counts

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
-from jax_promptmtl.data.suites import folder, office_home
+from jax_promptmtl.data.suites import drawn, folder, office_home
 
 CLASSES = ("Alarm_Clock", "Exit_Sign", "ToothBrush")
 COUNTS = {"Art": 42, "Clipart": 45, "Product": 48, "Real World": 51}  # 14 to 17 in each class
@@ -221,7 +221,7 @@ def listing(counts, classes):
 def test_the_papers_sizes(shots, each, tmp_path):
     tree = listing(office_home.COUNTS, office_home.CLASSES)
     office_home.check_counts(tree, office_home.COUNTS, tmp_path)
-    suite = folder.suite("office_home", tmp_path, tree, manifest="", shots=shots, seed=1, reserve=0)
+    suite = drawn.suite("office_home", drawn.Files(tmp_path), tree, manifest="", shots=shots, seed=1, reserve=0)
     assert [len(task.train) for task in suite.tasks] == [each] * 4
     assert [len(task.train) + len(task.test) for task in suite.tasks] == [2427, 4365, 4439, 4357]
     assert [len(task.class_names) for task in suite.tasks] == [65] * 4

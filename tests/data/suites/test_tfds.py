@@ -7,7 +7,7 @@ from PIL import Image
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data import suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.data.sampler import evaluation_batches
 from jax_promptmtl.data.suites import domainnet126
 from jax_promptmtl.data.suites.tfds import TfdsSource

@@ -251,18 +251,6 @@ def test_square_projections_are_transposed(hf, openai):
     assert relative(our_logits(config, params, image, tokens), expected, params["logit_scale"]) > 1e-2
 
 
-def test_pixel_stats(tmp_path):
-    assert convert.pixel_stats(tmp_path) == ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": {"mean": mean, "std": std}}))
-    assert convert.pixel_stats(tmp_path / "open_clip_model.safetensors") == (mean, std)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": std, "image_std": mean}))
-    assert convert.pixel_stats(tmp_path) == (std, mean)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": std, "image_std": [1, 0, 1]}))
-    with pytest.raises(UserError, match="three numbers"):
-        convert.pixel_stats(tmp_path)
-
-
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 

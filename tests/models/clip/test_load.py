@@ -8,7 +8,7 @@ import pytest
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.data import sampler, suites
-from jax_promptmtl.data.images import Preprocess
+from jax_promptmtl.data.preprocess import Preprocess
 from jax_promptmtl.engine import step
 from jax_promptmtl.models.clip.load import ASSETS, EMBEDDED, load
 from jax_promptmtl.problems import clip_mtl
