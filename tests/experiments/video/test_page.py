@@ -33,7 +33,7 @@ def row_of(title, trainable, answers, metric="top1", **scores):
 def published(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     job = job_of(folder)
-    label = job.clips("test").arrays["label"]
+    label = job.footage.videos("test").arrays["label"]
     wrong = np.where(np.arange(CLIPS) < 9, (label + 1) % len(moving_icons.classes("recognition")), label)
     measured = {
         "frozen": row_of("frozen primary", 0, records.pack_numbers(wrong), dynamic={"test": {"top1": 62.5}}),
@@ -72,7 +72,7 @@ def test_the_page_says_what_was_run(published):
 
 def test_mistakes_are_counted(published):
     job, _, _, text = published
-    label, names = job.clips("test").arrays["label"], moving_icons.classes("recognition")
+    label, names = job.footage.videos("test").arrays["label"], moving_icons.classes("recognition")
     counts = np.bincount(label[:9], minlength=len(names))
     most = counts.argmax()
     after = names[(most + 1) % len(names)]
@@ -86,7 +86,7 @@ def test_examples_are_strips_of_the_test_clips(published):
     assert len(images) == video_page.EXAMPLES
     shown = page.text
     assert shown.count("✗ frozen primary: ") == 6 and shown.count("✗ DLM: ") == 0  # changed ones first
-    first = job.clips("test").arrays["frames"][0]
+    first = job.footage.videos("test").arrays["frames"][0]
     plain = np.concatenate([frame.repeat(2, 0).repeat(2, 1) for frame in first[[1, 4, 6, 9, 12, 14]]], axis=1)
     strip = np.asarray(images[0], float).reshape(64, 6, 66, 3)[:, :, :64].reshape(64, 384, 3)
     assert np.abs(strip - plain).mean() < 8  # of 255: it is a JPEG
