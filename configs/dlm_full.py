@@ -40,7 +40,7 @@ def get_config(preset: str = "ssv2") -> ConfigDict:
     for key in ("weights", "tune", "mixing", "drop_path", "guided"):
         del config[key]
     config.job = "video"
-    name = preset.split("_tfds")[0]
+    name = config.data.name.removesuffix("_tfds")  # whatever its stage
     config.task = TASK_OF.get(name, "recognition")  # of the data set
     config.repeats = 1
     config.views = 1  # random ones of a training video; more than one are not kept, see cache.place
@@ -58,6 +58,7 @@ def get_config(preset: str = "ssv2") -> ConfigDict:
     config.primary = ConfigDict()
     config.primary.weights = ""  # of the frozen primary, with a head for the classes of its data
     config.primary.pixels = "normalised"  # or, of the small models of the package, "standardised per clip"
+    config.prompts = ""  # work directory of a run on other data, or its prompts_dlm.safetensors: measured, not trained
     config.aux = ConfigDict({task: auxiliary(task) for task in TASKS})
     config.aux.other = auxiliary("recognition")  # a second one of any task
     config.frames = ConfigDict()  # of the videos of sets of features, which auxiliaries see

@@ -38,6 +38,13 @@ def benchmark() -> Job:
     return partial(sweep.run, Images)
 
 
+def features() -> Job:
+    """Features of videos, as files."""
+    from jax_promptmtl.experiments.video import features
+
+    return features.run
+
+
 def finetune() -> Job:
     """Full-size video models on real data."""
     from jax_promptmtl.experiments.video import finetune
@@ -82,7 +89,7 @@ def video_pretrain() -> Job:
 
 
 JOBS: dict[str, Callable[[], Job]] = {
-    job.__name__: job for job in (benchmark, finetune, pretrain, tune, video, video_benchmark, video_pretrain)
+    job.__name__: job for job in (benchmark, features, finetune, pretrain, tune, video, video_benchmark, video_pretrain)
 }
 SHARED = {"tune"}  # jobs that support several processes
 GRIDS = {"benchmark", "video_benchmark"}  # jobs that several commands can work on at once, through claims

@@ -3,10 +3,11 @@
     python -m jax_promptmtl.predict runs/mmap --task=line bell.png folder/
     find . -name '*.png' | python -m jax_promptmtl.predict runs/mmap --task=line --format=csv -
 
-WORKDIR is a work directory or an exported folder. IMAGES are files, folders (with all below them), CSV tables with a
-column path and perhaps task, or - for a list on standard input, one path per line. --task=path takes the task from the
-image's folders. For what recognises actions give videos, or folders of frames. What cannot be read costs a line on
-stderr and exit code 2 at the end; all others are answered.
+WORKDIR is a work directory or an exported folder; or RUN/prompts_dlm.safetensors, saved by a video job, which needs no
+auxiliary models. IMAGES are files, folders (with all below them), CSV tables with a column path and perhaps task, or -
+for a list on standard input, one path per line. --task=path takes the task from the image's folders. For what
+recognises actions give videos, or folders of frames. What cannot be read costs a line on stderr and exit code 2 at the
+end; all others are answered.
 """
 
 import csv

@@ -14,20 +14,26 @@ if TYPE_CHECKING:  # imported on use, so that images do not wait for the video m
     from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 
+PROMPTS = ".safetensors"  # the ending of saved prompts
+
+
 def load(
     place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
 ) -> "Predictor | VideoPredictor":
     """Load a predictor for images or videos.
 
     Args:
-      place: a work directory, or a folder that `jax_promptmtl.export` wrote.
+      place: a work directory; a folder that `jax_promptmtl.export` wrote; or, in the work directory of a video job, the
+        prompts that it saved, prompts_<row>.safetensors, to be used without the auxiliaries.
       classes: new class names, for zero-shot use of the learned prompts; the trained ones if None. Images only.
       backbone: path of the backbone's weights, if they have moved since training. Images only.
 
     Raises:
       UserError: no checkpoint there, or one that does not classify.
     """
-    config = pathlib.Path(place).expanduser() / image_predictor.CONFIG
+    home = pathlib.Path(place).expanduser()
+    saved, home = (home, home.parent) if home.suffix == PROMPTS else (None, home)
+    config = home / image_predictor.CONFIG
     job = str(read_json(config).get("job")) if config.is_file() else ""
     if job not in VIDEO_JOBS:
         return image_predictor.load(place, classes=classes, backbone=backbone)
@@ -35,4 +41,4 @@ def load(
         raise UserError(f"{str(place)!r} holds a model of clips, whose classes and weights are fixed; leave those out.")
     from jax_promptmtl.inference import video_predictor
 
-    return video_predictor.JOBS[job](config.parent)
+    return video_predictor.load_static(saved) if saved else video_predictor.JOBS[job](home)

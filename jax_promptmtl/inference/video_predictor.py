@@ -1,7 +1,8 @@
 """Prediction on videos from the work directory of a video or fine-tuning job on action recognition.
 
 A fine-tuned model is a self-contained file. The double-layer mapper computes prompts per video, so it needs all the
-frozen models of its training: the package's own, or those in the folder that the config names.
+frozen models of its training: the package's own, or those of the files that the config names. Their mean over the
+training videos, which the job saves as prompts_<row>.safetensors, needs the primary alone.
 """
 
 import pathlib
@@ -18,6 +19,7 @@ from jax_promptmtl.core.errors import UserError, pick
 from jax_promptmtl.core.files import read_json
 from jax_promptmtl.core.hashes import weights_sha256
 from jax_promptmtl.core.outline import outline
+from jax_promptmtl.data import prompt_file
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.videos import folders, video_file
 from jax_promptmtl.data.videos.sampling import Sampling, numbers, require_length, resize
@@ -35,6 +37,7 @@ from jax_promptmtl.problems.video_tasks.spec import Sight, VideoTaskSpec
 PyTree = Any
 BATCH = 8  # videos per batch
 ROW = "dlm"
+PROMPTS = "prompts_"  # before the name of a row, of its saved prompts
 
 
 @dataclass(frozen=True)
@@ -139,23 +142,109 @@ def load_finetuned(home: pathlib.Path) -> VideoPredictor:
 
 
 def load_prompted(home: pathlib.Path) -> VideoPredictor:
-    """Load a frozen model with the trained mapper of a video job."""
-    config = read_json(home / "config.json")
-    spec = classifier_of(home, config["task"])
-    folder = home / "checkpoints" / ROW
-    if not folder.is_dir():
-        raise UserError(f"{str(home)!r} holds no trained mapper (no checkpoints/{ROW}); train the row {ROW!r} first.")
-    params, meta = checkpoint.read(folder)
+    """Load a frozen model with the trained mapper of a video job, which looks at every clip."""
+    config, params, meta = trained(home, ROW)
     if meta["config"]["prompt_mode"] != "dynamic":
         raise UserError(
-            f"{str(home)!r} was trained with one set of prompts per batch; give a run with dynamic prompts."
+            f"{str(home)!r} was trained with one set of prompts per batch; give its saved ones, "
+            f"{str(home / f'{PROMPTS}{ROW}{SUFFIX}')!r}."
         )
-    pipeline, sampling, classes = (prompted_files if "data" in config else prompted_icons)(spec, config, meta)
-    if weights_sha256(pipeline.primary.backbone.params) != meta["about"]["backbone"]["sha256"]:
+    primary = open_primary(home, config, meta)
+    names = meta["about"]["aux"]
+    aux = (aux_files if "data" in config else aux_icons)(primary, names, config, meta)
+    return ready(primary, aux, meta["config"]["method"], params["method"])
+
+
+def load_static(path: pathlib.Path) -> VideoPredictor:
+    """Load a frozen model with the prompts that a video job saved, prompts_<row>.safetensors; it needs no auxiliary.
+
+    Raises:
+      UserError: no such prompts, or the model of their training is not there any more.
+    """
+    home, row = path.parent, path.stem.removeprefix(PROMPTS)
+    config, _, meta = trained(home, row)
+    primary = open_primary(home, config, meta)
+    backbone = primary.view.backbone
+    saved = path.with_suffix("")
+    prompts, _ = prompt_file.load(saved, middle=backbone.middle, dim=backbone.dim, task=primary.spec.name)
+    return ready(primary, {}, {"name": "middle_prompts", "num_prompts": len(prompts)}, {"tokens": prompts})
+
+
+def trained(home: pathlib.Path, row: str) -> tuple[Mapping[str, Any], PyTree, Mapping[str, Any]]:
+    """Return the config of a video job, and parameters and description of the checkpoint of a row."""
+    folder = home / "checkpoints" / row
+    if not folder.is_dir():
+        raise UserError(f"{str(home)!r} holds no trained mapper (no checkpoints/{row}); train the row {row!r} first.")
+    return read_json(home / "config.json"), *checkpoint.read(folder)
+
+
+@dataclass(frozen=True)
+class Primary:
+    """A frozen classifier: its task, how it sees videos, and the names of its answers."""
+
+    spec: VideoTaskSpec
+    view: View
+    sampling: Sampling
+    classes: tuple[str, ...]
+
+
+def open_primary(home: pathlib.Path, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Primary:
+    """Return the primary of a run, cut where its prompts enter.
+
+    Args:
+      home: of the run.
+      config: of the run.
+      meta: of the checkpoint.
+
+    Raises:
+      UserError: a task without classes, or other weights than those of the training.
+    """
+    spec = classifier_of(home, config["task"])
+    cut = Cut(config.get("cut") or None, config["drop_after"])  # runs before it was an option have no cut
+    if "data" in config:
+        sampling, classes = Sampling(**config["sampling"]), tuple(meta["about"]["classes"])
+        example = {"frames": np.zeros((1, sampling.frames, *sampling.shape, 3), np.uint8)}
+        view = files.open_primary(spec, classes, config, example).view(auxiliary=False, cut=cut)
+    else:
+        count, weights = icons.frames_of(spec.name), icons.load(config["models"], (spec.name,))
+        sampling, classes = Sampling(frames=count, size=icons.SIDE, short="repeat"), moving_icons.classes(spec.name)
+        view = icons.view(spec.name, weights, count, Sight(middle=cut.middle, drop_after=cut.drop_after))
+    if weights_sha256(view.backbone.params) != meta["about"]["backbone"]["sha256"]:
         raise UserError(
             f"{str(home)!r} was trained with another {spec.name} model than that of its config; restore it."
         )
-    problem = video_mtl.build(pipeline, example={}, initial=params["method"])
+    return Primary(spec, view, sampling, classes)
+
+
+def aux_icons(
+    primary: Primary, names: Sequence[str], config: Mapping[str, Any], meta: Mapping[str, Any]
+) -> dict[str, View]:
+    """Return the auxiliaries of a run on moving icons."""
+    weights, count = icons.load(config["models"], tuple(names)), icons.frames_of(primary.spec.name)
+    return {name: icons.view(name, weights, count, Sight(auxiliary=True)) for name in names}
+
+
+def aux_files(
+    primary: Primary, names: Sequence[str], config: Mapping[str, Any], meta: Mapping[str, Any]
+) -> dict[str, View]:
+    """Return the auxiliaries of a run on files.
+
+    Raises:
+      UserError: other weights than those of the training.
+    """
+    shape = primary.sampling.shape
+    models = {name: files.open_auxiliary(SPECS, name, config["aux"][name], shape) for name in names}
+    for name, model in models.items():
+        if weights_sha256(model.params) != meta["about"]["aux_sha256"][name]:
+            raise UserError(f"The auxiliary {name!r} is not the model of the training; restore its weights.")
+    return {name: model.view(auxiliary=True) for name, model in models.items()}
+
+
+def ready(primary: Primary, aux: Mapping[str, View], method: Mapping[str, Any], params: PyTree) -> VideoPredictor:
+    """Return the predictor of a primary with a method and its parameters."""
+    sizes = video_mtl.method_sizes(primary.view.backbone, {name: view.backbone for name, view in aux.items()})
+    pipeline = video_mtl.Pipeline(primary.view, aux, primary.spec.task, make_method(method, sizes))
+    problem = video_mtl.build(pipeline, example={}, initial=params)
     run = jax.jit(lambda params, frozen, batch: pipeline.outputs(params, frozen, batch)[0])
 
     def logits(frames: np.ndarray) -> jax.Array:
@@ -163,48 +252,7 @@ def load_prompted(home: pathlib.Path) -> VideoPredictor:
         logits: jax.Array = run(problem.params, problem.frozen, batch)
         return logits
 
-    return VideoPredictor({spec.name: classes}, sampling, logits)
-
-
-Prompted = tuple[video_mtl.Pipeline, Sampling, tuple[str, ...]]  # how to answer, see videos and name the answers
-
-
-def prompted_icons(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
-    """Load the trained pipeline of a run on moving icons.
-
-    Args:
-      spec: of the primary.
-      config: of the run.
-      meta: of the checkpoint.
-    """
-    names, count = meta["about"]["aux"], icons.frames_of(spec.name)
-    weights = icons.load(config["models"], (spec.name, *names))
-    cut = config.get("cut") or None  # absent from runs older than the option
-    primary = icons.view(spec.name, weights, count, Sight(middle=cut, drop_after=config["drop_after"]))
-    aux = {name: icons.view(name, weights, count, Sight(auxiliary=True)) for name in names}
-    sampling = Sampling(frames=count, size=icons.SIDE, short="repeat")
-    return join(spec, primary, aux, meta), sampling, moving_icons.classes(spec.name)
-
-
-def prompted_files(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
-    """Load the trained pipeline of a run on files; see `prompted_icons`."""
-    sampling, classes = Sampling(**config["sampling"]), tuple(meta["about"]["classes"])
-    example = {"frames": np.zeros((1, sampling.frames, *sampling.shape, 3), np.uint8)}
-    model = files.open_primary(spec, classes, config, example)
-    names = meta["about"]["aux"]
-    others = {name: files.open_auxiliary(SPECS, name, config["aux"][name], sampling.shape) for name in names}
-    for name, sha in meta["about"]["aux_sha256"].items():
-        if name in others and weights_sha256(others[name].params) != sha:
-            raise UserError(f"The auxiliary {name!r} is not the model of the training; restore its weights.")
-    primary = model.view(auxiliary=False, cut=Cut(config["cut"] or None, config["drop_after"]))
-    aux = {name: other.view(auxiliary=True) for name, other in others.items()}
-    return join(spec, primary, aux, meta), sampling, classes
-
-
-def join(spec: VideoTaskSpec, primary: View, aux: Mapping[str, View], meta: Mapping[str, Any]) -> video_mtl.Pipeline:
-    """Join frozen models and a checkpoint's method into a pipeline."""
-    sizes = video_mtl.method_sizes(primary.backbone, {name: view.backbone for name, view in aux.items()})
-    return video_mtl.Pipeline(primary, aux, spec.task, make_method(meta["config"]["method"], sizes))
+    return VideoPredictor({primary.spec.name: primary.classes}, primary.sampling, logits)
 
 
 def classifier_of(home: pathlib.Path, task: str | None) -> VideoTaskSpec:

@@ -12,7 +12,6 @@ from jax_promptmtl.data import predictions
 from jax_promptmtl.engine import writer
 from jax_promptmtl.experiments.video.job import Job
 from jax_promptmtl.models.video.pixels import uniform
-from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.reporting import records, run_page, video_run
 from jax_promptmtl.reporting.examples import Examples
 from jax_promptmtl.reporting.page import Page
@@ -23,11 +22,6 @@ Rows = Mapping[str, Mapping[str, Any]]  # of `prompting.measure_row`
 COMPARED = ("frozen", "dlm")  # rows whose mistakes and examples are shown
 MISTAKES, EXAMPLES, FRAMES = 6, 8, 6  # in the table, clips, frames of each
 FRAME = 64  # pixels of a frame's side
-
-
-def answers(task: str, found: Mapping[str, np.ndarray]) -> str | None:
-    """Return which class each clip is taken for, as `records.unpack_numbers` reads it; `None` for other tasks."""
-    return records.pack_numbers(found["score"].argmax(axis=1)) if SPECS[task].classifies else None
 
 
 def publish(job: Job, measured: Rows) -> None:

@@ -11,27 +11,18 @@ import pathlib
 import time
 from typing import Any
 
-import numpy as np
-
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.files import write_whole
-from jax_promptmtl.core.hashes import weights_sha256
-from jax_promptmtl.core.problem import Problem
-from jax_promptmtl.data import prompt_file
-from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.engine import writer
-from jax_promptmtl.experiments.video import cost, page
+from jax_promptmtl.experiments.video import cost, page, transfer
 from jax_promptmtl.experiments.video.file_footage import open_files
 from jax_promptmtl.experiments.video.footage import Footage
 from jax_promptmtl.experiments.video.icon_footage import open_icons
 from jax_promptmtl.experiments.video.job import Job, Row, choose_place, row_problem, train
+from jax_promptmtl.experiments.video.measuring import evaluators, measure_static
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
-from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.reporting.video_run import console_scores
-
-PyTree = Any
-Scores = dict[str, dict[str, float]]  # part -> metrics
 
 
 def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
@@ -45,6 +36,9 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     if dry_run:
         for line in cost.describe(job):
             print(line, flush=True)
+        return
+    if config.get("prompts"):
+        transfer.run(job, pathlib.Path(config.prompts).expanduser())
         return
     for name in (job.footage.primary, *job.footage.aux):
         print(f"{name}: {tree.count(job.view(name).backbone.params):,} frozen parameters")
@@ -75,9 +69,10 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 
     Returns:
       `title`; `trainable` parameters, those of the `primary` and of all models that are `loaded`; `metric`; `scores`,
-      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see `page.answers`;
-      `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch; `prompt_rms`, the size of
-      the prompts beside that of the tokens in the last steps of training; `steps` and `step_seconds`.
+      {dynamic or static: {part: metrics}}; `answers` on the test clips with dynamic prompts, see
+      `measuring.answers_of`; `curve`, of the rows in `config.curves` the metrics of the test clips after every epoch;
+      `prompt_rms`, the size of the prompts beside that of the tokens in the last steps of training; `steps` and
+      `step_seconds`.
     """
     title, make = ROWS[name]
     row = make(job)
@@ -114,45 +109,3 @@ def measure_row(job: Job, name: str) -> dict[str, Any]:
 def models_of(job: Job, row: Row) -> int:
     """Return the parameters of all models that a row uses, once each."""
     return job.footage.loaded((job.footage.primary, *row.aux))
-
-
-def evaluators(job: Job, row: Row, problem: Problem) -> Any:
-    """Return the function from parameters and names of parts to the metrics of each and the answers, compiled once."""
-    size, task = job.config.evaluation_batch_size, job.footage.task
-    predict = video_mtl.predictor(problem, task)
-
-    def score(params: PyTree, parts: Any) -> tuple[Scores, dict[str, str | None]]:
-        scores, answers = {}, {}
-        for part in parts:
-            batches = all_batches(row.sources[part], batch_size=size)
-            if job.footage.evaluate:
-                scores[part] = job.footage.evaluate(problem, params, batches, len(job.footage.classes))
-                continue
-            found, labels = predict(params, batches)
-            scores[part], answers[part] = task.measure(found, labels), page.answers(job.task, found)
-        return scores, answers
-
-    return score
-
-
-def measure_static(job: Job, name: str, row: Row, problem: Problem, params: PyTree) -> Scores:
-    """Save the mean prompts of a row, and return what the primary scores with them alone."""
-    batches = all_batches(row.sources["train"], batch_size=job.config.evaluation_batch_size)
-    prompts = video_mtl.static_prompts(row.pipeline, problem, params, batches)
-    backbone, path = row.pipeline.primary.backbone, job.workdir / f"prompts_{name}"
-    sha, aux = weights_sha256(backbone.params), tuple(row.pipeline.aux)
-    card = prompt_file.PromptCard(
-        job.task, backbone.name, sha, backbone.middle, backbone.dim, aux, job.config.prompt_mode, f"{job.task} train"
-    )
-    prompt_file.save(path, prompts, card)
-    return transfer(job, path)
-
-
-def transfer(job: Job, path: pathlib.Path) -> Scores:
-    """Return what the primary scores with saved prompts, without training and without auxiliaries."""
-    backbone = job.view(job.footage.primary).backbone
-    prompts, _ = prompt_file.load(path, middle=backbone.middle, dim=backbone.dim, task=job.task)
-    row = job.row({"name": "middle_prompts", "num_prompts": len(prompts)}, {})
-    example = next(all_batches(row.sources["train"], batch_size=1))
-    problem = video_mtl.build(row.pipeline, example=example, initial={"tokens": np.asarray(prompts)})
-    return evaluators(job, row, problem)(problem.params, job.parts[1:])[0]

@@ -260,7 +260,6 @@ class ActionFormer(nn.Module):
         *,
         middle: int,
         leave: int | None = None,
-        length: int,
         step: float = 1.0,
         start: float = 0.0,
         deterministic: bool = True,
@@ -272,7 +271,6 @@ class ActionFormer(nn.Module):
           prompts: float[B, P, D] or float[1, P, D].
           middle: block before which prompts enter.
           leave: block before which they leave; after the last one when `None`.
-          length: steps L in the input.
           step: see `points`.
           start: see `points`.
           deterministic: drop nothing.
@@ -281,7 +279,7 @@ class ActionFormer(nn.Module):
         done = levels if middle >= self.config.stem else ()
         given = x[:, :0] if prompts is None else jnp.broadcast_to(prompts, (len(x), *prompts.shape[1:]))
         levels = self.run(x, mask, given, done, middle, self.config.layers, deterministic, leave)
-        return self.detect(levels, jnp.asarray(points(length, self.config, step, start)))
+        return self.detect(levels, jnp.asarray(points(levels[0][0].shape[1], self.config, step, start)))
 
     def detect(self, levels: Levels, grid: Array) -> Detections:
         """Run both heads on every level."""
@@ -314,11 +312,11 @@ def handle(
 
     Args:
       name, config, params, cut: see `halves`.
-      length: steps L of every input, padding included.
+      length: steps L of every input, padding included; any number if 0.
       step: time between two steps, in the unit of the segments; see `points`.
       start: time of the first step.
     """
-    model, times = ActionFormer(config), {"length": length, "step": step, "start": start}
+    model, times = ActionFormer(config), {"step": step, "start": start}
     lower, upper = partial(lower_half, model, length), partial(upper_half, model, times)
     return halves(name, config.width, config.layers, params, lower, upper, cut)
 
@@ -327,7 +325,7 @@ def lower_half(
     model: ActionFormer, length: int, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
     """Return the middle state of features and their mask; `carry` holds the finished levels."""
-    features, mask = read_features(inputs, model.config.inputs, length)
+    features, mask = read_features(inputs, model.config.inputs, length or None)
     levels: Any = model.apply({"params": params}, features, mask, middle, method="lower")
     *done, (tokens, valid) = levels
     carry = {f"level_{i}": {"tokens": x, "mask": m} for i, (x, m) in enumerate(done)}

@@ -19,7 +19,7 @@ class Features:
     """Form of feature sequences that a model reads instead of frames.
 
     Attributes:
-      steps: of a sequence, padding included.
+      steps: of a sequence, padding included; any number if 0.
       channels: of a feature.
       step: time from one feature to the next, in the unit of the labels.
       start: time of the first.
@@ -54,9 +54,31 @@ class InputForm:
 
         Frames of another size are centre-cropped to the form's aspect ratio and resized.
         """
-        video = PIXELS[self.pixels](uniform(batch["frames"], self.frames))
+        video = PIXELS[self.pixels](self.seen(batch, "frames"))
         video = jnp.where(batch["shown"][:, None, :, :, None], video, 0.0) if "shown" in batch else video
         return fit(video, self.size)
+
+    def seen(self, batch: Batch, key: str) -> Array:
+        """Return the rows of an array [B, L, ...] of a batch that the model sees; padding is none of them.
+
+        >>> batch = {"frames": jnp.arange(8)[None], "present": jnp.arange(8)[None] < 4}
+        >>> InputForm(2, (4, 4)).seen(batch, "frames").tolist(), InputForm(0, (4, 4)).seen(batch, "frames").shape
+        ([[1, 3]], (1, 8))
+        """
+        given = batch[key]
+        if "present" not in batch or self.frames in (0, given.shape[1]):
+            found: Array = uniform(given, self.frames)
+            return found
+        count = jnp.maximum(batch["present"].sum(axis=1, keepdims=True), 1)
+        places = ((jnp.arange(self.frames) + 0.5) * count / self.frames).astype(int)
+        return jnp.take_along_axis(given, places.reshape(*places.shape, *[1] * (given.ndim - 2)), axis=1)
+
+    def shown(self, batch: Batch) -> Array:
+        """Return where frames in this form are no padding, bool[B, H, W]."""
+        if "shown" not in batch:
+            return jnp.ones((len(batch["frames"]), *self.size), bool)
+        shown = batch["shown"][:, None, :, :, None].astype(jnp.float32)
+        return fit(shown, self.size)[:, 0, :, :, 0] > 0.5
 
     def features_of(self) -> Features:
         """Return the form of features; raises an error for a model of frames."""

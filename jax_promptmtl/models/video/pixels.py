@@ -10,7 +10,7 @@ import numpy as np
 from jax_promptmtl.data.videos.augment import MEAN, STD
 
 Array = jax.Array
-NORMALISED, STANDARDISED = "normalised", "standardised per clip"
+NORMALISED, STANDARDISED, SHARES = "normalised", "standardised per clip", "shares"
 
 
 def normalise(frames: Array) -> Array:
@@ -29,7 +29,11 @@ def standardise(frames: Array) -> Array:
     return video / (1 + video.std(axis=(1, 2, 3, 4), keepdims=True))  # the deviation of a single-colour video is 0
 
 
-PIXELS: Mapping[str, Callable[[Array], Array]] = {NORMALISED: normalise, STANDARDISED: standardise}
+PIXELS: Mapping[str, Callable[[Array], Array]] = {
+    NORMALISED: normalise,
+    STANDARDISED: standardise,
+    SHARES: lambda frames: frames.astype(jnp.float32) / 255,
+}
 
 
 def uniform(frames: Any, count: int) -> Any:

@@ -77,7 +77,20 @@ def card_of(weights: str) -> Mapping[str, Any]:
 def plain_sizes(section: Section, card: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes from the card, else from the config."""
     trained = card.get("config", {})
-    return dict(trained["model"]) if "model" in trained else dict(section["model"])
+    return constant(trained["model"] if "model" in trained else section["model"])
+
+
+def constant(sizes: Section) -> dict[str, Any]:
+    """Return sizes with tuples where JSON has lists, as sizes of models are keys of what is compiled.
+
+    >>> constant({"resnet": {"depths": [3, 4]}, "width": 8})
+    {'resnet': {'depths': (3, 4)}, 'width': 8}
+    """
+
+    def hashable(value: Any) -> Any:
+        return constant(value) if isinstance(value, Mapping) else tuple(value) if isinstance(value, list) else value
+
+    return {key: hashable(value) for key, value in sizes.items()}
 
 
 def form_of(config: Section, batch: Batch) -> InputForm:
@@ -135,6 +148,8 @@ def open_primary(
     form = replace(form_of(config, batch), pixels=pick(section["pixels"], PIXELS, "pixels"))
     if config["sampling"]["tested"]:  # test videos are longer
         form = replace(form, frames=0)
+    if form.features:  # so are theirs
+        form = replace(form, features=replace(form.features, steps=0))
     return FileModel(spec, sizes, read_primary(spec, sizes, section["weights"], drawn=drawn), form)
 
 

@@ -16,7 +16,6 @@ from jax_promptmtl.models.video.form import InputForm
 from jax_promptmtl.models.video.mask_decoder import MaskDecoderConfig
 from jax_promptmtl.models.video.middle import Cut, VideoBackbone
 from jax_promptmtl.models.video.pixel_decoder import PixelDecoderConfig
-from jax_promptmtl.models.video.pixels import uniform
 from jax_promptmtl.models.video.resnet import ResNetConfig
 from jax_promptmtl.models.video.tracker import TrackerConfig
 from jax_promptmtl.problems import video_mtl
@@ -74,7 +73,7 @@ def stride_of(sizes: DvisConfig) -> int:
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:
     """Return the video and its mask of real frames."""
     video = form.video(batch)
-    present = uniform(batch["present"], form.frames) if "present" in batch else jnp.ones(video.shape[:2], bool)
+    present = form.seen(batch, "present") if "present" in batch else jnp.ones(video.shape[:2], bool)
     return {"video": video, "mask": present}
 
 

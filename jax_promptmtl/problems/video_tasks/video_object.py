@@ -45,9 +45,7 @@ def handle(sizes: TransVodConfig, params: PyTree, form: InputForm, cut: Cut) -> 
 
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:
     """Return the video and the mask of real pixels."""
-    video = form.video(batch)
-    shown = batch["shown"] if "shown" in batch else jnp.ones((len(video), *video.shape[2:4]), bool)
-    return {"video": video, "mask": shown}
+    return {"video": form.video(batch), "mask": form.shown(batch)}
 
 
 def convert(path: str, sizes: TransVodConfig) -> PyTree:

@@ -7,8 +7,8 @@ import pytest
 
 from configs import dlm
 from jax_promptmtl.data.icons import moving_icons
+from jax_promptmtl.experiments.video import measuring, prompting
 from jax_promptmtl.experiments.video import page as video_page
-from jax_promptmtl.experiments.video import prompting
 from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.reporting import figures, records
 from tests.pages import Page
@@ -116,8 +116,8 @@ def test_other_tasks_have_neither_mistakes_nor_examples(tmp_path):
 
 def test_answers_are_what_the_metric_counts():
     score, label = np.random.default_rng(0).random((40, 13)), np.arange(40) % 13
-    found = records.unpack_numbers(video_page.answers("recognition", {"score": score}))
+    found = records.unpack_numbers(measuring.answers_of("recognition", {"score": score}))
     assert (
         100 * np.mean(found == label) == SPECS["recognition"].task.measure({"score": score}, {"label": label})["top1"]
     )
-    assert video_page.answers("segmentation", {"label": score}) is None
+    assert measuring.answers_of("segmentation", {"label": score}) is None

@@ -37,3 +37,15 @@ def test_what_reads_features_says_so():
     assert InputForm(0, (0, 0), features=features).features_of() is features
     with pytest.raises(UserError, match="give it features"):
         InputForm(4, (8, 8)).features_of()
+
+
+def test_a_form_of_another_size_sees_where_frames_are_padding_and_no_frame_that_is():
+    shown = np.zeros((1, 8, 12), bool)
+    shown[:, :, :8] = True  # the right third is padding
+    frames = np.arange(6, dtype=np.uint8)[None, :, None, None, None] * np.ones((1, 6, 8, 12, 3), np.uint8)
+    batch = {"frames": frames, "shown": shown, "present": np.arange(6)[None] < 4}
+    form = InputForm(2, (4, 6))
+    np.testing.assert_array_equal(form.shown(batch), shown[:, ::2, ::2])
+    np.testing.assert_array_equal(np.unique(form.seen(batch, "frames")), [1, 3])
+    assert form.seen(batch, "present").all()
+    np.testing.assert_array_equal(InputForm(6, (8, 12)).seen(batch, "present"), batch["present"])

@@ -16,6 +16,7 @@ from jax_promptmtl.models.video import convert_videomae, roi_head, videomae
 from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.roi_head import RoiDetector
 from jax_promptmtl.models.video.videomae import VideoClassifier, VideoMaeConfig
+from tests.weights import opengvlab
 
 TINY = VideoMaeConfig(4, 24, patch=8, width=32, layers=4, heads=2, inner=48, classes=5)
 
@@ -94,32 +95,6 @@ def test_sizes_of_the_published_vit_b():
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
-
-
-def opengvlab(params):
-    """Write parameters under the names of OpenGVLab's checkpoints, by hand."""
-    state = {
-        "patch_embed.proj.weight": np.transpose(params["trunk"]["patch"]["kernel"], (4, 3, 0, 1, 2)),
-        "patch_embed.proj.bias": params["trunk"]["patch"]["bias"],
-        "fc_norm.weight": params["pool"]["fc_norm"]["scale"],
-        "fc_norm.bias": params["pool"]["fc_norm"]["bias"],
-        "head.weight": params["pool"]["head"]["kernel"].T,
-        "head.bias": params["pool"]["head"]["bias"],
-    }
-    for name, block in params["trunk"]["transformer"].items():
-        stem, attn = f"blocks.{name.removeprefix('blocks_')}", block["attn"]
-        kernels = [attn[part]["kernel"].T for part in ("query", "key", "value")]
-        state |= {f"{stem}.attn.qkv.weight": np.concatenate(kernels)}
-        state |= {f"{stem}.attn.q_bias": attn["query"]["bias"], f"{stem}.attn.v_bias": attn["value"]["bias"]}
-        for theirs, ours in (
-            ("attn.proj", attn["out"]),
-            ("mlp.fc1", block["mlp"]["fc"]),
-            ("mlp.fc2", block["mlp"]["proj"]),
-        ):
-            state |= {f"{stem}.{theirs}.weight": ours["kernel"].T, f"{stem}.{theirs}.bias": ours["bias"]}
-        for theirs, ours in (("norm1", block["ln_1"]), ("norm2", block["ln_2"])):
-            state |= {f"{stem}.{theirs}.weight": ours["scale"], f"{stem}.{theirs}.bias": ours["bias"]}
-    return {name: np.ascontiguousarray(leaf) for name, leaf in state.items()}
 
 
 def without_key_bias(params):
