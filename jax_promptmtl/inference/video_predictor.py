@@ -1,7 +1,7 @@
-"""What was trained to recognise actions, ready for videos: from the work directory of a video or fine-tuning job.
+"""Prediction on videos from the work directory of a video or fine-tuning job on action recognition.
 
-A fine-tuned model is a file of its own. Prompts by the double-layer mapper are computed anew for every clip, so they
-need all frozen models of their training: those of the package, or of the folder that the config names.
+A fine-tuned model is a self-contained file. The double-layer mapper computes prompts per video, so it needs all the
+frozen models of its training: the package's own, or those in the folder that the config names.
 """
 
 import pathlib
@@ -34,17 +34,17 @@ from jax_promptmtl.problems.video_tasks.icons import Sight
 from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
 
 PyTree = Any
-BATCH = 8  # clips at a time
+BATCH = 8  # videos per batch
 ROW = "dlm"
 
 
 @dataclass(frozen=True)
 class VideoPredictor:
-    """Answers for videos.
+    """Classifies videos.
 
     Attributes:
-      classes: {task: class names}, of the only task.
-      sampling: how frames are taken out of a video.
+      classes: {task: class names} with a single task.
+      sampling: how frames are sampled from a video.
       logits: uint8[B, L, H, W, 3] -> float[B, C].
     """
 
@@ -61,12 +61,12 @@ class VideoPredictor:
         return tuple(self.classes)
 
     def choose(self, task: str | None) -> str:
-        """Return the task that is meant."""
+        """Resolve an optional task name."""
         return pick(task or self.tasks[0], self.tasks, "task")
 
     @staticmethod
     def listing(folder: str) -> tuple[list[str], str]:
-        """Return the paths of the videos below a folder, folders of frames too, and in words what is no video."""
+        """Return the paths of videos and folders of frames below a folder, and a remark on other files."""
         found = folders.listing(folder)
         return list(found.videos), folders.spell(found.passed, folder)
 
@@ -75,7 +75,7 @@ class VideoPredictor:
 
         Args:
           videos: one or many paths, of files or of folders of frames.
-          task: may be left out.
+          task: optional, as there is only one.
 
         Raises:
           UserError: a video that cannot be read or is too short, or an unknown task.
@@ -88,7 +88,7 @@ class VideoPredictor:
     def stream(
         self, videos: Sequence[str], task: str | None = None, failed: Failed | None = None
     ) -> Iterator[Prediction]:
-        """Yield the predictions of a few videos at a time; see `predict`, and `read_batch` for `failed`."""
+        """Yield the predictions in small batches; see `predict`, and `read_batch` for `failed`."""
         task = self.choose(task)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(videos), BATCH):
@@ -100,7 +100,7 @@ class VideoPredictor:
                 yield Prediction(task, self.classes[task], np.asarray(means))
 
     def views(self, video: str) -> np.ndarray:
-        """Return the views of a video that a test has, uint8[V, L, size, size, 3]."""
+        """Return the test-time views of a video, uint8[V, L, size, size, 3]."""
         sampling, count = self.sampling, video_file.length(video)
         require_length(count, sampling, video)
         places = np.linspace(0, 1, sampling.crops) if sampling.crops > 1 else [0.5]
@@ -109,12 +109,13 @@ class VideoPredictor:
 
 
 def average(scores: jax.Array) -> jax.Array:
-    """Return the logarithms of the mean probabilities: of log-probabilities float[B, V, C] those float[B, C].
+    """Average probabilities over views in log space: float[B, V, C] -> float[B, C].
 
     >>> bool(abs(average(np.log([[[0.2, 0.8], [0.6, 0.4]]])) - np.log([0.4, 0.6])).max() < 1e-6)
     True
     """
-    return jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
+    mean: jax.Array = jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
+    return mean
 
 
 def load_finetuned(home: pathlib.Path) -> VideoPredictor:
@@ -131,7 +132,9 @@ def load_finetuned(home: pathlib.Path) -> VideoPredictor:
 
     @jax.jit
     def run(params: PyTree, frames: np.ndarray) -> jax.Array:
-        return view.backbone.upper(params, view.backbone.lower(params, view.adapt({"frames": frames})), None)
+        state = view.backbone.lower(params, view.adapt({"frames": frames}))
+        logits: jax.Array = view.backbone.upper(params, state, None)
+        return logits
 
     return VideoPredictor({spec.name: classes}, sampling, partial(run, jax.device_put(params)))
 
@@ -158,7 +161,8 @@ def load_prompted(home: pathlib.Path) -> VideoPredictor:
 
     def logits(frames: np.ndarray) -> jax.Array:
         batch = {"frames": frames, "weight": np.ones(len(frames), np.float32)}
-        return run(problem.params, problem.frozen, batch)
+        logits: jax.Array = run(problem.params, problem.frozen, batch)
+        return logits
 
     return VideoPredictor({spec.name: classes}, sampling, logits)
 
@@ -167,7 +171,7 @@ Prompted = tuple[video_mtl.Pipeline, Sampling, tuple[str, ...]]  # how to answer
 
 
 def prompted_icons(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
-    """Return what a run on moving icons trained.
+    """Load the trained pipeline of a run on moving icons.
 
     Args:
       spec: of the primary.
@@ -176,7 +180,7 @@ def prompted_icons(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping
     """
     names, count = meta["about"]["aux"], icons.frames_of(spec.name)
     weights = icons.load(config["models"], (spec.name, *names))
-    cut = config.get("cut") or None  # runs before it was an option have none
+    cut = config.get("cut") or None  # absent from runs older than the option
     primary = icons.view(spec.name, weights, count, Sight(middle=cut, drop_after=config["drop_after"]))
     aux = {name: icons.view(name, weights, count, Sight(auxiliary=True)) for name in names}
     sampling = Sampling(frames=count, size=icons.SIDE, short="repeat")
@@ -184,7 +188,7 @@ def prompted_icons(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping
 
 
 def prompted_files(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping[str, Any]) -> Prompted:
-    """Return what a run on files trained; see `prompted_icons`."""
+    """Load the trained pipeline of a run on files; see `prompted_icons`."""
     sampling, classes = Sampling(**config["sampling"]), tuple(meta["about"]["classes"])
     example = {"frames": np.zeros((1, sampling.frames, *sampling.shape, 3), np.uint8)}
     model = files.open_primary(spec, classes, config, example)
@@ -199,13 +203,13 @@ def prompted_files(spec: VideoTaskSpec, config: Mapping[str, Any], meta: Mapping
 
 
 def join(spec: VideoTaskSpec, primary: View, aux: Mapping[str, View], meta: Mapping[str, Any]) -> video_mtl.Pipeline:
-    """Return the pipeline of models and a checkpoint's method."""
+    """Join frozen models and a checkpoint's method into a pipeline."""
     sizes = video_mtl.method_sizes(primary.backbone, {name: view.backbone for name, view in aux.items()})
     return video_mtl.Pipeline(primary, aux, spec.task, make_method(meta["config"]["method"], sizes))
 
 
 def classifier_of(home: pathlib.Path, task: str | None) -> VideoTaskSpec:
-    """Return the task that was trained; refuse those whose answers are no classes of whole videos."""
+    """Return the trained task; refuse tasks that do not classify whole videos."""
     able = [name for name, spec in SPECS.items() if spec.classifies]
     if task not in able:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Maps over a plane as torch reads them: sampling at points, and resizing."""
+"""Bilinear sampling and resizing of 2-D maps, equal to torch's."""
 
 import jax
 import jax.numpy as jnp

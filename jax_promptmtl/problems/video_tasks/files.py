@@ -1,6 +1,6 @@
-"""Video models from files: what upstreams publish, what `configs/video_full.py` trained, the small ones of the package.
+"""Video models from files: published by upstreams, trained by `configs/video_full.py`, or shipped with the package.
 
-A file of ours has a card that says its sizes; for others the section of the config says them.
+A file of ours has a card with its sizes; for others the sizes come from the config.
 """
 
 import pathlib
@@ -25,18 +25,18 @@ from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskS
 PyTree = Any
 Section = Mapping[str, Any]
 Batch = Mapping[str, Any]
-PACKAGE = "package:"  # before the name of a model that comes with the package
+PACKAGE = "package:"  # prefix of the models shipped with the package
 
 
 @dataclass(frozen=True)
 class FileModel:
-    """A frozen model, and the form in which it was trained to see videos.
+    """A frozen model and the input form that it was trained on.
 
     Attributes:
       spec: its task.
       sizes, params: of the model.
-      form: in which it sees videos.
-      extractor: what makes its features, where it reads features and batches bring frames.
+      form: of its input.
+      extractor: computes its features, where it reads features but batches hold frames.
     """
 
     spec: VideoTaskSpec
@@ -46,17 +46,17 @@ class FileModel:
     extractor: Extractor | None = None
 
     def view(self, *, auxiliary: bool, cut: Cut = IN_HALF) -> View:
-        """Return it as primary or as auxiliary, which sees no labels."""
+        """Return its view as primary or as auxiliary, which sees no labels."""
         form = replace(self.form, boxes=not auxiliary)
         return self.spec.view(self.sizes, self.params, form, cut=cut, extractor=self.extractor)
 
     def count(self) -> int:
-        """Return its parameters, the extractor's included."""
+        """Return the number of its parameters, including the extractor's."""
         return tree.count(self.params) + (tree.count(self.extractor.trunk) if self.extractor else 0)
 
 
 def place_of(weights: str) -> str:
-    """Return the path of weights, of which "package:recognition" names a small model that comes with the package.
+    """Resolve a path of weights; "package:recognition" is a small model shipped with the package.
 
     >>> place_of("a.pth")
     'a.pth'
@@ -75,16 +75,16 @@ def card_of(weights: str) -> Mapping[str, Any]:
 
 
 def plain_sizes(section: Section, card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sizes that a card says, or else those of the config."""
+    """Return the sizes from the card, else from the config."""
     trained = card.get("config", {})
     return dict(trained["model"]) if "model" in trained else dict(section["model"])
 
 
 def form_of(config: Section, batch: Batch) -> InputForm:
-    """Return the form of the videos, or of the features, of a batch.
+    """Return the input form of a batch of videos or features.
 
     Args:
-      config: of a job on files; `feature` is read, of sets of features.
+      config: of a job on files; reads `feature` for data sets of features.
       batch: any batch, of which only shapes are read.
     """
     if "features" not in batch:
@@ -92,13 +92,13 @@ def form_of(config: Section, batch: Batch) -> InputForm:
         return InputForm(frames, (size[0], size[1]))
     steps, channels = batch["features"].shape[1:]
     rate = config["feature"]["rate"]
-    middle = config["feature"]["window"] / 2 / rate  # of its window of frames
+    middle = config["feature"]["window"] / 2 / rate  # half of its window of frames
     times = (config["feature"]["stride"] / rate, middle)
     return InputForm(0, (0, 0), features=Features(steps, channels, *times))
 
 
 def sizes_of(spec: VideoTaskSpec, classes: int, config: Section, batch: Batch) -> Sizes:
-    """Return the sizes of a data set's model, whose positions are those of the videos that it is trained on."""
+    """Return the sizes of a data set's model, with positions for the videos that it is trained on."""
     side = config["sampling"]["size"]
     trained = replace(form_of(config, batch), frames=config["sampling"]["frames"], size=(side, side))
     return spec.sizes(config["model"], classes, trained)
@@ -107,17 +107,17 @@ def sizes_of(spec: VideoTaskSpec, classes: int, config: Section, batch: Batch) -
 def open_primary(
     spec: VideoTaskSpec, classes: Sequence[str], config: Section, batch: Batch, *, drawn: bool = False
 ) -> FileModel:
-    """Return the frozen model of a data set.
+    """Load the frozen primary of a data set.
 
     Args:
       spec: of its task.
       classes: names of the data set's classes.
       config: of the job: `primary`, `model`, `sampling`, `feature`.
       batch: any batch of the data set, of which only shapes are read.
-      drawn: draw the weights where none are given, to look at sizes.
+      drawn: allow random weights where none are given, for a dry run.
 
     Raises:
-      UserError: see `read_primary`; a card with other classes, or the same in another order.
+      UserError: see `read_primary`; or a card with other classes, or the same in another order.
     """
     section = config["primary"]
     card = card_of(section["weights"]) if section["weights"] else {}
@@ -145,10 +145,10 @@ def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool
       spec: of its task.
       sizes: of the model.
       weights: path, or a name of the package.
-      drawn: return drawn parameters where no weights are given, to look at sizes.
+      drawn: return random parameters where no weights are given, for a dry run.
 
     Raises:
-      UserError: no weights, of other sizes, or with a head for other classes: a frozen head must know its classes.
+      UserError: no weights, weights of other sizes, or a head for other classes, which a frozen model cannot learn.
     """
     if not weights:
         if drawn:
@@ -169,7 +169,7 @@ def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool
 
 
 def same_leaves(found: PyTree, drawn: PyTree) -> list[str]:
-    """Return the paths of matrices that are still what was drawn.
+    """Return the paths of matrices that are unchanged from their random initialisation.
 
     >>> same_leaves({"a": np.eye(2), "b": np.ones((2, 2))}, {"a": np.eye(2), "b": np.zeros((2, 2))})
     ['a']
@@ -183,7 +183,7 @@ def same_leaves(found: PyTree, drawn: PyTree) -> list[str]:
 
 
 def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileModel:
-    """Read an auxiliary.
+    """Load an auxiliary.
 
     Args:
       name: of it, for messages.
@@ -208,7 +208,7 @@ def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileMo
 
 
 def trained(form: InputForm, card: Mapping[str, Any]) -> InputForm:
-    """Return the form that a model was trained on, as its card says; positions of a transformer are of that."""
+    """Return the input form from a model's card, which sizes a transformer's position table."""
     sampling = card.get("config", {}).get("sampling")
     if not sampling:
         return form
@@ -216,7 +216,7 @@ def trained(form: InputForm, card: Mapping[str, Any]) -> InputForm:
 
 
 def open_extractor(name: str, task: str, section: Section, form: InputForm) -> tuple[Extractor, InputForm]:
-    """Return the vision transformer that makes an auxiliary's features, and the form of what it sees."""
+    """Return the vision transformer that computes an auxiliary's features, and its input form."""
     if not section["weights"]:
         raise UserError(
             f"The auxiliary {name!r} reads features; give --config.aux.{name}.extractor.weights, the VideoMAE whose "
