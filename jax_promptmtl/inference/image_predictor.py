@@ -209,7 +209,7 @@ def many(images: Picture | Iterable[Picture]) -> list[Picture]:
     >>> many("a.png"), len(many(np.zeros((4, 5, 3))))
     (['a.png'], 1)
     """
-    if isinstance(images, str | os.PathLike[str] | bytes | Image.Image):
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return [images]
     return [images] if isinstance(images, np.ndarray) and images.ndim in (2, 3) else list(images)
 

@@ -44,4 +44,4 @@ def test_the_second_stage_shows_distorted_coloured_and_cluttered_pictures_from_i
     config = pretrain_clip.get_config("cluttered")
     for step in (0, config.train.steps - 1):
         options = pretrain.view(config, 36, step)
-        assert (options["warp"], options["printed"], options["cluttered"]) == (config.warp, 0.0, config.cluttered)
+        assert (options.warp, options.printed, options.cluttered) == (config.warp, 0.0, config.cluttered)

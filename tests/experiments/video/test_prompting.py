@@ -57,7 +57,8 @@ def test_prompts_of_a_temporal_primary_reach_the_level_of_most_answers(tmp_path)
 
     def change(**options):
         job = prompting.open_job(config_of("dlm", "temporal_action", **options), tmp_path, tmp_path)
-        view = video_rows.frozen(dataclasses.replace(job, parts=())).pipeline.primary
+        nothing = dataclasses.replace(job.footage, parts=())
+        view = video_rows.frozen(dataclasses.replace(job, footage=nothing)).pipeline.primary
         model = view.backbone
 
         @partial(jax.jit, compiler_options=FAST)
@@ -137,7 +138,7 @@ def test_the_mapper_can_start_as_a_copy_and_its_prompts_can_leave_early(tmp_path
     job = prompting.open_job(config_of("dlm", "recognition", **changes), tmp_path, tmp_path)
     row = video_rows.mapper(job)
     problem = video_job.row_problem(job, row)
-    blocks = job.weights["spatial_action"]["trunk"]["transformer"]
+    blocks = job.footage.weights["spatial_action"]["trunk"]["transformer"]
     jax.tree.map(np.testing.assert_array_equal, problem.params["method"]["spatial_action"]["layer"], blocks["blocks_3"])
     batch = next(all_batches(row.sources["test"], batch_size=4))
     kept = prompting.open_job(config_of("dlm", "recognition", models=changes["models"]), tmp_path, tmp_path)
