@@ -1,6 +1,6 @@
-"""Prompt learning for multi-task vision in JAX. `load` gives what was trained; the rest is there to be composed.
+"""Prompt learning for multi-task vision in JAX. `load` returns a predictor; the other names are building blocks.
 
-Names are imported when they are used, so that the package itself imports nothing; docs/python.md shows each.
+Names are imported on first use, so that the package itself imports nothing; docs/python.md has an example of each.
 
 Letters in shapes: `B` batch, `T` tasks, `S` slots, `G` groups, `C` classes, `K` layers, `N` tokens, `P` prompt tokens,
 `D` width, `H` heads, `L` frames.
@@ -57,9 +57,9 @@ PLACES = {  # name: room or module, and the name there
 
 
 def load(
-    place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
+    place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
 ) -> "Predictor | VideoPredictor":
-    """Load what was trained, for images or clips: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
+    """Load a predictor for images or videos: `load("runs/mmap").predict(["bell.png"], task="line").labels`.
 
     See `jax_promptmtl.inference.trained.load`.
     """

@@ -14,7 +14,7 @@ from jax_promptmtl.core.errors import UserError, pick
 
 # A verb is imported when it is called.
 def main() -> int:
-    """Train and evaluate what a config says."""
+    """Train and evaluate a config."""
     from jax_promptmtl import main
 
     main.leave()
@@ -28,28 +28,28 @@ def check_data() -> int:
 
 
 def predict() -> int:
-    """Classify images or videos with what was trained."""
+    """Classify images or videos with a trained run."""
     from jax_promptmtl import predict
 
     return command.run(predict.start)
 
 
 def export() -> int:
-    """Write what was trained as classifiers that need jax alone."""
+    """Export a trained run as classifiers that need only jax."""
     from jax_promptmtl import export
 
     return command.run(export.start)
 
 
 def compare() -> int:
-    """Put two runs side by side."""
+    """Compare two runs."""
     from jax_promptmtl import compare
 
     return command.run(compare.start)
 
 
 def benchmark() -> int:
-    """Run a grid of methods, suites, shots and seeds."""
+    """Run a sweep over methods, suites, shots and seeds."""
     from jax_promptmtl import benchmark
 
     return benchmark.main()
@@ -75,11 +75,11 @@ VERBS: dict[str, Callable[[], int]] = {
 
 
 def choose(argv: Sequence[str], program: str) -> Callable[[], int]:
-    """Return the verb of a command line, and leave its arguments in `sys.argv`, where absl looks for them.
+    """Return the verb of a command line, and leave its arguments in `sys.argv` for absl.
 
     Args:
       argv: the arguments, without the program's name.
-      program: how it was called.
+      program: the program's name as called.
 
     Raises:
       UserError: there is no such verb, or none.
@@ -99,7 +99,7 @@ def choose(argv: Sequence[str], program: str) -> Callable[[], int]:
 
 
 def run() -> int:
-    """Do what the command line asks for, and return the exit code."""
+    """Run the command line and return the exit code."""
     module = pathlib.PurePath(sys.argv[0]).name == "__main__.py"
     try:
         verb = choose(sys.argv[1:], "python -m jax_promptmtl" if module else "jax_promptmtl")

@@ -56,11 +56,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def start(argv: Sequence[str]) -> None:
-    """Measure what was asked for."""
+    """Run the requested sections."""
     options = parse(argv)
-    from jax_promptmtl.speed import driver  # only now: --help and mistakes do not wait for JAX
+    from jax_promptmtl.speed import cells, driver  # imported late: --help and user errors do not wait for JAX
 
-    pick(options.model, driver.MODELS, "model")
+    pick(options.model, cells.MODELS, "model")
     driver.run(options)
 
 

@@ -18,7 +18,7 @@ from jax_promptmtl.core.errors import UserError
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return this command's options, and what is the config's."""
+    """Return this command's options, and the arguments of the config."""
     parser = command.parser("check_data", __doc__)
     parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     parser.add_argument("--fast", action="store_true", help="do not open the files")
@@ -28,7 +28,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Look and print; problems are an error."""
+    """Check and print; any problem is a user error."""
     options, rest = parse(argv[1:])
     if options.fast and options.full:
         raise UserError("--fast opens no file and --full decodes all of each; give one of them.")

@@ -25,7 +25,7 @@ def start(argv: Sequence[str]) -> None:
     parser.add_argument("--format", default="table", help="table (default) or json")
     options = parser.parse_args(argv)
     form = pick(options.format, FORMATS, "format")
-    from jax_promptmtl.reporting import compare  # only now: --help needs no numerics
+    from jax_promptmtl.reporting import compare  # imported late: --help needs no numerics
 
     text = compare.comparison_json if form == "json" else compare.comparison_text
     print(text(*map(compare.read_run, options.runs)))

@@ -1,4 +1,4 @@
-"""The configs that come along: `from jax_promptmtl.configs import mmap`.
+"""The configs shipped with the package: `from jax_promptmtl.configs import mmap`.
 
 In a checkout they are the folder `configs` beside the package; a wheel has them inside.
 """

@@ -34,9 +34,9 @@ def parse(argv: Sequence[str]) -> Any:
 
 
 def start(argv: Sequence[str]) -> None:
-    """Read the options, export, and say what was written."""
+    """Parse the options, export, and report the files written."""
     options = parse(argv)
-    from jax_promptmtl.inference import image_predictor  # only now: --help and mistakes do not wait for JAX
+    from jax_promptmtl.inference import image_predictor  # imported late: --help and user errors do not wait for JAX
     from jax_promptmtl.inference.export import export
 
     if options.out.is_dir() and any(options.out.iterdir()) and not (options.out / image_predictor.PROMPTS).exists():

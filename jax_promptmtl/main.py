@@ -14,6 +14,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NoReturn
 
 from absl import flags, logging
@@ -31,9 +32,10 @@ Job = Callable[..., None]  # (config, work directory, dry_run=...)
 # A job is imported when it is chosen, and JAX with it: help, mistakes and --print_config do not wait for either.
 def benchmark() -> Job:
     """Grids of methods on images."""
-    from jax_promptmtl.experiments.image import sweep
+    from jax_promptmtl.experiments import sweep
+    from jax_promptmtl.experiments.image.sweep import Images
 
-    return sweep.run
+    return partial(sweep.run, Images)
 
 
 def features() -> Job:
@@ -73,9 +75,10 @@ def video() -> Job:
 
 def video_benchmark() -> Job:
     """Grids of prompts for video tasks."""
-    from jax_promptmtl.experiments.video import sweep
+    from jax_promptmtl.experiments import sweep
+    from jax_promptmtl.experiments.video.sweep import Videos
 
-    return sweep.run
+    return partial(sweep.run, Videos)
 
 
 def video_pretrain() -> Job:
@@ -88,8 +91,8 @@ def video_pretrain() -> Job:
 JOBS: dict[str, Callable[[], Job]] = {
     job.__name__: job for job in (benchmark, features, finetune, pretrain, tune, video, video_benchmark, video_pretrain)
 }
-SHARED = {"tune"}  # jobs that several processes can share
-GRIDS = {"benchmark", "video_benchmark"}  # jobs that several commands can share, through claims
+SHARED = {"tune"}  # jobs that support several processes
+GRIDS = {"benchmark", "video_benchmark"}  # jobs that several commands can work on at once, through claims
 MANNERS = {"-h", "--help", "--version"}
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config: a file, or one that comes along, such as mmap.")
@@ -108,10 +111,10 @@ def parse(argv: Sequence[str]) -> ConfigDict:
     """
     try:
         stray = flags.FLAGS(options.located(argv))[1:]
-        config = CONFIG.value and CONFIG.value.copy_and_resolve_references()  # reads the file only now
+        config = CONFIG.value and CONFIG.value.copy_and_resolve_references()  # executes the config file
     except UserError:
         raise
-    except Exception as error:  # whatever the user's file and two packages raise
+    except Exception as error:  # the user's file, absl and ml_collections may raise anything
         raise UserError(explain(argv, error)) from error
     if stray:
         raise UserError(f"Stray argument {stray[0]!r}; options look like --config.seed=1 or --workdir=runs/first.")
@@ -121,9 +124,9 @@ def parse(argv: Sequence[str]) -> ConfigDict:
 
 
 def explain(argv: Sequence[str], error: BaseException) -> str:
-    """Return one sentence for what absl and ml_collections say in several ways.
+    """Return one sentence for an error of absl or ml_collections.
 
-    Where the mistake cannot be found in the command line it is the last error that explains itself.
+    Where the command line shows no mistake, it is the message of the innermost error that has one.
     """
     if blamed := options.blame(argv[1:], [name for name in flags.FLAGS if "." not in name]):
         return blamed
@@ -136,7 +139,7 @@ def explain(argv: Sequence[str], error: BaseException) -> str:
 
 
 def say(error: BaseException) -> str:
-    """Return an error's message; KeyError would quote it."""
+    """Return an error's message; str() of a KeyError would quote it."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
@@ -165,7 +168,7 @@ def start(argv: Sequence[str]) -> None:
 
 
 def join(job: str) -> None:
-    """Join the other processes of this run; only some jobs divide their data among them."""
+    """Join the other processes of this run; refused for jobs that do not shard their data."""
     from jax_promptmtl.engine import processes
 
     if job in SHARED and not DRY_RUN.value:
@@ -176,15 +179,15 @@ def join(job: str) -> None:
 
 @contextlib.contextmanager
 def kept(config: ConfigDict, workdir: pathlib.Path, *, alone: bool) -> Iterator[None]:
-    """Create the work directory and keep the resolved config in it; a run that is refused leaves the earlier one's.
+    """Create the work directory and write the resolved config; a refused run leaves an earlier config in place.
 
     Args:
-      config: what is written down.
+      config: the resolved config.
       workdir: a folder, which need not exist.
-      alone: whether no other command may use it at the same time.
+      alone: whether to lock it against other commands.
 
     Raises:
-      UserError: it cannot be written to, or another command uses it.
+      UserError: it is not writable, or in use by another command.
     """
     path = workdir / "config.json"
     with contextlib.ExitStack() as stack:
@@ -206,7 +209,7 @@ def kept(config: ConfigDict, workdir: pathlib.Path, *, alone: bool) -> Iterator[
 
 
 def explain_options(verb: str, doc: str | None) -> command.Parser:
-    """Return the parser that answers --help and --version; absl reads everything else."""
+    """Return the parser for --help and --version; absl parses everything else."""
     parser = command.parser(verb, doc)
     parser.usage = "%(prog)s --config=FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     for flag in (PRINT_CONFIG, DRY_RUN):
@@ -217,7 +220,7 @@ def explain_options(verb: str, doc: str | None) -> command.Parser:
 
 
 def main(argv: Sequence[str] | None = None, *, verb: str = "main", doc: str | None = __doc__) -> int:
-    """Run and return the exit code; `verb` and `doc` are what --help speaks of."""
+    """Run and return the exit code; `verb` and `doc` appear in --help."""
     argv = sys.argv if argv is None else argv
     if asked := MANNERS.intersection(argv):
         explain_options(verb, doc).parse_args(sorted(asked)[:1])
@@ -227,7 +230,7 @@ def main(argv: Sequence[str] | None = None, *, verb: str = "main", doc: str | No
 
 
 def leave() -> NoReturn:
-    """Run, and end this process as one of several."""
+    """Run, then exit as one of several processes."""
     code = main()
     from jax_promptmtl.engine import processes
 

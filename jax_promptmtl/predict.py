@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 Wanted = tuple[str, str | None]  # path, task
 BY_PATH = "path"
-Row = tuple[str, str, str, list[tuple[str, float]]]  # image or clip, path, task, classes and probabilities, best first
-WAIT = 2.0  # seconds before there is a progress bar
+Row = tuple[str, str, str, list[tuple[str, float]]]  # unit, path, task, (class, probability) pairs best first
+WAIT = 2.0  # seconds before a progress bar appears
 
 
 def collect(model: "Predictor | VideoPredictor", places: Iterable[str], lines: Iterable[str]) -> list[Wanted]:
-    """Return the path of every image or clip, and its task where a table tells that.
+    """Return the path of every image or video, and its task where a table gives one.
 
     Args:
       model: knows what is looked for in folders.
-      places: files as given, folders with all below, CSV tables with columns path and perhaps task, "-" for `lines`.
+      places: files, folders (searched recursively), CSV tables with columns path and perhaps task, "-" for `lines`.
       lines: paths.
     """
-    from jax_promptmtl.data import label_table  # only now: mistakes do not wait for it
+    from jax_promptmtl.data import label_table  # imported late: user errors do not wait for it
 
     wanted: list[Wanted] = []
     for place in places:
@@ -91,24 +91,24 @@ def assign(model: "Predictor | VideoPredictor", wanted: Iterable[Wanted], task: 
 
 @dataclass
 class Faults:
-    """What could not be read; each but the last is printed when the next one is met, as the last ends the command."""
+    """Unreadable inputs; each is printed when the next one occurs, and the last one becomes the final error."""
 
     numbers: set[int] = field(default_factory=set)
     last: str = ""
 
     def add(self, number: int, error: UserError) -> None:
-        """Take note of an image or clip that cannot be read."""
+        """Record an image or video that cannot be read."""
         if self.numbers:
             command.complain(self.last)
         self.numbers.add(number)
         self.last = str(error)
 
     def add_from(self, start: int, number: int, error: UserError) -> None:
-        """Take note of one whose number counts from `start`."""
+        """Record one whose number counts from `start`."""
         self.add(start + number, error)
 
     def settle(self, unit: str, count: int) -> None:
-        """End the command with an error if there was any."""
+        """Raise the final error, if there was any."""
         if self.numbers:
             without = f" {len(self.numbers):,} of {count:,} {unit}s have no answer." * (len(self.numbers) > 1)
             raise UserError(self.last + without)
@@ -139,12 +139,12 @@ def write_json(rows: Iterable[Row]) -> None:
             row = {unit: path, "task": task, "class": best[0][0], "probability": round(best[0][1], 6)}
             print(start + json.dumps(row | {"top": {name: round(p, 6) for name, p in best}}), end="", flush=True)
             start = ",\n"
-    finally:  # a list also when something in the middle stops it
+    finally:  # valid JSON even when an error stops it midway
         print("[]" if start[0] == "[" else "\n]")
 
 
 def write_csv(rows: Iterable[Row]) -> None:
-    """Print image or clip, task, class, probability, and further pairs of columns for the next classes."""
+    """Print path, task, class, probability, and further pairs of columns for the next classes."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for number, (unit, path, task, best) in enumerate(rows):
         if number == 0:
@@ -208,7 +208,7 @@ def add_options(parser: Any) -> None:
 
 
 def start(argv: Sequence[str]) -> None:
-    """Read the options, and print what the images show."""
+    """Parse the options and print the predictions."""
     options = parse(argv)
     from jax_promptmtl.inference import trained  # only now: --help and mistakes do not wait for JAX
     from jax_promptmtl.inference.image_predictor import Predictor

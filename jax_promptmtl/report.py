@@ -13,14 +13,14 @@ from jax_promptmtl.core import command
 
 
 def start(argv: Sequence[str]) -> None:
-    """Read the options, and write what they ask for."""
+    """Parse the options and write the report or the packed records."""
     parser = command.parser("report", __doc__)
     parser.usage = "%(prog)s RUNS_DIR [options]"
     parser.add_argument("place", metavar="RUNS_DIR", type=pathlib.Path, help="folder of runs, or a packed file")
     parser.add_argument("--out", type=pathlib.Path, help="folder of the report; by default RUNS_DIR/report")
     parser.add_argument("--pack", type=pathlib.Path, help="also write all records into one file, .jsonl or .jsonl.gz")
     options = parser.parse_args(argv)
-    from jax_promptmtl.reporting import benchmark, records  # only now: --help needs no numerics and no pictures
+    from jax_promptmtl.reporting import benchmark, records  # imported late: --help needs neither numerics nor figures
 
     beside = options.place if options.place.is_dir() else options.place.parent
     folder = options.out or beside / "report"

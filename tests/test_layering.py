@@ -31,7 +31,7 @@ RANKS = {  # a room imports itself and rooms of lower rank
     "doors": 8,
 }
 ONLY = {"engine": {"core"}, "reporting": {"core", "tasks.metrics"}}  # of other rooms
-LONGEST = 20  # modules in a chain of imports
+LONGEST = 15  # modules in a chain of imports
 METHOD_NAMES = {"mmap", "coop", "cocoop", "vpt", "maple", "ivlp", "bitfit", "adapter", "dlm", "promptsrc"}
 METHOD_NAMES |= METHODS.keys() - {"none", "tokens"}  # words of their own right
 ENTRY = {"", "__main__"}

@@ -6,7 +6,7 @@ from PIL import Image
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.hashes import weights_sha256
-from jax_promptmtl.experiments.video import job as video_job
+from jax_promptmtl.experiments.video import icon_footage
 from jax_promptmtl.experiments.video import rows as video_rows
 from jax_promptmtl.models.clip import convert
 from jax_promptmtl.models.clip.model import ClipConfig
@@ -98,7 +98,7 @@ def save_models(folder):
 def make_video_record(task="recognition", method="dlm", seed=0, score=50.0, **changes):
     """Return the record of a made-up run of the video benchmark; its static prompts are 2 points worse."""
     metric = {"recognition": "top1", "segmentation": "f1@50"}.get(task, "map")
-    parts = video_job.parts_of(task)[1:]
+    parts = icon_footage.parts_of(task)[1:]
     kinds = {"dynamic": 0, "static": 2} if method in video_rows.MAPPED else {"dynamic": 0}
     scores = {
         kind: {part: {metric: score - less - 10 * place} for place, part in enumerate(parts)}

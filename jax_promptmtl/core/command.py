@@ -1,7 +1,7 @@
-"""The manners of every verb of the command line: help in one screen, one sentence for a mistake, exit codes, colours.
+"""What all commands share: one-screen help, one-sentence user errors, exit codes and colours.
 
-Exit codes: 0 done; 1 a bug; 2 bad options, data or weights; 75 interrupted after a checkpoint was saved: run the same
-command again; 130 interrupted with nothing to save; 141 nobody reads the output any more.
+Exit codes: 0 success; 1 a bug; 2 bad options, data or weights; 75 interrupted after a checkpoint was saved: rerun the
+same command; 130 interrupted with nothing to save; 141 broken pipe on stdout.
 """
 
 import argparse
@@ -23,10 +23,10 @@ STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence."""
+    """An argument parser that raises one-sentence `UserError`s instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what `guard` prints."""
+        """Raise `UserError`, which `guard` prints."""
         raise UserError(f"{message[:1].upper()}{message[1:].rstrip('.')}; {self.prog} --help shows what can be given.")
 
 
@@ -45,20 +45,20 @@ def parser(verb: str, doc: str | None) -> Parser:
 
 
 def typed(verb: str) -> str:
-    """Return how a verb was called: `jax_promptmtl VERB`, or as a module."""
+    """Return the command as the user typed it: `jax_promptmtl VERB` or `python -m jax_promptmtl.VERB`."""
     return sys.argv[0] if sys.argv[0].endswith(f"jax_promptmtl {verb}") else f"python -m jax_promptmtl.{verb}"
 
 
 def run(start: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Do a verb with the arguments of the command line, and return the exit code."""
+    """Run a command on the command-line arguments and return its exit code."""
     return guard(lambda: start(sys.argv[1:] if argv is None else argv))
 
 
 def guard(job: Callable[[], None], within: contextlib.AbstractContextManager[None] | None = None) -> int:
-    """Do a job of the command line and return the exit code; the last line on stderr says why it is not 0.
+    """Run a job and return its exit code; on failure the last line on stderr gives the reason.
 
     Args:
-      job: what to do.
+      job: the work; its return value is ignored.
       within: entered around the job; what turns signals into `Preempted`, where a job saves its work.
     """
     try:
@@ -68,12 +68,12 @@ def guard(job: Callable[[], None], within: contextlib.AbstractContextManager[Non
     except UserError as error:
         return complain(str(error))
     except Preempted as stopped:
-        print(f"\n{stopped}", file=sys.stderr)  # a progress bar may have left its line open
+        print(f"\n{stopped}", file=sys.stderr)  # an interrupted progress bar leaves its line unterminated
         return EXIT_AGAIN
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # such as `| head`; the interpreter must not complain once more when it flushes
+    except BrokenPipeError:  # as under `| head`; flushing at exit would raise again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except Exception as error:
@@ -85,7 +85,7 @@ def guard(job: Callable[[], None], within: contextlib.AbstractContextManager[Non
 
 
 def complain(message: str) -> int:
-    """Print a mistake of the user, and return its exit code."""
+    """Print a user error and return its exit code."""
     print(paint("error:", "red", sys.stderr), message, file=sys.stderr)
     return EXIT_USER
 

@@ -1,4 +1,4 @@
-"""The exceptions that the command line understands: a mistake in what the user gave, and a wish to stop."""
+"""The exceptions that the command line turns into exit codes: user errors and preemption."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ class UserError(Exception):
 
 
 class Preempted(BaseException):
-    """The run was asked to stop, and lost nothing. `main` exits with code 75: run me again.
+    """The run was asked to stop and its work is saved. `main` exits with code 75: rerun the same command.
 
-    No `Exception`, as KeyboardInterrupt is none: it may come anywhere, and nobody must take it for a failure.
+    Not an `Exception`, like KeyboardInterrupt: it can be raised anywhere, and no `except Exception` may swallow it.
     """
 
 
@@ -37,7 +37,7 @@ def pick(name: str, legal: Iterable[str], what: str) -> str:
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first names, and how many others there are.
+    """Return the first few names as text, and the number of the others.
 
     >>> some("ab"), some("abcdefgh")
     ("'a', 'b'", "'a', 'b', 'c', 'd', 'e' and 3 others")

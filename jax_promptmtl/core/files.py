@@ -1,4 +1,4 @@
-"""Files: those of the package, JSON, and writing that a crash cannot cut in half."""
+"""The package's own files, JSON, and crash-safe writing."""
 
 import json
 import os
@@ -14,7 +14,7 @@ if not CONFIGS.is_dir():
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Return the content of a JSON file that holds an object."""
+    """Load a JSON file whose top level is an object."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -25,7 +25,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file such that a crash, or a power cut, leaves the old content or the new one, never a part.
+    """Write a text file atomically: a crash or power cut leaves the old content or the new, never a part.
 
     Raises:
       OSError: it cannot be written; the old content stays.
@@ -44,7 +44,7 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Bring the names in a folder to the disk: until then a power cut may undo a rename."""
+    """Flush a folder's entries to disk; until then a power cut may undo a rename."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -10,7 +10,7 @@ from jax_promptmtl.core import tree
 
 
 def weights_sha256(params: Mapping[str, Any]) -> str:
-    """Return the hash of all paths, shapes, dtypes and bytes of a tree of parameters."""
+    """Return the SHA-256 over the paths, shapes, dtypes and bytes of a parameter tree."""
     digest = hashlib.sha256()
     for path, leaf in tree.flatten(params).items():
         array = np.ascontiguousarray(leaf)

@@ -1,7 +1,7 @@
-"""Locks: a work directory has one run at a time, and several processes share a grid of runs through claims.
+"""Locks: one run at a time per work directory, and claims by which several processes share a sweep.
 
-A claim is a file that only one process can create (O_EXCL), with its process number, host and time. A process that was
-killed leaves it behind; the next one on the same host sees that and takes it over.
+A claim is a file that only one process can create (O_EXCL); it holds the process id, host and time. A killed process
+leaves its claim behind, and the next process on the same host takes it over.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from typing import Any
 
 from jax_promptmtl.core.errors import UserError
 
-TORN_AFTER = 60.0  # seconds after which a claim without readable content is no claim: its writer died within the write
+TORN_AFTER = 60.0  # seconds after which an unreadable claim is void: its writer died while writing it
 
 
 @contextlib.contextmanager
 def lock(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a file's lock, so that two runs never write to one place. The system frees it when the process ends.
+    """Hold an advisory file lock for one run; the operating system releases it when the process ends.
 
     Raises:
-      UserError: another process holds it; the sentence says which, where and since when.
+      UserError: another process holds it; the message names its id, host and start time.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def lock(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 class Busy(Exception):
-    """Another process holds the claim; the message says which one."""
+    """Another process holds the claim; the message names it."""
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def create(path: pathlib.Path) -> bool:
 
 
 def take_over(path: pathlib.Path) -> None:
-    """Replace the claim of a process that is gone; one process at a time decides about a folder's claims."""
+    """Replace the claim of a dead process; a lock on the folder serialises such takeovers."""
     with (path.parent / ".taking_over").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
         found = read(path)
@@ -91,13 +91,13 @@ def take_over(path: pathlib.Path) -> None:
 
 
 def owner() -> dict[str, Any]:
-    """Return what a claim says of this process."""
+    """Return this process's identity as stored in a claim: id, host and times."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "born": born(os.getpid())}
 
 
 def read(path: pathlib.Path) -> dict[str, Any] | None:
-    """Return the content of a claim, or `None` if it is not there any more."""
+    """Return the content of a claim, or `None` if it has been released."""
     try:
         text, age = path.read_text(), time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def read(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def alive(found: dict[str, Any]) -> bool:
-    """Return whether the owner of a claim lives, as far as this host can know: owners elsewhere count as alive."""
+    """Return whether the owner of a claim is running; owners on other hosts count as alive."""
     if found["host"] != socket.gethostname():
         return True
     if found["pid"] <= 0:
@@ -121,12 +121,12 @@ def alive(found: dict[str, Any]) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # lives, as another user
-    return not found["born"] or born(found["pid"]) == found["born"]  # numbers are given again, as after a reboot
+        pass  # alive, but owned by another user
+    return not found["born"] or born(found["pid"]) == found["born"]  # process ids are reused, as after a reboot
 
 
 def born(pid: int) -> str:
-    """Return what tells a process from a later one of the same number: boot and start time; "" where nothing does."""
+    """Return boot id and start time, which tell apart processes that reuse an id; "" where unknown."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"

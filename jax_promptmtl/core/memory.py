@@ -1,4 +1,4 @@
-"""The largest memory of this process, per run where the system can forget that of the runs before."""
+"""Peak resident memory of this process, per run where the system can reset its counter."""
 
 import contextlib
 import pathlib
@@ -8,7 +8,7 @@ import sys
 
 
 def reset_peak() -> None:
-    """Forget the peak so far, which Linux can do."""
+    """Reset the peak counter, which only Linux supports."""
     with contextlib.suppress(OSError):  # then the peak is that of the whole process, an upper bound
         pathlib.Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in one sentence: the file of the config, its preset, a key, a value, a flag."""
+"""Diagnose a bad command line in one sentence: config file, preset, key, value or flag."""
 
 import ast
 import difflib
@@ -20,11 +20,11 @@ BOOLS = {"true", "false", "t", "f", "1", "0"}
 
 
 def blame(argv: Sequence[str], flags: Iterable[str]) -> str | None:
-    """Return the sentence on the first mistake, or None where none is seen.
+    """Return a sentence on the first mistake found, or None.
 
     Args:
       argv: the arguments, without the command's name.
-      flags: the options that there are beside the keys of the config.
+      flags: the command's options other than config keys.
     """
     given = list(split(argv))
     try:
@@ -40,7 +40,7 @@ def blame(argv: Sequence[str], flags: Iterable[str]) -> str | None:
 
 
 def split(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield the name and the value of every option; None where it has no value.
+    """Yield name and value of every option; the value is None for a bare flag.
 
     >>> list(split(["--seed=1", "--workdir", "runs", "--dry_run", "--fast"]))
     [('seed', '1'), ('workdir', 'runs'), ('dry_run', None), ('fast', None)]
@@ -53,7 +53,7 @@ def split(argv: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def located(argv: Sequence[str]) -> list[str]:
-    """Return the arguments with the file that --config stands for in place of its name.
+    """Replace the short name in --config by the file that it stands for.
 
     >>> located(["main", "--config=README.md:x", "--config", "README.md"])
     ['main', '--config=README.md:x', '--config', 'README.md']
@@ -69,9 +69,9 @@ def located(argv: Sequence[str]) -> list[str]:
 
 
 def locate(where: str) -> str:
-    """Return FILE[:PRESET] with a path for FILE: a file of the user's, else one that comes along.
+    """Resolve FILE[:PRESET]: a file of the user's, else a config shipped with the package.
 
-    `mmap` is short for `configs/mmap.py`. What there is not is returned as it was given.
+    `mmap` is short for `configs/mmap.py`. A name that resolves to nothing is returned unchanged.
     """
     name, colon, preset = where.partition(":")
     path = pathlib.Path(name)
@@ -83,12 +83,12 @@ def locate(where: str) -> str:
 
 
 def is_short(name: str) -> bool:
-    """Say whether a name could be short for a file in `configs`."""
+    """Return whether a name could be short for a file in `configs`."""
     return pathlib.PurePath(name).name == name and not name.endswith(".py")
 
 
 def read(where: str | None) -> ConfigDict:
-    """Return the config of FILE[:PRESET] as it is before anything is changed."""
+    """Load the config of FILE[:PRESET], before overrides from the command line."""
     if not where:
         raise UserError(NOT_GIVEN)
     name, _, preset = where.partition(":")
@@ -109,7 +109,7 @@ def read(where: str | None) -> ConfigDict:
 
 
 def call(names: Mapping[str, Any], file: str, preset: str) -> ConfigDict:
-    """Return what the get_config of a file gives, from the names that the file defines."""
+    """Call get_config of an executed config file, given the namespace of the file."""
     if "get_config" not in names:
         raise UserError(f"The config {file!r} has no get_config(); give a file like configs/mmap.py.")
     get_config = names["get_config"]
@@ -122,7 +122,7 @@ def call(names: Mapping[str, Any], file: str, preset: str) -> ConfigDict:
 
 
 def fault(path: pathlib.Path, error: Exception) -> str:
-    """Return what keeps a file from giving a config: the end of a sentence."""
+    """Describe why a config file fails, as the end of a sentence."""
     if path.suffix != ".py":
         return f"is not Python ({error}); give a file with get_config()."
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -131,12 +131,12 @@ def fault(path: pathlib.Path, error: Exception) -> str:
 
 
 def shipped() -> list[str]:
-    """Return the names of the configs that come along; what they share is none."""
+    """Return the names of the shipped configs, without their shared helper modules."""
     return [file.stem for file in CONFIGS.glob("*.py") if "def get_config(" in file.read_text("utf-8")]
 
 
 def nearest(name: str) -> str | None:
-    """Return the config whose name is most like one that there is not, spelled so that it can be given."""
+    """Return the config whose name is closest to an unknown one, in a form that --config accepts."""
     beside = {file.stem: str(file) for file in pathlib.Path(name).parent.glob("*.py")}
     stems = [*shipped(), *(file.stem for file in FOLDER.glob("*.py"))]
     known = {stem: stem if is_short(name) else str(FOLDER / f"{stem}.py") for stem in stems} | beside
@@ -145,7 +145,7 @@ def nearest(name: str) -> str | None:
 
 
 def check(config: ConfigDict, option: str, value: str | None) -> None:
-    """Refuse an option config.KEY whose key is not there, or whose value cannot be read."""
+    """Refuse an option config.KEY whose key does not exist or whose value does not parse."""
     key = option[option.index("config.") :]
     if "[" in key:  # an element of a tuple
         return
@@ -164,7 +164,7 @@ def check(config: ConfigDict, option: str, value: str | None) -> None:
 
 
 def misfit(text: str, now: Any) -> str:
-    """Return what a text should be and is not, to replace a value; empty if it will do.
+    """Return the kind of value expected where a text cannot replace `now`; empty where it can.
 
     >>> misfit("3", 12), misfit("3.5", 12), misfit("3.5", None)
     ('', 'a whole number', '')
@@ -187,7 +187,7 @@ def misfit(text: str, now: Any) -> str:
 
 
 def unknown(name: str, flags: Iterable[str], config: ConfigDict) -> str:
-    """Return the sentence on an option that there is not."""
+    """Return the sentence on an unknown option."""
     legal = [*flags, *(f"config.{key}" for key in config)]
     near = f"config.{name}" if name in config else next(iter(difflib.get_close_matches(name, legal, n=1)), "")
     return f"Unknown option '--{name}'; " + (f"did you mean '--{near}'?" if near else "--help shows what can be given.")

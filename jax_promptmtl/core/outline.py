@@ -1,4 +1,4 @@
-"""What `repr` says of objects that hold arrays: one screen with shapes and counts, never a value."""
+"""A `repr` for objects that hold arrays: one screen of shapes and counts, never values."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 WIDTH = 80  # columns of a line
-LEAVES = 6  # of a tree, or elements of a list, that are written out
+LEAVES = 6  # keys of a tree, or elements of a list, shown in full
 
 
 def outline(thing: Any) -> str:
@@ -29,7 +29,7 @@ def outline(thing: Any) -> str:
 
 
 def parts(value: Any) -> list[str]:
-    """Return lines on the arrays of a tree, or on the dataclasses of a list; none for anything else."""
+    """Return one line per array of a tree or dataclass of a list; none for anything else."""
     lines = []
     if isinstance(value, Mapping):
         lines = [f"{path}: {brief(leaf)}" for path, leaf in leaves(value) if is_array(leaf)]
@@ -79,12 +79,12 @@ def record(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a value as part of a line; of a list only how many there are."""
+    """Return a value as part of a line; a list is reduced to its length."""
     return f"{len(value):,}" if isinstance(value, list | tuple) else brief(value)
 
 
 def counts(value: Any) -> str:
-    """Return how many arrays a tree has and how many numbers they hold, how many of its bools are true, or its keys."""
+    """Summarise a tree: arrays and scalars, true leaves of a mask, or the keys."""
     found = [leaf for _, leaf in leaves(value)]
     arrays = [leaf for leaf in found if is_array(leaf)]
     if arrays:
@@ -108,12 +108,12 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_array(value: Any) -> bool:
-    """Say whether something has a shape and a type of its elements."""
+    """Return whether a value has a shape and a dtype, without importing an array library."""
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text of at most so many characters, in one line.
+    """Collapse a text to one line of at most `width` characters.
 
     >>> cut("a  long text", 8)
     'a lon...'

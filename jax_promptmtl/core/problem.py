@@ -1,4 +1,4 @@
-"""All that the engine may know of a job: what is trained, what is frozen, and how to get a loss and predictions."""
+"""The interface between a job and the engine: trainable and frozen trees, loss and predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ class Problem:
     Attributes:
       tasks: T task names; `batch["task"]` indexes them.
       params: trainable tree, fp32, with `None` where a leaf is frozen.
-      frozen: the same tree the other way round, and under further keys what training cannot change, computed once;
+      frozen: the complement of `params`, and under further keys constants computed once from frozen weights;
         never differentiated, donated, updated or saved.
       mask: the same tree of bools, true where trainable.
       expand: params -> per-task params, linear; method leaves are gathered by their slots to [T, ...].
       loss: (per_task, frozen, batch, rng) -> (scalar sum of weight * loss, sums), where sums holds float[T] arrays
         `loss`, `correct` and `count`, unweighted, without padding.
-      prepare: (per_task, frozen) -> whatever prediction needs that no image changes, such as class text features.
+      prepare: (per_task, frozen) -> what prediction needs that is independent of the image: class text features.
       predict: (prepared, frozen, batch) -> logits float[B, C], -inf beyond the classes of the example's task.
-      about: what a checkpoint says of itself: backbone, preprocessing, class names, groups, split hashes.
-      takes_features: whether batches may hold `features` of the frozen tower in place of what they are features of.
+      about: metadata of its checkpoints: backbone, preprocessing, class names, groups, split hashes.
+      takes_features: whether batches may hold precomputed `features` of the frozen tower in place of its inputs.
     """
 
     tasks: tuple[str, ...]

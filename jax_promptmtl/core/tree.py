@@ -1,4 +1,4 @@
-"""Trees of parameters: paths, masks from patterns, the trainable/frozen cut, counts, differences, checksums.
+"""Parameter trees: paths, masks from patterns, the trainable/frozen partition, counts, differences, checksums.
 
 A path is the keys of a leaf joined by "/", such as `image/blocks_0/attn/query/kernel`.
 """
@@ -57,7 +57,7 @@ def mask_from_patterns(tree: Tree, patterns: Iterable[str]) -> dict[str, Any]:
 
 
 def trainable(params: Tree, patterns: Sequence[str]) -> dict[str, Any]:
-    """Return the mask of the weights that `config.tune` names; a pattern that matches nothing is an error."""
+    """Return the mask of the weights that `config.tune` selects; a pattern without a match is a user error."""
     if isinstance(patterns, str):
         raise UserError(f"config.tune is the text {patterns!r}; give a tuple of patterns, such as ({patterns!r},).")
     for pattern in patterns:
@@ -68,7 +68,7 @@ def trainable(params: Tree, patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def partition(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:
-    """Cut a tree in two: the leaves where the mask is true, and the others; `None` fills the holes.
+    """Partition a tree into the leaves where the mask is true and the rest, with `None` in the holes.
 
     >>> partition({"a": 1, "b": 2}, {"a": True, "b": False})
     ({'a': 1, 'b': None}, {'a': None, 'b': 2})
@@ -97,7 +97,7 @@ def count(tree: PyTree) -> int:
 
 
 def describe_difference(expected: Tree, given: Tree) -> str:
-    """Return "-path" for missing leaves, "+path" for surplus ones, and both shapes where they differ; else "".
+    """Return "-path" for missing leaves, "+path" for unexpected ones, and both shapes where they differ; else "".
 
     >>> describe_difference({"a": np.zeros(2), "b": np.zeros(1)}, {"b": np.zeros(3), "c": np.zeros(1)})
     '-a, +c, b has shape (3,) not (1,)'

@@ -1,4 +1,4 @@
-"""Which versions of the project and its packages run here."""
+"""Versions of the project, its dependencies and its devices."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ PACKAGES = ("jax_promptmtl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint
 
 @functools.cache
 def code_hash() -> str:
-    """Return 16 hex digits that change with any source file of the package."""
+    """Return a hash of the package's source files, 16 hex digits."""
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):
         digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode() + file.read_bytes() + b"\0")
@@ -20,7 +20,7 @@ def code_hash() -> str:
 
 
 def stamp() -> dict[str, str]:
-    """Return the versions that a checkpoint names: of the packages, and the hash of the project's code."""
+    """Return the versions stored with a checkpoint: dependencies and the hash of the project's code."""
     return {package: version_of(package) for package in PACKAGES} | {"code": code_hash()}
 
 
@@ -35,7 +35,7 @@ def version_of(package: str) -> str:
 def versions() -> dict[str, str]:
     """Return the versions of Python and the packages that matter, and the devices."""
     found = {"python": platform.python_version()} | {package: version_of(package) for package in PACKAGES}
-    import jax  # only now: what reads a report needs no accelerator
+    import jax  # imported late: reading a report must not load jax
 
     devices = jax.devices()
     return found | {"devices": f"{len(devices)} x {devices[0].device_kind}"}

@@ -125,7 +125,7 @@ def open_cache(
 
 def compute(lower: Lower, clips: ClipSource, batch_size: int, name: str) -> Iterator[Batch]:
     """Yield the states of all clips in order, without the filling; on a terminal a bar shows what takes longer."""
-    with tqdm(desc=f"{name} looks", total=len(clips), unit="clip", delay=WAIT, disable=None, leave=False) as bar:
+    with tqdm(desc=f"{name} states", total=len(clips), unit="video", delay=WAIT, disable=None, leave=False) as bar:
         for batch in all_batches([clips], batch_size=batch_size):
             real = batch["weight"] > 0
             yield {key: np.asarray(value)[real] for key, value in jax.device_get(lower(batch)).items()}

@@ -1,4 +1,4 @@
-"""Checkpoints: the trainable state, and a JSON `meta` that describes and verifies it.
+"""Checkpoints: the trainable state, and JSON metadata (`meta`) that describes and verifies it.
 
 Layout: directory/<step>/{params, opt, meta, metrics}. Frozen weights are never saved; `meta["about"]` names them.
 """
@@ -26,22 +26,22 @@ from jax_promptmtl.engine.step import State
 
 PyTree = Any
 SCHEMA = 1
-# A run may be resumed with other values of these: they change what is seen or saved, not what is learned.
+# These may change on resume: they affect what is logged or saved, not what is learned.
 FREE = {"log_every", "evaluate_every", "checkpoint_every", "parallel"}
-FREE |= {"tokenizer", "dtype"}  # of the backbone; older checkpoints do not tell them
+FREE |= {"tokenizer", "dtype"}  # of the backbone; missing from older checkpoints
 log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was saved."""
+    """A checkpoint fails its checksums or cannot be read."""
 
 
 class NotSaved(UserError):
-    """A checkpoint could not be written; those before it are as they were."""
+    """A checkpoint could not be written; earlier ones are intact."""
 
 
 def plain(value: Any) -> Any:
-    """Return the value as JSON gives it back: tuples and arrays become lists, ConfigDicts dicts.
+    """Return the value after a round trip through JSON: tuples and arrays become lists, ConfigDicts dicts.
 
     >>> plain({"groups": (np.int32(1), np.arange(2))})
     {'groups': [1, [0, 1]]}
@@ -52,13 +52,13 @@ def plain(value: Any) -> Any:
 
 
 def checksums(**trees: Any) -> dict[str, int]:
-    """Return {path: CRC-32} over the leaves of trees by name, such as the parameters and the optimiser's state."""
+    """Return {name/path: CRC-32} over the leaves of named trees, such as params and opt."""
     leaves = jax.tree_util.tree_leaves_with_path(trees)
     return tree.checksums({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
 def verify(meta: Mapping[str, Any], **trees: Any) -> None:
-    """Raise `Damaged` unless the trees have the leaves and checksums of the `meta` that they were saved with."""
+    """Raise `Damaged` unless leaves and checksums of the trees match their `meta`."""
     found = checksums(**trees)
     parts = tuple(f"['{name}']" for name in trees)
     saved = {path: crc for path, crc in meta["crc32"].items() if path.startswith(parts)}
@@ -90,7 +90,7 @@ def first_difference(expected: Mapping[str, Any], given: Mapping[str, Any]) -> t
 
 
 def require_same(folder: pathlib.Path, part: str, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another run: one whose `part`, config or about, is not that of this run."""
+    """Refuse a checkpoint of another run: one that differs in `part`, which is "config" or "about"."""
     if difference := first_difference(saved, given):
         path, old, new = difference
         raise UserError(
@@ -100,14 +100,14 @@ def require_same(folder: pathlib.Path, part: str, saved: Mapping[str, Any], give
 
 
 def require_same_config(directory: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-    """Refuse, before anything is computed, a directory whose newest checkpoint was written with another config."""
+    """Refuse a directory whose newest checkpoint has another config, before anything is computed."""
     for folder in sorted(path for path in pathlib.Path(directory).glob("*") if path.name.isdigit())[-1:]:
-        with contextlib.suppress(OSError, ValueError, KeyError, Damaged):  # damage is dealt with by `restore`
+        with contextlib.suppress(OSError, ValueError, KeyError, Damaged):  # `restore` handles damage
             require_same(folder, "config", read_meta(folder)["config"], plain(config))
 
 
 def read_meta(folder: pathlib.Path) -> dict[str, Any]:
-    """Return the `meta` of the checkpoint in a folder, if its own checksum is right."""
+    """Load the metadata of a checkpoint; raises `Damaged` where its own checksum is wrong."""
     meta = json.loads((folder / "meta" / "metadata").read_text("utf-8"))
     if meta.pop("seal", None) != seal(meta):
         raise Damaged("checksum mismatch in meta")
@@ -116,7 +116,7 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def other_versions(meta: Mapping[str, Any]) -> str:
-    """Return which versions differ between a checkpoint and this process, as text; older checkpoints do not tell.
+    """Describe which versions differ between a checkpoint and this process; empty for checkpoints without versions.
 
     >>> other_versions({"versions": stamp() | {"jax": "0.0"}}).startswith("jax 0.0, now ")
     True
@@ -126,10 +126,10 @@ def other_versions(meta: Mapping[str, Any]) -> str:
 
 
 def read(directory: str | os.PathLike[str]) -> tuple[PyTree, dict[str, Any]]:
-    """Return the newest intact parameters (numpy, `None` where frozen) and their `meta`; nothing on disk is changed.
+    """Load the newest intact parameters (numpy, `None` where frozen) and their `meta`, read-only.
 
     Raises:
-      UserError: there is no checkpoint, none is intact, or it is one of another version.
+      UserError: there is no checkpoint, none is intact, or its schema is another version's.
     """
     directory = pathlib.Path(directory).absolute()
     steps = sorted((path for path in directory.glob("*") if path.name.isdigit()), reverse=True)
@@ -152,10 +152,10 @@ def read(directory: str | os.PathLike[str]) -> tuple[PyTree, dict[str, Any]]:
 
 
 class _Manager(ocp.CheckpointManager):  # type: ignore[misc] # Orbax ships no types
-    """Orbax's, without its handling of signals.
+    """Orbax's CheckpointManager without its signal handling.
 
-    It would ask JAX's preemption service with its step as the number of the question. That service knows one number per
-    process: after a save it would agree on one that `preemption.Stop` is long past.
+    Orbax would query JAX's preemption service with its own step. The service tracks one counter per process, so that
+    after a save it could agree on a step that `preemption.Stop` has already passed.
     """
 
     def reached_preemption(self, step: int) -> bool:
@@ -175,7 +175,7 @@ class Checkpoints:
         best: str = "accuracy",
         keep: int = 2,
     ):
-        """Open a directory, which is made if missing; `config` and `about` are stored with every checkpoint."""
+        """Open or create a directory; `config` and `about` are stored with every checkpoint."""
         self.directory = pathlib.Path(directory).absolute()
         self.identity = {"config": plain(config), "about": plain(about)}
         policy = ocp.checkpoint_managers
@@ -188,7 +188,7 @@ class Checkpoints:
             cleanup_tmp_directories=True,
             best_fn=rank,
             best_mode="max",
-            # Not max_to_keep: with best_fn it would drop the newest checkpoint if that is not among the best.
+            # Not max_to_keep: with best_fn it would delete the newest checkpoint unless it is among the best.
             preservation_policy=policy.AnyPreservationPolicy(
                 [
                     policy.LatestN(keep),
@@ -199,12 +199,12 @@ class Checkpoints:
         self._orbax = _Manager(self.directory, options=options)
 
     def save(self, state: State, *, metrics: Mapping[str, float] | None = None, progress: Any = None) -> None:
-        """Start to save in the background.
+        """Start an asynchronous save.
 
         Args:
           state: on any device; it may be donated as soon as this returns. A checkpoint of the same step is replaced.
-          metrics: of the evaluation of this very state, if there was one.
-          progress: JSON that the loop wants back on restore.
+          metrics: evaluation metrics of this state, if it was evaluated.
+          progress: JSON handed back to the loop on restore.
 
         Raises:
           NotSaved: this save, or the one before it, failed.
@@ -232,10 +232,10 @@ class Checkpoints:
     def restore(self, template: State, *, best: bool = False) -> tuple[State, dict[str, Any]] | None:
         """Return the newest intact state and its `meta`, or `None` if nothing was ever saved.
 
-        A damaged checkpoint is set aside as `damaged.<step>` with a warning, and the one before it is taken.
+        A damaged checkpoint is renamed `damaged.<step>` with a warning, and the previous one is tried.
 
         Args:
-          template: a state of the right structure, shapes and types, such as the initial one.
+          template: a state with the expected structure, shapes and dtypes, such as the initial one.
           best: try the one with the best metric first.
 
         Raises:
@@ -263,22 +263,22 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Wait until all is on disk; raises `NotSaved` if a save failed."""
+        """Wait for pending saves; raises `NotSaved` if one failed."""
         with self._loud():
             self._orbax.wait_until_finished()
             self._orbax.check_for_errors()
             self._orbax.close()
 
     def newest(self) -> str:
-        """Say which checkpoint on disk is the newest, for the messages of errors; one that is being saved counts."""
-        with contextlib.suppress(Exception):  # that it failed is said elsewhere
+        """Describe the newest checkpoint for error messages, after waiting for a pending save."""
+        with contextlib.suppress(Exception):  # the failure is reported by `_loud`
             self._orbax.wait_until_finished()
         steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
         return f"the newest checkpoint is {self._path(max(steps))}" if steps else "no checkpoint was saved before"
 
     @contextlib.contextmanager
     def _loud(self) -> Iterator[None]:
-        """Say in one sentence that a save failed, whatever Orbax raises then."""
+        """Turn whatever Orbax raises on a failed save into a one-sentence `NotSaved`."""
         try:
             yield
         except Exception as error:

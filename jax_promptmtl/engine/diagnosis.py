@@ -1,4 +1,4 @@
-"""What to say when the numbers of a step are not finite: which tasks, and which examples."""
+"""Diagnose a non-finite step: which tasks and which examples caused it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,23 +7,23 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 
-SHOWN = 8  # examples that a message names
+SHOWN = 8  # examples named in a message
 
 
 class Diverged(UserError):
-    """The loss or its gradient is not a number any more."""
+    """The loss or its gradient is not finite."""
 
 
 def suspects(batch: Mapping[str, Any], losses: Any) -> np.ndarray:
-    """Return which examples of a batch may have made its loss or gradient not finite.
+    """Return the examples of a batch that may have made its loss or gradient non-finite.
 
     Args:
       batch: arrays [B, ...], with `task` and `weight`; an example of weight 0 is padding and never suspect.
-      losses: of the tasks, float[T].
+      losses: float[T], one per task.
 
     Returns:
-      bool[B]: the examples whose own numbers are not finite; where there is none, those of the tasks whose loss is not;
-      where there is none either, as when only the gradient overflows, all.
+      bool[B]: the examples with non-finite inputs; failing that, those of tasks with a non-finite loss; failing
+      that, as when only the gradient overflows, all.
 
     >>> batch = {"task": np.array([0, 1, 1]), "weight": np.ones(3), "image": np.zeros((3, 2))}
     >>> suspects(batch, [1.0, np.nan]).tolist()
@@ -40,7 +40,7 @@ def suspects(batch: Mapping[str, Any], losses: Any) -> np.ndarray:
 
 
 def explain(batch: Mapping[str, Any], losses: Any, tasks: Sequence[str], names: Sequence[str] | None) -> str:
-    """Return the suspect tasks and examples as text; an example without a name is told by its place in the batch.
+    """Return the suspect tasks and examples as text; unnamed examples are given by their index in the batch.
 
     >>> batch = {"task": np.array([0, 1]), "weight": np.ones(2)}
     >>> explain(batch, [1.0, np.inf], ("ink", "oil"), ["ink/1.png", "oil/7.png"])

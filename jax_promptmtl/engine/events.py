@@ -16,11 +16,11 @@ class Events:
     """An event file to append to."""
 
     def __init__(self, folder: pathlib.Path, *, purge: int):
-        """Open a new file, which comes after those that are there.
+        """Open a new event file, which sorts after the existing ones.
 
         Args:
-          folder: made if it is not there.
-          purge: first step whose events in earlier files TensorBoard is not to show.
+          folder: created if missing.
+          purge: TensorBoard hides events of earlier files from this step on.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._file = (folder / f"events.out.tfevents.{time.time_ns()}").open("xb")
@@ -28,7 +28,7 @@ class Events:
         self._write(purge, field(7, BYTES, field(1, VARINT, START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Append the values at a step, so that a killed process has lost none."""
+        """Append the values at a step and flush, so that a kill loses none."""
         named = ((name.encode(), struct.pack("<f", value)) for name, value in values.items())
         summary = (field(1, BYTES, field(1, BYTES, name) + field(2, FLOAT, value)) for name, value in named)
         self._write(step, field(5, BYTES, b"".join(summary)))
@@ -45,7 +45,7 @@ class Events:
 
 
 def varint(number: int) -> bytes:
-    """Return a number of at least 0 in groups of seven bits, the lowest first.
+    """Encode a non-negative integer as a protocol-buffer varint: groups of seven bits, lowest first.
 
     >>> varint(1), varint(300)
     (b'\\x01', b'\\xac\\x02')
@@ -55,7 +55,7 @@ def varint(number: int) -> bytes:
 
 
 def field(number: int, kind: int, value: int | bytes) -> bytes:
-    """Return one field of a message; `value` is packed already unless it is a whole number."""
+    """Encode one field of a message; `value` is packed bytes unless it is an integer."""
     content = varint(value) if isinstance(value, int) else value
     return varint(number << 3 | kind) + (varint(len(content)) if kind == BYTES else b"") + content
 
@@ -75,7 +75,7 @@ def checksum(content: bytes) -> bytes:
 
 
 def shifted(byte: int) -> int:
-    """Return what a byte adds to a CRC-32C."""
+    """Return the CRC-32C table entry of a byte."""
     for _ in range(8):
         byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
     return byte

@@ -1,7 +1,7 @@
-"""The training loop: it drives any problem, and loses no work.
+"""The training loop: drives any problem, and resumes without losing work.
 
-The order is fixed: restore -> batch = data(step) -> step -> log -> evaluate -> checkpoint. A checkpoint comes last, so
-that everything written before it is on disk once it exists, and what is written after it can be written again.
+The order is fixed: restore -> batch = data(step) -> step -> log -> evaluate -> checkpoint. The checkpoint comes last:
+once it exists, everything logged before it is on disk, and anything logged after it is reproducible.
 """
 
 import contextlib
@@ -32,19 +32,19 @@ PyTree = Any
 Measure = Callable[[PyTree], dict[str, float]]
 Observed = Callable[[int, dict[str, np.ndarray]], None]
 Every = Literal["log_every", "checkpoint_every", "evaluate_every"]
-RUN_AHEAD = 2  # steps that may wait on the device; more would only hold their batches in memory
+RUN_AHEAD = 2  # steps in flight on the device; more would only keep their batches in memory
 
 
 class TrainingConfig(TypedDict):
-    """What a training reads of a config.
+    """The config keys that the loop reads.
 
     Attributes:
-      seed: of everything random.
-      steps: to take.
+      seed: of all randomness.
+      steps: optimiser steps of the whole run.
       steps_per_epoch: steps of one pass over the data.
-      log_every: steps between two records of the loss.
+      log_every: steps between two logged losses.
       checkpoint_every: steps between two checkpoints.
-      evaluate_every: steps between two evaluations; at the end only if 0.
+      evaluate_every: steps between two evaluations; 0 evaluates at the end only.
       parallel: see `parallelize`.
       optimizer: see `optim.make`.
     """
@@ -61,15 +61,15 @@ class TrainingConfig(TypedDict):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a job wants of its training beside the parameters; all of it may be left out.
+    """Optional callbacks of a training.
 
     Attributes:
-      examples: from a number of steps done to the names of the examples of the batch that follows, for messages.
+      examples: (steps done) -> names of the examples in the next batch, for messages.
       observe: see `train_step`; returns a dict of arrays.
       on_observed: called with (step, dict of float64 arrays) for every step in order; a resumed run calls it for the
         earlier steps as well, from what was written.
-      evaluation: returns fresh batches of the evaluation data, whose accuracies are measured.
-      measure: measures anything else instead; called with the trained parameters.
+      evaluation: returns a fresh iterator of evaluation batches, whose accuracies are measured.
+      measure: (params) -> metrics, in place of accuracies.
     """
 
     examples: Callable[[int], Sequence[str]] | None = None
@@ -84,17 +84,17 @@ NO_HOOKS = Hooks()
 
 @dataclass(frozen=True)
 class Result:
-    """What a training left behind.
+    """The outcome of a training.
 
     Attributes:
       params: the trained tree on the host, `None` where frozen.
       step: steps done.
       evaluation: the last one: `accuracy`, the mean over tasks, and `accuracy/<task>`, or what `measure` returned;
         `None` without either.
-      seconds: wall time of this process, without earlier ones of a resumed run.
+      seconds: wall time of this process alone, not of earlier ones of a resumed run.
       images_per_second: training speed without compilation, evaluation and checkpoints; 0 if nothing was measured.
-      spent: the seconds of `steps`, of `data` that the host waited for, of `compilation` (the first step), `evaluation`
-        and `checkpoints`.
+      spent: seconds in `steps`, waiting for `data`, in `compilation` (the first step), `evaluation` and
+        `checkpoints`.
     """
 
     params: PyTree
@@ -115,19 +115,19 @@ def train(
     name: str,
     hooks: Hooks = NO_HOOKS,
 ) -> Result:
-    """Train a problem to the end, from its newest checkpoint if there is one.
+    """Train a problem to the end, resuming from its newest checkpoint.
 
     Args:
       problem: what to train.
-      batches: from a number of steps done to the batches that follow; a pure function of it and of the seed.
-      config: what `TrainingConfig` has, and anything else that a checkpoint is to say.
+      batches: (steps done) -> iterator of the following batches; a pure function of its argument and the seed.
+      config: the keys of `TrainingConfig`; the rest is only stored with the checkpoints.
       workdir: gets `metrics.jsonl`, `tensorboard/<name>/`, `checkpoints/<name>/` and `observed/<name>.jsonl`.
-      name: of this training within the workdir.
-      hooks: what else to do.
+      name: of this training, unique within the workdir.
+      hooks: optional callbacks.
 
     Raises:
       UserError: nothing to train, no data, a damaged or foreign checkpoint, or a workdir in use.
-      Diverged: the loss or its gradient is not finite; says at which step, in which tasks and examples.
+      Diverged: the loss or its gradient is not finite; the message names step, tasks and examples.
       Preempted: a signal came; a checkpoint was saved.
     """
     if tree.count(problem.params) == 0:
@@ -141,13 +141,12 @@ def train(
         checkpoints = Checkpoints(workdir / "checkpoints" / name, config=config, about=problem.about)
         stack.callback(checkpoints.close)
         training = _Training(problem, batches, config, name, checkpoints, stop, hooks)
-        writer = training.restore(workdir)
-        stack.callback(writer.close)
+        training.restore(workdir, stack)
         return training.run()
 
 
 def memory(problem: Problem, batch: Batch, config: Mapping[str, Any]) -> int:
-    """Return the bytes that a compiled training step needs on one device: arguments, results and temporaries.
+    """Return the bytes of a compiled training step on one device: arguments, results and temporaries.
 
     Args:
       problem: what to train.
@@ -191,13 +190,13 @@ class _Training:
         self.frozen = replicate(problem.frozen)
         self.key = replicate(jax.random.key_data(jax.random.key(config["seed"])))
         self.step = 0
-        self.pending: list[dict[str, Any]] = []  # metrics on the device, of the last steps
+        self.pending: list[dict[str, Any]] = []  # metrics of the latest steps, still on the device
         self.window: list[dict[str, Any]] = []  # metrics on the host, since the last log
         self.evaluated: dict[str, float] | None = None
         self.speed = Speed()
 
-    def restore(self, workdir: pathlib.Path) -> Writer:
-        """Load the newest intact checkpoint, open the files and repeat the observations up to it."""
+    def restore(self, workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+        """Load the newest intact checkpoint, reopen the logs, which `stack` closes, and replay the observations."""
         found = self.checkpoints.restore(self.state)
         processes.require_same("The checkpoint", found and found[1])
         if found:
@@ -205,16 +204,16 @@ class _Training:
             self.step, self.evaluated, self.window = meta["step"], meta["metrics"], meta["progress"]["window"]
         self.state = place(self.state, self.config["parallel"])
         self.writer = Writer(workdir, self.name, step=self.step, evaluated=self.evaluated is not None)
+        stack.callback(self.writer.close)
         self.require_observations(workdir, (found[1]["progress"] if found else {}).get("observed"))
         if self.hooks.on_observed is not None:
             for record in self.writer.observations:
                 observed = {key: np.asarray(value) for key, value in record["observed"].items()}
                 self.hooks.on_observed(record["step"], observed)
             processes.require_same("What is read from observed/", self.writer.observations)
-        return self.writer
 
     def require_observations(self, workdir: pathlib.Path, saved: dict[str, int] | None) -> None:
-        """Refuse to go on from observations other than those before the checkpoint; older checkpoints do not tell."""
+        """Refuse to resume unless the observations on disk are those of the checkpoint; old ones do not record them."""
         if self.hooks.on_observed is not None and saved is not None and saved != self.writer.tally():
             folder = workdir / "checkpoints" / self.name
             raise UserError(
@@ -225,7 +224,7 @@ class _Training:
     def run(self) -> Result:
         self.clock, total = Clock(), self.config["steps"]
         if self.step and self.evaluation_is_due():
-            self.finish_step()  # a signal interrupted this evaluation just before the checkpoint
+            self.finish_step()  # a signal interrupted the evaluation before this checkpoint
         data = self.batches(self.step) if self.step < total else iter(())
         with progress(self.name, step=self.step, total=total) as self.bar:
             while self.step < total:
@@ -238,7 +237,7 @@ class _Training:
         return Result(params, self.step, self.evaluated, sum(spent.values()), speed, spent)
 
     def due(self, key: Every) -> bool:
-        """Return whether something that happens every so many steps, and at the end, happens at this one."""
+        """Return whether a periodic action falls on this step; all are due at the last one."""
         every = self.config[key]
         return self.step == self.config["steps"] or (every > 0 and self.step % every == 0)
 
@@ -248,7 +247,7 @@ class _Training:
                 batch = next(data, None)
         except Exception:
             if self.step and self.stop.signal:
-                self.finish_step()  # the processes that read images got the signal as well, and died of it
+                self.finish_step()  # the workers that decode images received the signal too and died
             raise
         if batch is None:
             raise UserError(f"The data of {self.name!r} ended after {self.step} of {self.config['steps']} steps.")
@@ -266,7 +265,7 @@ class _Training:
         return result
 
     def advance_first(self, batch: Batch) -> dict[str, Any]:
-        """Compile, and start the stopwatch after it."""
+        """Take the first step, which compiles, and start timing after it."""
         with self.clock.spending("compilation"):
             self.state, metrics = self.advance(self.state, (self.key, self.frozen), batch)
             jax.block_until_ready(metrics)
@@ -275,7 +274,7 @@ class _Training:
         return result
 
     def fetch(self) -> None:
-        """Bring the pending metrics to the host; the only place where the host waits for the device's numbers."""
+        """Transfer the pending metrics; the only place where the host blocks on the device."""
         first = self.step - len(self.pending) + 1
         for step, metrics in enumerate(jax.device_get(self.pending), first):
             self.require_finite(step, metrics)
@@ -291,7 +290,7 @@ class _Training:
     def require_finite(self, step: int, metrics: dict[str, Any]) -> None:
         for key in ("loss", "grad_norm"):
             if not np.isfinite(metrics[key]):
-                batch = next(self.batches(step - 1))  # once more: a pure function of the step
+                batch = next(self.batches(step - 1))  # recomputed: a pure function of the step
                 names = self.hooks.examples(step - 1) if self.hooks.examples else None
                 raise Diverged(
                     f"{key} is {metrics[key]} at step {step} of {self.name!r} ("
@@ -315,7 +314,7 @@ class _Training:
         return wanted and self.evaluated is None and self.due("evaluate_every")
 
     def finish_step(self) -> None:
-        """Evaluate and save if that is due, or if the run was asked to stop."""
+        """Evaluate and save if due, or if the run was asked to stop."""
         stopping = self.stop.asked()
         if stopping or self.evaluation_is_due() or self.due("checkpoint_every"):
             self.fetch()
@@ -338,7 +337,7 @@ class _Training:
             )
 
     def evaluate_all(self) -> dict[str, float] | None:
-        """Return the metrics, or `None` if a signal came before the end."""
+        """Return the metrics, or `None` if a signal interrupted the evaluation."""
         if self.hooks.evaluation is None:
             assert self.hooks.measure is not None
             values = self.hooks.measure(self.state.params)

@@ -1,4 +1,4 @@
-"""Numbers about a run: averages over several steps, images per second, and where the time goes."""
+"""Metrics of a run: averages over steps, images per second, and wall time by activity."""
 
 import contextlib
 import time
@@ -12,7 +12,7 @@ def summarize(window: list[dict[str, Any]], tasks: tuple[str, ...]) -> dict[str,
     """Average the metrics of several steps: sums over counts, never means of means.
 
     Args:
-      window: of each step `loss`, `grad_norm` and `sums` (each float[T]; `count` divides the others).
+      window: per step `loss`, `grad_norm` and `sums` (float[T] each; `count` is the divisor of the others).
       tasks: T names.
 
     Returns:
@@ -34,15 +34,15 @@ def summarize(window: list[dict[str, Any]], tasks: tuple[str, ...]) -> dict[str,
 
 
 class Speed:
-    """A stopwatch with a counter of images; it stands still until `run`.
+    """A stopwatch that counts images; paused until `run`.
 
     Attributes:
-      images: counted while it ran.
-      seconds: that it ran.
+      images: counted while running.
+      seconds: of running time.
     """
 
     def __init__(self) -> None:
-        """Start at zero, standing."""
+        """Start at zero, paused."""
         self.images, self.seconds = 0, 0.0
         self._since: float | None = None
         self._lap = (0, 0.0)
@@ -53,17 +53,17 @@ class Speed:
         return self._since is not None
 
     def run(self) -> None:
-        """Start to run."""
+        """Start or resume."""
         self._since = time.perf_counter()
 
     def pause(self) -> None:
-        """Stand still."""
+        """Stop the time until `run`."""
         if self._since is not None:
             self.seconds += time.perf_counter() - self._since
         self._since = None
 
     def lap(self) -> float:
-        """Return images per second since the last lap, 0 if none was counted, and go on as before."""
+        """Return images per second since the last lap, 0 if none was counted; the state is kept."""
         running = self.running
         self.pause()
         images, seconds = self.images - self._lap[0], self.seconds - self._lap[1]
@@ -74,7 +74,7 @@ class Speed:
 
 
 class Clock:
-    """Where the wall time of a training goes: what is not spent otherwise are steps."""
+    """Splits the wall time of a training by activity; the remainder counts as `steps`."""
 
     def __init__(self) -> None:
         """Start."""
@@ -83,19 +83,19 @@ class Clock:
 
     @contextlib.contextmanager
     def spending(self, kind: str) -> Iterator[None]:
-        """Count the time of a block as that of a kind."""
+        """Attribute the time of a block to an activity."""
         start = time.perf_counter()
         yield
         self._spent[kind] += time.perf_counter() - start
 
     def spent(self) -> dict[str, float]:
-        """Return the seconds of every kind; they add up to the time since the start."""
+        """Return seconds by activity; they add up to the time since construction."""
         rest = time.perf_counter() - self._start - sum(self._spent.values())
         return {"steps": rest, **self._spent}
 
 
 def shares(spent: Mapping[str, float]) -> dict[str, float]:
-    """Return the parts of 1 that seconds by kind are.
+    """Return seconds by activity as fractions of their sum.
 
     >>> shares({"steps": 3.0, "data": 1.0})
     {'steps': 0.75, 'data': 0.25}

@@ -26,7 +26,7 @@ class OptimizerConfig(TypedDict):
 
     Attributes:
       name: `sgd`, `adamw` or `muon`.
-      learning_rate: the largest.
+      learning_rate: the peak of the schedule.
       schedule: see `schedule`, which reads `warmup` and `drops`.
       weight_decay: coefficient.
       momentum: of sgd and muon; the first decay rate of adamw.
@@ -34,7 +34,7 @@ class OptimizerConfig(TypedDict):
       b2: second decay rate of adamw and muon.
       matrix_rms: see `muon`.
       layer_decay: see `scale_by_layer`.
-      factors: see `scale_by_pattern`.
+      factors: (pattern, factor) pairs; see `scale_by_pattern`.
     """
 
     name: str
@@ -107,7 +107,7 @@ def matrix_axes(params: PyTree) -> PyTree:
 
 
 def decayed(params: PyTree) -> PyTree:
-    """Mark the leaves that decoupled weight decay shrinks: matrices, but no biases, LayerNorms and prompts.
+    """Mark the leaves that get weight decay: matrices, but not biases, LayerNorms or prompts.
 
     >>> decayed({"kernel": np.ones((2, 2)), "bias": np.ones(2), "prompts_vit": np.ones((2, 2))})
     {'bias': False, 'kernel': True, 'prompts_vit': False}
@@ -120,9 +120,9 @@ def decayed(params: PyTree) -> PyTree:
 
 
 def layer_of(path: str, blocks: int) -> int:
-    """Return the layer of a weight: 0 for embeddings, 1 to `blocks` for blocks, and the last one for all that follows.
+    """Return the layer index of a weight: 0 for embeddings, 1 to `blocks` for blocks, `blocks` + 1 for the head.
 
-    Source: microsoft/unilm beit/optim_factory.py, as MAE and VideoMAE have it too.
+    Source: microsoft/unilm beit/optim_factory.py; MAE and VideoMAE do the same.
 
     >>> [layer_of(path, 12) for path in ("trunk/patch/bias", "trunk/blocks_0/ln_1/bias", "pool/head/kernel")]
     [0, 1, 13]
@@ -226,14 +226,14 @@ def make(
     """Build the optimiser of the trainable leaves.
 
     Args:
-      config: what to build.
+      config: the section `optimizer`.
       mask: the problem's tree of bools, true where trainable; frozen leaves have no optimiser state.
       steps_per_epoch: steps of one pass over the data.
       total_steps: steps of the whole run.
 
     Raises:
-      UserError: an unknown name or schedule, a run without a step, a layer-wise decay that cannot be, or a factor of
-        no weight.
+      UserError: an unknown name or schedule, a run without steps, an invalid layer-wise decay, or a pattern that
+        matches no weight.
     """
     if total_steps < 1 or steps_per_epoch < 1:
         raise UserError(f"A run of {total_steps} steps, {steps_per_epoch} per epoch, trains nothing; give at least 1.")

@@ -1,4 +1,4 @@
-"""One function on many devices, of any number of processes: jit over a mesh, or pmap; all equal one device."""
+"""Data parallelism over any number of devices and processes, by jit over a mesh or pmap, equal to one device."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,19 +18,19 @@ Compiled = Callable[[PyTree, PyTree, Batch], Any]  # (first, frozen, batch)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """Return a mesh with the one axis `data` over the given devices, all by default."""
+    """Return a 1-D mesh with the axis `data` over the given devices, all by default."""
     devices = jax.devices() if devices is None else devices
     # Auto: since JAX 0.9 the default axis type is Explicit, under which Linen's concatenations and gathers fail.
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def divisible(mode: str) -> jax.sharding.Mesh | None:
-    """Return the mesh among whose devices a problem divides its class texts; None if every device encodes them all."""
+    """Return the mesh over which the class texts are sharded; None if every device encodes them all."""
     return make_mesh() if mode == "classes" and jax.device_count() > 1 else None
 
 
 def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Put a tree, which all processes have, whole on every device; what is there already is not copied."""
+    """Replicate a tree, equal in all processes, on every device; leaves already there are not copied."""
     sharding = NamedSharding(make_mesh(devices), PartitionSpec())
     if num_processes(devices) == 1:
         return jax.device_put(tree, sharding)
@@ -38,7 +38,7 @@ def replicate(tree: PyTree, devices: Sequence[jax.Device] | None = None) -> PyTr
 
 
 def place(state: PyTree, mode: str, devices: Sequence[jax.Device] | None = None) -> PyTree:
-    """Put what a step changes, and all processes have, on the devices: whole, or in mode `fsdp` every leaf in parts."""
+    """Place the training state, equal in all processes, on the devices: replicated, or sharded in mode `fsdp`."""
     if mode != "fsdp":
         return replicate(state, devices)
     mesh = make_mesh(devices)
@@ -47,7 +47,7 @@ def place(state: PyTree, mode: str, devices: Sequence[jax.Device] | None = None)
 
 
 def _lay(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """Put a leaf on the devices of several processes; `device_put` would compare the processes' values."""
+    """Place a leaf across processes without `device_put`, which would compare the values of all processes."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return leaf
     host = np.asarray(leaf)
@@ -55,7 +55,7 @@ def _lay(leaf: Any, sharding: NamedSharding) -> jax.Array:
 
 
 def whole(tree: PyTree) -> PyTree:
-    """Return a tree whose leaves every process has whole: those divided among processes are gathered on the host."""
+    """Gather leaves that are sharded across processes to the host of each."""
 
     def gather(leaf: Any) -> Any:
         divided = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
@@ -65,7 +65,7 @@ def whole(tree: PyTree) -> PyTree:
 
 
 def cut(shape: Sequence[int], mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Return how to divide a leaf: along its longest axis that the devices divide; else it stays whole."""
+    """Return the FSDP sharding of a leaf: along its longest divisible axis, else replicated."""
     axes = [axis for axis, size in enumerate(shape) if size and size % mesh.size == 0]
     chosen = max(axes, key=lambda axis: shape[axis], default=None)
     return NamedSharding(mesh, PartitionSpec(*(AXIS if axis == chosen else None for axis in range(len(shape)))))
@@ -77,13 +77,13 @@ def num_processes(devices: Sequence[jax.Device] | None) -> int:
 
 
 def split(batch: Batch, sharding: NamedSharding, count: int) -> Batch:
-    """Put a batch on all devices in parts; each of `count` processes gives its own block of the examples."""
+    """Shard a batch over all devices; each of `count` processes contributes its own block of examples."""
     if count == 1:
         result: Batch = jax.device_put(batch, sharding)
         return result
 
     def place(local: np.ndarray) -> jax.Array:
-        shape = (len(local) * count, *local.shape[1:])  # a process with another share is an error
+        shape = (len(local) * count, *local.shape[1:])  # processes must contribute equally many examples
         result: jax.Array = jax.make_array_from_process_local_data(sharding, local, shape)
         return result
 
@@ -91,9 +91,9 @@ def split(batch: Batch, sharding: NamedSharding, count: int) -> Batch:
 
 
 def pad(batch: Batch, size: int) -> Batch:
-    """Lengthen a batch to `size` examples by repeating its last one with weight 0.
+    """Pad a batch to `size` examples by repeating its last one with weight 0.
 
-    A repeated example is finite where the last one is; rows of zeros could turn into NaN, which weight 0 keeps.
+    A repeated example is as finite as the last one; zero rows could give NaN, which survives a weight of 0.
 
     >>> {k: v.tolist() for k, v in pad({"label": np.array([3, 5]), "weight": np.array([1.0, 1.0])}, 3).items()}
     {'label': [3, 5, 5], 'weight': [1.0, 1.0, 0.0]}
@@ -114,21 +114,21 @@ def parallelize(
     donate: bool = False,
     per_example: bool = False,
 ) -> Compiled:
-    """Compile `fn(first, frozen, batch, *, axis_name=None)` for all devices; the batch is split, the rest copied.
+    """Compile `fn(first, frozen, batch, *, axis_name=None)` for all devices: batch sharded, the rest replicated.
 
     Args:
-      fn: written for the whole batch; reduces with `psum` over `axis_name` where one is given.
+      fn: written for the global batch; reduces with `psum` over `axis_name` if given.
       mode: `jit` (a mesh; XLA inserts the sums), `classes` (the same, see `divisible`), `pmap` (each device sees its
         part of the batch; in one process only), or `fsdp`: as `jit`, but every device keeps only its part of `first`,
         for a `fn` that returns the next `first` and metrics.
       devices: all by default.
-      donate: let the result reuse the memory of `first`.
-      per_example: the leaves of the result are [B, ...]; else they are the same on every device.
+      donate: whether the result may reuse the memory of `first`.
+      per_example: whether the leaves of the result are [B, ...]; else they are replicated.
 
     Returns:
       The compiled function of (first, frozen, batch). Give it `first` from `place`, `frozen` from `replicate`, and each
-      process's block of the batch. A block that the process's devices do not divide is padded by `pad`. In one process
-      a result per example is cut back; of several, each gets that of all examples, padding included.
+      process's block of the batch. A block not divisible by the process's devices is padded by `pad`. In one process
+      per-example results are cut back; with several, each gets the results of all examples, padding included.
     """
     table = {"jit": _jit, "classes": _jit, "pmap": _pmap, "fsdp": _jit if per_example else _fsdp}
     devices = jax.devices() if devices is None else devices

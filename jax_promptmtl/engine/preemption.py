@@ -1,8 +1,8 @@
-"""Stopping without losing work: signals, and the lock of a workdir.
+"""Preemption: stop on a signal without losing work, in one process or all of them at the same step.
 
-Of several processes any one may get the signal, and all must stop at the same step: there JAX's preemption service
-takes SIGTERM, spreads it and picks the step: the number after the highest that any process has asked with. It must keep
-that signal's handler; the others are sent on as SIGTERM.
+Any one of several processes may receive the signal, and all must stop at the same step. There JAX's preemption service
+handles SIGTERM, broadcasts it and picks the step: one after the highest counter that any process has queried. It must
+keep the handler of that signal; other signals are forwarded as SIGTERM.
 """
 
 import contextlib
@@ -27,20 +27,20 @@ class Stop:
     """Whether a signal asked the run to stop; `signal` is its name, or `None`."""
 
     signal: str | None = None
-    # Of the whole process: JAX wants numbers that grow by one, from one training to the next, and from nobody else.
+    # Process-wide: JAX needs a counter that grows by one per query, across trainings, with no other caller.
     _questions = itertools.count(1)
 
     def asked(self) -> bool:
-        """Return whether to stop now. All processes must ask equally often, and get the same answer."""
+        """Return whether to stop now, the same in all processes, which must call it equally often."""
         if jax.distributed.is_initialized() and self.signal is None:
             self.signal = "SIGTERM" if multihost_utils.reached_preemption_sync_point(next(self._questions)) else None
         return self.signal is not None
 
 
 def heed() -> None:
-    """Raise `Preempted` if several processes are to stop where nothing is to be saved; all must call it equally often.
+    """Raise `Preempted` in all processes at a point with nothing to save; all must call it equally often.
 
-    One process needs no such places: see `interruptible`.
+    A single process needs no such points: see `interruptible`.
     """
     stop = Stop()
     if stop.asked():
@@ -55,13 +55,13 @@ def heeding(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def stopped(name: str | None) -> str:
-    """Say that a signal stopped a run outside its trainings."""
+    """Return the exception for a signal that arrives outside the training loop."""
     return f"{name} stopped the run; what was saved stays, run the same command to go on."
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn the `SIGNALS` into `Preempted`, raised wherever the program is; `listen` is more patient."""
+    """Raise `Preempted` at once on any of `SIGNALS`; `listen` waits for the loop to save first."""
 
     def receive(name: str, restore: Callable[[], None]) -> None:
         del restore
@@ -73,12 +73,12 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handled(receive: Callable[[str, Callable[[], None]], None]) -> Iterator[None]:
-    """Give the signals a handler until the block ends.
+    """Install signal handlers until the block ends.
 
-    Only the main thread can receive signals; in any other nothing happens.
+    Only the main thread can install handlers; in any other this does nothing.
 
     Args:
-      receive: called with the signal's name, and a function that puts the handlers from before back early.
+      receive: called with the signal's name and a function that restores the previous handlers early.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -108,13 +108,13 @@ def handled(receive: Callable[[str, Callable[[], None]], None]) -> Iterator[None
 
 
 def outlives_terminal() -> bool:
-    """Return whether the process was started to go on when its terminal closes, as nohup does."""
+    """Return whether SIGHUP is ignored, as under nohup."""
     return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-    """Turn the first of the `SIGNALS` into a wish to stop; a second one acts as it would have before."""
+    """Record the first of `SIGNALS` as a request to stop; a second one has its previous effect."""
     stop = Stop()
 
     def receive(name: str, restore: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
-"""Several processes of one run: how they find each other, agree, and end together.
+"""Multi-process runs: joining, agreement on inputs, and ending together.
 
-All run the same program on their part of every batch. Process 0 alone writes what people read; checkpoints are Orbax's.
+All run the same program on their shard of every batch. Process 0 writes logs and reports; Orbax writes checkpoints.
 The work directory must be the same for all, on a shared file system.
 """
 
@@ -19,16 +19,16 @@ from jax.experimental import multihost_utils
 from jax_promptmtl.core.errors import UserError, pick
 
 COUNT, INDEX = "JAX_PROMPTMTL_PROCESSES", "JAX_PROMPTMTL_PROCESS"  # JAX reads the coordinator's address, not these
-HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead and the others end themselves
-SHUTDOWN = 300  # seconds that those who are done wait for the others
+HEARTBEAT = 60  # seconds without a heartbeat after which a process counts as dead and the others exit
+SHUTDOWN = 300  # seconds that finished processes wait for the others
 
 
 def wanted(mode: str, environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether this is one process of several.
 
     Args:
-      mode: `on`, `off`, or `auto`: on where a launcher has said so in the environment: launch/local.sh, SLURM, GKE.
-      environment: of the process.
+      mode: `on`, `off`, or `auto`: on where the environment is that of a launcher: launch/local.sh, SLURM, GKE.
+      environment: environment variables of the process.
 
     Raises:
       UserError: a SLURM job of several tasks was not started with srun.
@@ -45,10 +45,10 @@ def wanted(mode: str, environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def connect(mode: str) -> None:
-    """Join the processes of this run, if there are several; call it before anything touches a device.
+    """Join the other processes of this run, if any; must precede any use of a device.
 
     SLURM, TPU and Kubernetes are detected by JAX; elsewhere JAX_COORDINATOR_ADDRESS, JAX_PROMPTMTL_PROCESSES and
-    JAX_PROMPTMTL_PROCESS tell where, how many and which.
+    JAX_PROMPTMTL_PROCESS give the address, the number of processes and the index of this one.
     """
     if not wanted(mode):
         return
@@ -65,23 +65,23 @@ def connect(mode: str) -> None:
 
 
 def several() -> bool:
-    """Return whether the run has other processes."""
+    """Return whether the run has more than one process."""
     return jax.distributed.is_initialized()
 
 
 def first() -> bool:
-    """Return whether this process is the one that writes and speaks."""
+    """Return whether this is process 0, which writes and logs."""
     return jax.process_index() == 0
 
 
 def part() -> dict[str, int]:
-    """Return which part of the data is this process's, as the samplers want it."""
+    """Return (index, count) of this process's shard of the data, for the samplers."""
     return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
 @contextlib.contextmanager
 def in_turn(what: str) -> Iterator[None]:
-    """Let process 0 do something before the others do: what it leaves on disk they find."""
+    """Run a block in process 0 first, so that the others find its files on disk."""
     if several() and not first():
         multihost_utils.sync_global_devices(what)
     yield
@@ -90,7 +90,7 @@ def in_turn(what: str) -> Iterator[None]:
 
 
 def require_same(what: str, value: Any) -> None:
-    """Stop every process unless all were given the same JSON value.
+    """Raise in every process unless all pass the same JSON value.
 
     Raises:
       UserError: names the processes that differ from process 0.
@@ -108,7 +108,7 @@ def require_same(what: str, value: Any) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code. After an error nobody waits: the others may be stuck in a sum without us."""
+    """Exit with a code. After an error do not wait: the others may hang in a collective without this process."""
     sys.stdout.flush()
     sys.stderr.flush()
     if several() and code in (os.EX_OK, os.EX_TEMPFAIL):

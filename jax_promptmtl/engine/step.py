@@ -22,10 +22,10 @@ Observe = Callable[[PyTree, Batch], PyTree]
 
 @flax.struct.dataclass
 class State:
-    """What a step changes and a checkpoint saves.
+    """The training state, which a checkpoint saves.
 
     Attributes:
-      step: int32[], the number of steps done.
+      step: int32[], steps taken.
       params: the trainable tree, `None` where frozen.
       opt: the optimiser's state of the trainable leaves.
     """
@@ -37,7 +37,7 @@ class State:
 
 
 def initial(problem: Problem, tx: optax.GradientTransformation) -> State:
-    """Return the state before the first step, in memory of its own, so that a step may donate it."""
+    """Return the initial state in fresh buffers, so that a step may donate them."""
     params = jax.tree.map(jnp.array, problem.params)
     return State(jnp.zeros((), jnp.int32), params, tx.init(params))
 
@@ -57,11 +57,11 @@ def train_step(
 
     Args:
       state: before the step.
-      frozen: the parameters that the step reads only.
+      frozen: read-only parameters.
       batch: leading axis B, or this device's part of it where `axis_name` is given.
       problem: gives `expand` and `loss`.
       tx: from `optim.make`.
-      key: of the run; the step number is folded in.
+      key: the run's key; the step number is folded in.
       axis_name: the `pmap` axis over which the losses and gradients are summed.
       observe: pure function of the per-task gradients, summed over all devices, and the whole batch, with its padding
         (weight 0).
@@ -73,7 +73,7 @@ def train_step(
     total: Callable[[PyTree], PyTree] = lambda tree: tree  # noqa: E731
     whole = total
     if axis_name is not None:
-        rng = jax.random.fold_in(rng, lax.axis_index(axis_name))  # other noise for other examples
+        rng = jax.random.fold_in(rng, lax.axis_index(axis_name))  # different noise per device
         total = partial(lax.psum, axis_name=axis_name)
         whole = partial(lax.all_gather, axis_name=axis_name, tiled=True)
     per_task, collapse = jax.vjp(problem.expand, state.params)
@@ -88,9 +88,9 @@ def train_step(
 
 
 def step_of_runs(problem: Problem, tx: optax.GradientTransformation, observe: Observe | None = None) -> Function:
-    """Return `train_step` as a function of (state, (key data, frozen), batch).
+    """Return `train_step` as a function of (state, (key data, frozen), batch), to share across seeds.
 
-    With the run's key as an argument and no constant, runs that differ in their seed share one compiled program.
+    The key is an argument, not a constant, so that runs that differ only in their seed share one compiled program.
     """
 
     def step(state: State, given: tuple[jax.Array, PyTree], batch: Batch, axis_name: str | None = None) -> Any:
@@ -104,9 +104,9 @@ def step_of_runs(problem: Problem, tx: optax.GradientTransformation, observe: Ob
 def predict_step(
     prepared: PyTree, frozen: PyTree, batch: Batch, *, problem: Problem, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
-    """Return the class of the largest logit as `prediction` int32[B], with the rows' `label`, `task` and `weight`.
+    """Return the argmax class `prediction` int32[B], with `label`, `task` and `weight` of the rows.
 
-    With them every process knows all examples' results. Examples do not interact, so that no axis is summed over.
+    With the rows every process can score all examples. Examples do not interact, so nothing is reduced over an axis.
     """
     del axis_name
     prediction = jnp.argmax(problem.predict(prepared, frozen, batch), axis=-1).astype(jnp.int32)
@@ -116,9 +116,9 @@ def predict_step(
 def evaluator(
     problem: Problem, mode: str = "jit", devices: Sequence[jax.Device] | None = None
 ) -> Callable[..., dict[str, np.ndarray]]:
-    """Compile the evaluation of a problem once; returns a function of (params, frozen, batches), see `evaluate`.
+    """Compile the evaluation of a problem once, as a function of (params, frozen, batches); see `evaluate`.
 
-    Every process gives its own batches, as many as the others, and gets the result of all.
+    Every process passes its own batches, equally many, and gets the result over all of them.
     """
     prepare = jax.jit(lambda params, frozen: problem.prepare(problem.expand(params), frozen))
     predict = parallelize(partial(predict_step, problem=problem), mode, devices=devices, per_example=True)
@@ -129,7 +129,7 @@ def evaluator(
         found, size = [], 0
         for batch in batches:
             size = max(size, len(batch["weight"]))
-            # One shape for all batches, the short last one too, is one compilation.
+            # One shape for all batches, including the short last one, is one compilation.
             rows = jax.device_get(predict(prepared, frozen, pad(batch, size)))
             real = rows.pop("weight") > 0
             found.append([rows[key][real] for key in ("prediction", "label", "task")])
@@ -141,7 +141,7 @@ def evaluator(
 
 
 def tally(prediction: np.ndarray, label: np.ndarray, task: np.ndarray, *, num_tasks: int) -> dict[str, np.ndarray]:
-    """Count the right predictions of each task.
+    """Count the correct predictions per task.
 
     >>> tally(np.array([1, 2]), np.array([1, 0]), np.array([0, 0]), num_tasks=1)["accuracy"].tolist()
     [0.5]
@@ -161,12 +161,12 @@ def evaluate(
     mode: str = "jit",
     devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Predict every example once; those of weight 0 are padding and are not counted.
+    """Predict every example once; examples of weight 0 are padding and not counted.
 
     Args:
       problem: gives `expand`, `prepare` (run once) and `predict` (run per batch).
       params: trainable tree.
-      frozen: the rest.
+      frozen: its complement.
       batches: host batches of any number of examples.
       mode: `jit` or `pmap`.
       devices: all by default.

@@ -1,4 +1,4 @@
-"""Weights & Biases beside TensorBoard: the same scalars, for those who want them there (extra `wandb`)."""
+"""Optional mirroring of the TensorBoard scalars to Weights & Biases (extra `wandb`)."""
 
 import contextlib
 import hashlib
@@ -12,12 +12,12 @@ from jax_promptmtl.core.errors import UserError
 
 @contextlib.contextmanager
 def mirrored(project: str, workdir: pathlib.Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Send to a W&B project what TensorBoard gets while the body runs; with WANDB_MODE=offline, only to the disk.
+    """Mirror TensorBoard scalars to a W&B project within the block; WANDB_MODE=offline keeps them on disk.
 
     Args:
-      project: its name; nothing is sent if empty.
-      workdir: of the run; it gets the folder `wandb`. The same one again continues the same W&B run.
-      config: shown with the run.
+      project: name; empty disables the mirror.
+      workdir: gets the folder `wandb`; the same workdir resumes the same W&B run.
+      config: stored with the run.
 
     Raises:
       UserError: the package is not installed.
@@ -38,4 +38,4 @@ def mirrored(project: str, workdir: pathlib.Path, config: Mapping[str, Any]) -> 
         yield  # `engine.writer` finds the open run
         done = True
     finally:
-        run.finish(exit_code=0 if done else 1)  # as a context manager it would print a traceback of its own
+        run.finish(exit_code=0 if done else 1)  # as a context manager it would print its own traceback

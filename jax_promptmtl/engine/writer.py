@@ -1,4 +1,4 @@
-"""What a run leaves to read: JSON lines, TensorBoard scalars and a progress bar, on process 0 only."""
+"""Logs of a run: JSON lines, TensorBoard scalars and a progress bar, on process 0 only."""
 
 import json
 import os
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """Yield the records of a file of JSON lines, if it exists; a last line cut short by a crash is left out."""
+    """Yield the records of a JSON-lines file, none if it is missing; a last line truncated by a crash is dropped."""
     if not pathlib.Path(path).exists():
         return
     for line in pathlib.Path(path).read_text().splitlines():
@@ -30,7 +30,7 @@ def read(path: str | os.PathLike[str]) -> Iterator[Record]:
 
 
 def line_of(record: Record) -> str:
-    """Return a record as its line; arrays become lists.
+    """Serialise a record as one JSON line; arrays become lists.
 
     >>> line_of({"gram": np.eye(1)})
     '{"gram": [[1.0]]}\\n'
@@ -39,7 +39,7 @@ def line_of(record: Record) -> str:
 
 
 class Tally:
-    """Number and CRC-32 of lines, to find out later whether they are the same."""
+    """Running count and CRC-32 of JSON lines, to verify them on resume."""
 
     def __init__(self, records: Iterable[Record] = ()):
         self.count = self.crc = 0
@@ -47,7 +47,7 @@ class Tally:
             self.add(record)
 
     def add(self, record: Record) -> None:
-        """Count one more record."""
+        """Update the count and checksum with one record."""
         self.count, self.crc = self.count + 1, zlib.crc32(line_of(record).encode(), self.crc)
 
     def __call__(self) -> dict[str, int]:
@@ -60,10 +60,10 @@ class Tally:
 
 
 class Lines:
-    """A file of JSON lines to append to; records that a resumed run will write again are first taken out."""
+    """An append-only JSON-lines file; records that a resumed run will rewrite are removed first."""
 
     def __init__(self, path: str | os.PathLike[str], keep: Callable[[Record], bool]):
-        """Open `path`; if it exists, it is rewritten in one move with only the records that `keep` accepts."""
+        """Open `path`; an existing file is first rewritten atomically with the records that `keep` accepts."""
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.kept = [record for record in read(self.path) if keep(record)]
@@ -71,7 +71,7 @@ class Lines:
         self._file = self.path.open("a")
 
     def write(self, record: Record) -> None:
-        """Append one record, so that a killed process has lost none."""
+        """Append one record and flush, so that a kill loses none."""
         self._file.write(line_of(record))
         self._file.flush()
 
@@ -81,20 +81,20 @@ class Lines:
 
 
 class Writer:
-    """The records of one stage of a run.
+    """The logs of one stage of a run.
 
-    `metrics.jsonl` is shared by the stages of a workdir and holds nothing that depends on the clock, so that a run
-    repeated or resumed writes the same bytes. TensorBoard has the speed as well.
+    `metrics.jsonl` is shared by the stages of a workdir and holds no timings, so that a repeated or resumed run writes
+    the same bytes. TensorBoard also gets the throughput.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], stage: str, *, step: int, evaluated: bool):
-        """Open the files of a run that has done `step` steps; records of later steps are taken out.
+        """Open the logs of a run at `step`; records of later steps are removed.
 
         Args:
           workdir: gets `metrics.jsonl`, `observed/<stage>.jsonl` and `tensorboard/<stage>/`.
           stage: name of this training.
           step: of the restored checkpoint; 0 for a new run.
-          evaluated: whether the checkpoint knows the evaluation at this very step; else it is going to be repeated.
+          evaluated: whether the checkpoint holds the evaluation of this step; else it will be repeated.
         """
         self.stage = stage
         self.observations: list[Record] = []
@@ -105,7 +105,7 @@ class Writer:
             again = record["step"] > step or (record["step"] == step and "evaluation" in record and not evaluated)
             return record["stage"] != stage or not again
 
-        if jax.process_index() != 0:  # reads what process 0 keeps, whether it has been rewritten by now or not
+        if jax.process_index() != 0:  # `keep` gives the same before and after process 0 rewrites the file
             self.observations = [record for record in read(workdir / "observed" / f"{stage}.jsonl") if keep(record)]
             self.tally = Tally(self.observations)
             return
@@ -116,7 +116,7 @@ class Writer:
         self._files = [metrics, observed, board]
 
     def scalars(self, step: int, values: Mapping[str, float], **clock: float) -> None:
-        """Write the training metrics at `step`; the `clock` values, such as images per second, only to TensorBoard."""
+        """Write training metrics; `clock` values, such as images per second, go to TensorBoard only."""
         if self._files:
             self._files[0].write({"stage": self.stage, "step": step, **values})
             self._board(step, {**values, **clock})
@@ -147,12 +147,12 @@ class Writer:
 
 
 def tracked() -> Any:
-    """Return the W&B run that this process has open, if it has one; see `track`."""
+    """Return the open W&B run of this process, or None; see `track`."""
     return getattr(sys.modules.get("wandb"), "run", None)
 
 
 def progress(name: str, *, step: int, total: int) -> tqdm.tqdm:
-    """Return a progress bar that has done `step` of `total` steps: on stderr if that is a terminal, else none."""
+    """Return a progress bar at `step` of `total`, on stderr, shown only on a terminal."""
     return tqdm.tqdm(
         desc=name,
         initial=step,

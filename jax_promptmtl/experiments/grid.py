@@ -8,11 +8,10 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 
 from jax_promptmtl.core import locks
@@ -26,30 +25,85 @@ POLL = 2.0  # seconds between looks at what other processes do
 PACKAGE = pathlib.Path(__file__).parent.parent
 
 
-class Run(Protocol):
-    """One cell of a grid; its text names it in a line of progress."""
+@dataclass(frozen=True)
+class Setting:
+    """Where methods are compared.
 
-    @property
-    def method(self) -> str:
-        """Return what is run, for the forecast of the time left."""
+    Attributes:
+      axes: name -> value, as records have them: {"suite": "icons", "shots": 12}.
+      words: of a line of progress: "on icons, 12-shot".
+      stem: of files: "icons-12shot".
+      methods: that are compared there, in order.
+    """
+
+    axes: Mapping[str, Any]
+    words: str
+    stem: str
+    methods: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a grid; its text names it in a line of progress.
+
+    Attributes:
+      method: a preset, or a row of the video job.
+      setting: see there.
+      seed: of all that the run draws at random.
+      rate: learning rate, where the grid searches for one.
+      config: of the run.
+    """
+
+    method: str
+    setting: Setting
+    seed: int
+    rate: float | None
+    config: Any
+
+    def __str__(self) -> str:
+        rate = f", rate {self.rate:g}" if self.rate is not None else ""
+        return f"{self.method} {self.setting.words}, seed {self.seed}{rate}"
 
     @property
     def name(self) -> str:
         """Return what to call its files."""
+        rate = f"-rate{self.rate:g}" if self.rate is not None else ""
+        return f"{self.method}-{self.setting.stem}-seed{self.seed}{rate}"
+
+
+class Study(Protocol):
+    """What a benchmark of one kind of job says and does."""
+
+    def settings(self) -> Iterable[Setting]:
+        """Return where methods are compared, in order; refuses unknown names."""
+
+    def configure(self, setting: Setting, method: str, seed: int, rate: float | None) -> Any:
+        """Return the config of one run."""
+
+    def identity(self, run: Run) -> Mapping[str, Any]:
+        """Return JSON of all that the result of a run depends on."""
+
+    def about(self, run: Run) -> dict[str, Any]:
+        """Return what the record of a run says in any case."""
+
+    def perform(self, run: Run, workdir: pathlib.Path) -> dict[str, Any]:
+        """Return what the record says of a run that comes to its end; may raise.
+
+        The wall time is that of this call, unless it says another.
+        """
+
+    def describe(self, runs: Sequence[Run]) -> Iterable[str]:
+        """Return lines about what would be run."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a benchmark, how to do one, and the folder of their records.
+    """The runs of a study, and the folder of their records.
 
     Attributes:
       folder: gets records/, claims/ and work/.
       runs: all of them, in order.
-      identity: run -> JSON of all that its result depends on.
-      about: run -> what its record says in any case.
-      perform: run and a folder of its own -> what its record says if it comes to its end; may raise. The wall time is
-        that of this call, unless it says another.
-      score: record -> percent.
+      study: how to do one.
       retry: do again what an earlier command recorded as failed.
       keep: keep the folders of finished runs.
       may_fail: a failure is a result, as in a search for learning rates.
@@ -59,33 +113,30 @@ class Grid:
     """
 
     folder: pathlib.Path
-    runs: Sequence[Any]
-    identity: Callable[[Any], Mapping[str, Any]]
-    about: Callable[[Any], dict[str, Any]]
-    perform: Callable[[Any, pathlib.Path], dict[str, Any]]
-    score: Callable[[records.Record], float]
+    runs: Sequence[Run]
+    study: Study
     retry: bool = True
     keep: bool = False
     may_fail: bool = False
     git: dict[str, Any] | None = field(default_factory=lambda: records.git_state(PACKAGE))
     started: float = field(default_factory=time.time)
-    ids: dict[Any, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an empty grid; name all runs, which finds mistakes before anything is done."""
         if not self.runs:
             raise UserError("The grid is empty; give at least one of everything that it is made of.")
-        self.ids.update({str(run): records.identify(run.name, self.identity(run)) for run in self.runs})
+        self.ids.update({str(run): records.identify(run.name, self.study.identity(run)) for run in self.runs})
 
-    def id(self, run: Any) -> str:
+    def id(self, run: Run) -> str:
         """Return the id of a run."""
         return self.ids[str(run)]
 
-    def path(self, run: Any) -> pathlib.Path:
+    def path(self, run: Run) -> pathlib.Path:
         """Return where the record of a run is."""
         return self.folder / "records" / f"{self.id(run)}.json"
 
-    def record(self, run: Any) -> records.Record | None:
+    def record(self, run: Run) -> records.Record | None:
         """Return the record of a run, unless it is missing, or one of an earlier failure that is to be tried again."""
         path = self.path(run)
         record = records.read(path)
@@ -93,34 +144,6 @@ class Grid:
             print(f"{path} is no record of this version; its run is repeated.", file=sys.stderr)
         again = record and record["status"] == "failed" and self.retry and path.stat().st_mtime < self.started
         return None if again else record
-
-
-def keep_compiled(folder: pathlib.Path) -> None:
-    """Keep compiled programs in a folder, unless JAX was told another one."""
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def run(grid: Grid, table: Callable[[Sequence[records.Record]], str]) -> None:
-    """Do what is missing, and print the table of all records.
-
-    Raises:
-      UserError: runs failed; all others were done.
-    """
-    work(grid)
-    found = [record for record in map(grid.record, grid.runs) if record]
-    print("\n" + table(found))
-    failed = [record for record in found if record["status"] == "failed"]
-    if failed and not grid.may_fail:
-        first = failed[0]
-        raise UserError(f"{len(failed)} of {len(found)} runs failed, first {first['id']}: {first['error']}")
-
-
-def count(grid: Grid) -> str:
-    """Return how much is to do."""
-    done = sum(grid.record(run) is not None for run in grid.runs)
-    return f"{len(grid.runs)} runs, {done} done, {len(grid.runs) - done} to do"
 
 
 def work(grid: Grid) -> None:
@@ -144,7 +167,7 @@ def work(grid: Grid) -> None:
             rest = todo[number + 1 :] + later
             clock.add(run, time.perf_counter() - start if mine else 0)
             who = "" if mine else "by another process, "
-            print(f"[{total - len(rest)}/{total}] {run}: {who}{say(grid, record)}; {clock.rest(rest)}", flush=True)
+            print(f"[{total - len(rest)}/{total}] {run}: {who}{say(record)}; {clock.rest(rest)}", flush=True)
         if len(later) == len(todo):
             time.sleep(POLL)
         todo = later
@@ -171,14 +194,14 @@ class Clock:
         return f"about {format_duration(sum(means.get(run.method, other) for run in runs))} left"
 
 
-def say(grid: Grid, record: records.Record) -> str:
+def say(record: records.Record) -> str:
     """Return a record as part of a line."""
     if record["status"] == "failed":
         return f"failed: {record['error']}"
-    return f"{grid.score(record):.1f} % in {format_duration(record['wall_seconds'])}"
+    return f"{records.score(record):.1f} % in {format_duration(record['wall_seconds'])}"
 
 
-def attempt(grid: Grid, run: Any) -> tuple[records.Record, bool]:
+def attempt(grid: Grid, run: Run) -> tuple[records.Record, bool]:
     """Do a run, unless another process has done it meanwhile; returns its record, and whether it was done here.
 
     Raises:
@@ -197,14 +220,16 @@ def attempt(grid: Grid, run: Any) -> tuple[records.Record, bool]:
         return record, True
 
 
-def execute(grid: Grid, run: Any, workdir: pathlib.Path) -> records.Record:
+def execute(grid: Grid, run: Run, workdir: pathlib.Path) -> records.Record:
     """Do a run; returns a record in any case, except when asked to stop."""
     resumed, start = any(workdir.rglob("checkpoints")), time.perf_counter()
-    head = {"schema": records.SCHEMA, "id": grid.id(run), "versions": versions(), "git": grid.git} | grid.about(run)
+    head = {"schema": records.SCHEMA, "id": grid.id(run), "versions": versions(), "git": grid.git} | grid.study.about(
+        run
+    )
     found: dict[str, Any]
     reset_peak()
     try:
-        found = grid.perform(run, workdir) | {"status": "done", "error": None}
+        found = grid.study.perform(run, workdir) | {"status": "done", "error": None}
     except (locks.Busy, Preempted):
         raise
     except Exception as error:  # one method that fails must not end the whole grid

@@ -1,4 +1,4 @@
-"""What was trained, in use: predictions, exports, and what the prompts mean."""
+"""Use of trained checkpoints: prediction, export, and interpretation of prompts."""
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # of an export
 LEGAL = (*PLATFORMS, "rocm")

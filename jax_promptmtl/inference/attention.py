@@ -1,4 +1,4 @@
-"""Where the image tower looks: the attention of the class token to the patches of an image, in the last block."""
+"""Attention maps of the image tower: the last block's attention from the class token to the patches."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,18 +13,18 @@ from PIL import Image
 from jax_promptmtl.models.clip.model import CLIP, ClipConfig
 
 Array = jax.Array
-GLOW = np.array([1.0, 0.25, 0.0])  # the colour of where it looks
-SIDE = 128  # pixels of a picture, at least
+GLOW = np.array([1.0, 0.25, 0.0])  # the colour of high attention
+SIDE = 128  # smallest height of a picture in pixels
 
 
 @partial(jax.jit, static_argnames="config")
 def attention(
     config: ClipConfig, weights: Any, prompts: Mapping[int, Array], image: Array, rows: Array | None = None
 ) -> Array:
-    """Return how much of the class token's attention each patch has, the mean over heads, float[B, h, w].
+    """Return the class token's attention to each patch, averaged over heads, float[B, h, w].
 
-    The queries and keys are those of the tower itself, caught on their way. What is missing to a sum of 1 goes to the
-    class token itself and to prompts.
+    Queries and keys are intercepted in the tower itself. A map sums to less than 1: the rest is attention to the
+    class token and to prompts.
 
     Args:
       config: of the backbone.
@@ -49,7 +49,7 @@ def attention(
 
 
 def strip(image: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Return an image float[H, W, 3] in 0..1, and beside it itself under each of the maps float[h, w].
+    """Return an image float[H, W, 3] in 0..1 side by side with its overlays by each of the maps float[h, w].
 
     >>> strip(np.zeros((64, 64, 3)), [np.ones((2, 2))]).shape
     (128, 256, 3)
@@ -60,7 +60,7 @@ def strip(image: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return an image float[H, W, 3] in 0..1 without its colours, glowing where a map float[h, w] is high.
+    """Return an image float[H, W, 3] in 0..1 in grey, with the attention map float[h, w] as a coloured glow.
 
     >>> overlay(np.full((4, 4, 3), 0.5), np.array([[0.0, 0.1]]))[0, [0, 3]].round(2).tolist()
     [[0.5, 0.5, 0.5], [0.85, 0.33, 0.15]]
@@ -69,4 +69,5 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     size = (image.shape[1], image.shape[0])
     glow = Image.fromarray(np.asarray(heat / heat.max(), np.float32)).resize(size, Image.Resampling.BILINEAR)
     alpha = 0.7 * np.asarray(glow)[..., None]
-    return np.clip((1 - alpha) * grey + alpha * GLOW, 0, 1)
+    mixed: np.ndarray = np.clip((1 - alpha) * grey + alpha * GLOW, 0, 1)
+    return mixed

@@ -1,4 +1,4 @@
-"""Export what was trained: classifiers that run with jax alone, and the prompts as safetensors."""
+"""Export of a trained run: classifiers that need only jax to run, and the prompts as safetensors."""
 
 import json
 import pathlib
@@ -18,12 +18,12 @@ from jax_promptmtl.engine import checkpoint
 from jax_promptmtl.inference import image_predictor
 from jax_promptmtl.inference.recipe import recipe
 
-TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the logits, relative to the largest: rounded in another order
-CHECKED = (3, 1)  # sizes of the batches that are compared
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}  # of the logits, relative to the largest
+CHECKED = (3, 1)  # batch sizes of the comparison
 
 
 def file_name(task: str) -> str:
-    """Return the name of a task's file.
+    """Return the file name of a task's classifier.
 
     >>> file_name("Real World/2")
     'Real_World_2.stablehlo'
@@ -32,11 +32,11 @@ def file_name(task: str) -> str:
 
 
 def export_task(model: image_predictor.Predictor, task: str, platforms: Sequence[str]) -> jax_export.Exported:
-    """Return the function float32[b, size, size, 3] -> {"logits", "probabilities"}: float32[b, C], for any b >= 1."""
+    """Export float32[b, size, size, 3] -> {"logits", "probabilities"}: float32[b, C], with symbolic b >= 1."""
     head = model.head(task)
     frozen = {key: head.problem.frozen[key] for key in ("backbone", "method")}
 
-    def classify(image):
+    def classify(image: jax.Array) -> dict[str, jax.Array]:
         batch = {"image": image, "task": jnp.zeros(image.shape[0], jnp.int32)}
         logits = head.problem.predict(head.prepared, frozen, batch)
         return {"logits": logits, "probabilities": jax.nn.softmax(logits)}
@@ -47,7 +47,7 @@ def export_task(model: image_predictor.Predictor, task: str, platforms: Sequence
 
 
 def check_task(model: image_predictor.Predictor, task: str, path: pathlib.Path) -> float:
-    """Compare an exported file with the model that it was exported from.
+    """Compare an exported file with the original model.
 
     Returns:
       The largest difference of the logits, relative to the largest logit.
@@ -71,7 +71,7 @@ def check_task(model: image_predictor.Predictor, task: str, path: pathlib.Path) 
 
 
 def save_prompts(model: image_predictor.Predictor, folder: pathlib.Path, files: Mapping[str, str]) -> None:
-    """Write prompts.safetensors and config.json, which `predictor.load` reads, and read them back."""
+    """Write prompts.safetensors and config.json, which `load` reads, and verify them."""
     trained = {path: np.asarray(leaf, order="C") for path, leaf in model.trained.items()}
     about = model.meta["about"] | {"class_names": {task: list(found) for task, found in model.classes.items()}}
     meta = {
@@ -83,7 +83,7 @@ def save_prompts(model: image_predictor.Predictor, folder: pathlib.Path, files: 
     meta |= {"files": dict(files), "crc32": checkpoint.checksums(params=tree.unflatten(trained))}
     (folder / image_predictor.PROMPTS).write_bytes(
         safetensors.numpy.save(trained)
-    )  # save_file lets none but the owner read
+    )  # save_file makes the file readable by its owner only
     (folder / image_predictor.CONFIG).write_text(json.dumps(meta, indent=1) + "\n", "utf-8")
     found, _ = image_predictor.read_export(folder)
     if found.keys() != trained.keys():
@@ -93,7 +93,7 @@ def save_prompts(model: image_predictor.Predictor, folder: pathlib.Path, files: 
 def export(
     model: image_predictor.Predictor, folder: pathlib.Path, tasks: Sequence[str], platforms: Sequence[str]
 ) -> Iterator[str]:
-    """Write all files of an export; yields a line about each as soon as it is written and checked."""
+    """Write all files of an export; yields a line on each once it is written and verified."""
     files = {task: file_name(task) for task in tasks}
     if len(set(files.values())) < len(files):
         raise UserError(f"Some tasks give files of one name ({', '.join(files.values())}); use --task.")

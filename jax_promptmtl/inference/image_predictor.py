@@ -1,4 +1,4 @@
-"""What was trained, ready for images: from a work directory or an exported folder, without the data it was trained on.
+"""Prediction on images from a work directory or an exported folder, without the training data.
 
     model = jax_promptmtl.load("runs/mmap")
     answer = model.predict(["bell.png", "car.png"], task="line")
@@ -39,16 +39,16 @@ from jax_promptmtl.models.clip.model import Backbone
 from jax_promptmtl.problems import clip_mtl
 
 PyTree = Any
-Picture = str | os.PathLike | bytes | Image.Image | np.ndarray
-BATCH = 64  # most images at a time; fewer go as the next power of two, so that few shapes are ever compiled
+Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+BATCH = 64  # largest batch; smaller ones are padded to the next power of two, so that few shapes are compiled
 SCHEMA = 1  # of an exported folder
-NOTHING = ArraySource(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int32), ())  # data that no prediction needs
+NOTHING = ArraySource(np.zeros((0, 1, 1, 3), np.uint8), np.zeros(0, np.int32), ())  # prediction reads no data
 PROMPTS, CONFIG = "prompts.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
 class Head:
-    """One task: its problem, and what prediction needs that no image changes, such as class features."""
+    """One task: its problem, and its prepared state, such as class features."""
 
     problem: Problem
     prepared: PyTree
@@ -56,14 +56,14 @@ class Head:
 
 
 class Predictor:
-    """Answers for images of the tasks that were trained.
+    """Classifies images of the trained tasks.
 
     Attributes:
       classes: {task: class names}.
-      meta: what the checkpoint says of itself.
+      meta: metadata of the checkpoint.
       trained: {path: array} of the trained parameters.
-      backbone: the CLIP that they belong to.
-      preprocess: from pictures to what the backbone expects.
+      backbone: the CLIP that they were trained with.
+      preprocess: picture -> float32[size, size, 3], as the backbone expects.
       reading: from files to pictures; with other `pixels`, larger files are read.
     """
 
@@ -77,7 +77,7 @@ class Predictor:
         backbone: Backbone,
         classes: Sequence[str] | None = None,
     ):
-        """Put the backbone on the device; `classes` replace those of every task."""
+        """Place the backbone on the device; `classes` replace those of every task."""
         about = meta["about"]
         self.meta, self.trained = meta, trained
         self.classes = {task: tuple(classes or names) for task, names in about["class_names"].items()}
@@ -118,21 +118,21 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Yield the predictions of at most 64 images at a time; see `predict`, and `read_batch` for `failed`."""
         task = self.choose(task)
-        with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter
+        with ThreadPoolExecutor() as pool:  # threads suffice: Pillow releases the GIL while decoding
             for start in range(0, len(images), BATCH):
                 pixels = read_batch(pool, self.pixels, images[start : start + BATCH], start, failed)
                 if pixels:
                     yield Prediction(task, self.classes[task], self.logits(np.stack(pixels), task))
 
     def choose(self, task: str | None) -> str:
-        """Return the task that is meant."""
+        """Resolve an optional task name."""
         if task is None and len(self.tasks) > 1:
             raise UserError(f"There are {len(self.tasks)} tasks; say which one is meant: {', '.join(self.tasks)}.")
         return pick(task or self.tasks[0], self.tasks, "task")
 
     @staticmethod
     def listing(folder: str) -> tuple[list[str], str]:
-        """Return the paths of the images below a folder, and what to say of other files."""
+        """Return the paths of the images below a folder, and a remark on other files."""
         found = listing(folder)
         others = f"{number_of(len(found.passed), 'file')} passed over: {some(found.passed)}" if found.passed else ""
         return [str(pathlib.Path(folder) / name) for name in found.sizes], others
@@ -153,13 +153,13 @@ class Predictor:
         """Return float32[B, C] of preprocessed images float32[B, size, size, 3]."""
         head, size = self.head(task), 1 << (len(pixels) - 1).bit_length()
         rows = {"image": pixels, "task": np.zeros(len(pixels), np.int32), "weight": np.ones(len(pixels), np.float32)}
-        # Problems of one task with equally many classes predict alike: all else comes in through the arguments.
+        # Tasks with equally many classes share a compiled program: all else is an argument.
         predict = self._compiled.setdefault(len(self.classes[task]), jax.jit(head.problem.predict))
         frozen = {key: head.problem.frozen[key] for key in ("backbone", "method")}
         return np.asarray(predict(head.prepared, frozen, pad(rows, size)))[: len(pixels)]
 
     def head(self, task: str) -> Head:
-        """Return a task's problem with its class features, which are computed the first time."""
+        """Return a task's problem with its class features, computed on first use."""
         if task not in self._heads:
             problem = self.problem(task)
             prepare = jax.jit(lambda params, frozen: problem.prepare(problem.expand(params), frozen))
@@ -194,7 +194,7 @@ class Predictor:
 
 
 def rows(path: str, leaf: np.ndarray, vectors: Mapping[str, np.ndarray], task: int) -> np.ndarray:
-    """Return the slot of a leaf of a method that a task reads, [1, ...], and any other leaf as it is.
+    """Select the slot [1, ...] that a task reads of a method's leaf; other leaves are unchanged.
 
     >>> rows("method/group/source", np.array([5, 6]), {"group": np.array([0, 1, 1])}, 2).tolist()
     [6]
@@ -209,13 +209,13 @@ def many(images: Picture | Iterable[Picture]) -> list[Picture]:
     >>> many("a.png"), len(many(np.zeros((4, 5, 3))))
     (['a.png'], 1)
     """
-    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+    if isinstance(images, str | os.PathLike[str] | bytes | Image.Image):
         return [images]
     return [images] if isinstance(images, np.ndarray) and images.ndim in (2, 3) else list(images)
 
 
 def frozen_lists(value: Any) -> Any:
-    """Return JSON with its lists as tuples, as methods have them.
+    """Turn the lists of JSON into tuples, as methods' fields are hashable.
 
     >>> frozen_lists({"sets": ["group", "task"]})
     {'sets': ('group', 'task')}
@@ -225,16 +225,18 @@ def frozen_lists(value: Any) -> Any:
     return tuple(map(frozen_lists, value)) if isinstance(value, list) else value
 
 
-def load(place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None) -> Predictor:
-    """Load what was trained.
+def load(
+    place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
+) -> Predictor:
+    """Load a predictor for images.
 
     Args:
       place: a work directory, or a folder that `jax_promptmtl.export` wrote.
-      classes: new class names, for zero-shot use with the learned prompts; those of the training if None.
-      backbone: path of the weights, where they are not any more where they were in training.
+      classes: new class names, for zero-shot use of the learned prompts; the trained ones if None.
+      backbone: path of the backbone's weights, if they have moved since training.
 
     Raises:
-      UserError: nothing trained there, or another backbone.
+      UserError: no checkpoint there, or the wrong backbone.
     """
     home = pathlib.Path(place).expanduser()
     if home.is_file():
@@ -278,7 +280,7 @@ def read_export(home: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, An
 
 
 def find_backbone(reference: Mapping[str, str], path: str | None, home: pathlib.Path) -> Backbone:
-    """Load the backbone that a checkpoint refers to, and check that it is the very one."""
+    """Load the backbone that a checkpoint refers to, and verify its hash."""
     wanted = f"{str(home)!r} was trained on the backbone {reference['name']!r} (sha256 {reference['sha256'][:12]}...)"
     try:
         found = load_backbone(path or reference["name"], reference["activation"], reference.get("tokenizer", ""))

@@ -1,4 +1,4 @@
-"""What a trained model says of some images or clips."""
+"""Predictions for a batch of images or videos."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -11,12 +11,12 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.core.outline import outline
 
 T = TypeVar("T")
-Failed = Callable[[int, UserError], object]  # is told the number of what cannot be read, and why
+Failed = Callable[[int, UserError], object]  # (index of an unreadable input, reason)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for B images or clips of one task: C class names, and float32[B, C] logits."""
+    """The predictions for B images or videos of one task: C class names and logits float32[B, C]."""
 
     task: str
     classes: tuple[str, ...]
@@ -31,7 +31,8 @@ class Prediction:
         [[0.5, 0.5]]
         """
         raised = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return raised / raised.sum(axis=1, keepdims=True)
+        chances: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+        return chances
 
     @property
     def labels(self) -> list[str]:
@@ -54,14 +55,14 @@ class Prediction:
 def read_batch(
     pool: Executor, read: Callable[[T], np.ndarray], batch: Sequence[T], first: int, failed: Failed | None
 ) -> list[np.ndarray]:
-    """Read some images or clips.
+    """Read a batch of images or videos.
 
     Args:
-      pool: reads several at a time.
-      read: of one.
-      batch: what to read.
-      first: number of the first of them among all.
-      failed: is told of those that cannot be read, which are left out; None raises the first error.
+      pool: executor for reading in parallel.
+      read: reads one input.
+      batch: paths or other inputs.
+      first: index of the batch's first input among all.
+      failed: called for unreadable inputs, which are skipped; None raises the first error instead.
     """
     rows = []
     for number, job in enumerate([pool.submit(read, item) for item in batch], first):

@@ -1,4 +1,4 @@
-"""What was trained, ready to use, whether it sees images or clips."""
+"""Load a predictor for whatever a run was trained on, images or videos."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ from jax_promptmtl.core.files import read_json
 from jax_promptmtl.inference import VIDEO_JOBS, image_predictor
 from jax_promptmtl.inference.image_predictor import Predictor
 
-if TYPE_CHECKING:  # else only when it is used: images do not wait for the models of videos
+if TYPE_CHECKING:  # imported on use, so that images do not wait for the video models
     from jax_promptmtl.inference.video_predictor import VideoPredictor
 
 
@@ -18,18 +18,18 @@ PROMPTS = ".safetensors"  # the ending of saved prompts
 
 
 def load(
-    place: str | os.PathLike, *, classes: Sequence[str] | None = None, backbone: str | None = None
+    place: str | os.PathLike[str], *, classes: Sequence[str] | None = None, backbone: str | None = None
 ) -> "Predictor | VideoPredictor":
-    """Load what was trained.
+    """Load a predictor for images or videos.
 
     Args:
       place: a work directory; a folder that `jax_promptmtl.export` wrote; or, in the work directory of a video job, the
         prompts that it saved, prompts_<row>.safetensors, to be used without the auxiliaries.
-      classes: new class names, for zero-shot use with the learned prompts; those of the training if None. For images.
-      backbone: path of the weights, where they are not any more where they were in training. For images.
+      classes: new class names, for zero-shot use of the learned prompts; the trained ones if None. Images only.
+      backbone: path of the backbone's weights, if they have moved since training. Images only.
 
     Raises:
-      UserError: nothing trained there, or nothing that classifies.
+      UserError: no checkpoint there, or one that does not classify.
     """
     home = pathlib.Path(place).expanduser()
     saved, home = (home, home.parent) if home.suffix == PROMPTS else (None, home)

@@ -1,8 +1,8 @@
-"""What was trained to recognise actions, ready for videos: from the work directory of a video or fine-tuning job.
+"""Prediction on videos from the work directory of a video or fine-tuning job on action recognition.
 
-A fine-tuned model is a file of its own. Prompts by the double-layer mapper are computed anew for every clip, so they
-need all frozen models of their training: those of the package, or of the files that the config names. Their mean over
-the training clips, which the job saves as prompts_<row>.safetensors, needs the primary alone.
+A fine-tuned model is a self-contained file. The double-layer mapper computes prompts per video, so it needs all the
+frozen models of its training: the package's own, or the files that the config names. Their mean over the training
+videos, which the job saves as prompts_<row>.safetensors, needs the primary alone.
 """
 
 import pathlib
@@ -32,22 +32,21 @@ from jax_promptmtl.models.video.model_file import SUFFIX, read_model
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files, icons
-from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import Sight, VideoTaskSpec
 
 PyTree = Any
-BATCH = 8  # clips at a time
+BATCH = 8  # videos per batch
 ROW = "dlm"
 PROMPTS = "prompts_"  # before the name of a row, of its saved prompts
 
 
 @dataclass(frozen=True)
 class VideoPredictor:
-    """Answers for videos.
+    """Classifies videos.
 
     Attributes:
-      classes: {task: class names}, of the only task.
-      sampling: how frames are taken out of a video.
+      classes: {task: class names} with a single task.
+      sampling: how frames are sampled from a video.
       logits: uint8[B, L, H, W, 3] -> float[B, C].
     """
 
@@ -64,12 +63,12 @@ class VideoPredictor:
         return tuple(self.classes)
 
     def choose(self, task: str | None) -> str:
-        """Return the task that is meant."""
+        """Resolve an optional task name."""
         return pick(task or self.tasks[0], self.tasks, "task")
 
     @staticmethod
     def listing(folder: str) -> tuple[list[str], str]:
-        """Return the paths of the videos below a folder, folders of frames too, and in words what is no video."""
+        """Return the paths of videos and folders of frames below a folder, and a remark on other files."""
         found = folders.listing(folder)
         return list(found.videos), folders.spell(found.passed, folder)
 
@@ -78,7 +77,7 @@ class VideoPredictor:
 
         Args:
           videos: one or many paths, of files or of folders of frames.
-          task: may be left out.
+          task: optional, as there is only one.
 
         Raises:
           UserError: a video that cannot be read or is too short, or an unknown task.
@@ -91,7 +90,7 @@ class VideoPredictor:
     def stream(
         self, videos: Sequence[str], task: str | None = None, failed: Failed | None = None
     ) -> Iterator[Prediction]:
-        """Yield the predictions of a few videos at a time; see `predict`, and `read_batch` for `failed`."""
+        """Yield the predictions in small batches; see `predict`, and `read_batch` for `failed`."""
         task = self.choose(task)
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(videos), BATCH):
@@ -103,7 +102,7 @@ class VideoPredictor:
                 yield Prediction(task, self.classes[task], np.asarray(means))
 
     def views(self, video: str) -> np.ndarray:
-        """Return the views of a video that a test has, uint8[V, L, size, size, 3]."""
+        """Return the test-time views of a video, uint8[V, L, size, size, 3]."""
         sampling, count = self.sampling, video_file.length(video)
         require_length(count, sampling, video)
         places = np.linspace(0, 1, sampling.crops) if sampling.crops > 1 else [0.5]
@@ -112,12 +111,13 @@ class VideoPredictor:
 
 
 def average(scores: jax.Array) -> jax.Array:
-    """Return the logarithms of the mean probabilities: of log-probabilities float[B, V, C] those float[B, C].
+    """Average probabilities over views in log space: float[B, V, C] -> float[B, C].
 
     >>> bool(abs(average(np.log([[[0.2, 0.8], [0.6, 0.4]]])) - np.log([0.4, 0.6])).max() < 1e-6)
     True
     """
-    return jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
+    mean: jax.Array = jax.nn.logsumexp(scores, axis=1) - np.log(scores.shape[1])
+    return mean
 
 
 def load_finetuned(home: pathlib.Path) -> VideoPredictor:
@@ -134,7 +134,9 @@ def load_finetuned(home: pathlib.Path) -> VideoPredictor:
 
     @jax.jit
     def run(params: PyTree, frames: np.ndarray) -> jax.Array:
-        return view.backbone.upper(params, view.backbone.lower(params, view.adapt({"frames": frames})), None)
+        state = view.backbone.lower(params, view.adapt({"frames": frames}))
+        logits: jax.Array = view.backbone.upper(params, state, None)
+        return logits
 
     return VideoPredictor({spec.name: classes}, sampling, partial(run, jax.device_put(params)))
 
@@ -231,7 +233,7 @@ def aux_files(
       UserError: other weights than those of the training.
     """
     shape = primary.sampling.shape
-    models = {name: files.open_auxiliary(name, config["aux"][name], shape) for name in names}
+    models = {name: files.open_auxiliary(SPECS, name, config["aux"][name], shape) for name in names}
     for name, model in models.items():
         if weights_sha256(model.params) != meta["about"]["aux_sha256"][name]:
             raise UserError(f"The auxiliary {name!r} is not the model of the training; restore its weights.")
@@ -247,13 +249,14 @@ def ready(primary: Primary, aux: Mapping[str, View], method: Mapping[str, Any], 
 
     def logits(frames: np.ndarray) -> jax.Array:
         batch = {"frames": frames, "weight": np.ones(len(frames), np.float32)}
-        return run(problem.params, problem.frozen, batch)
+        logits: jax.Array = run(problem.params, problem.frozen, batch)
+        return logits
 
     return VideoPredictor({primary.spec.name: primary.classes}, primary.sampling, logits)
 
 
 def classifier_of(home: pathlib.Path, task: str | None) -> VideoTaskSpec:
-    """Return the task that was trained; refuse those whose answers are no classes of whole videos."""
+    """Return the trained task; refuse tasks that do not classify whole videos."""
     able = [name for name, spec in SPECS.items() if spec.classifies]
     if task not in able:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Which words text prompts are nearest to, by the cosine with the token embeddings of the text tower."""
+"""Nearest words of text prompts, by cosine with the token embeddings of the text tower."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from jax_promptmtl.core.outline import outline
 from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.clip.model import ClipConfig, TextTokenizer
 
-DIRECTIONS = 64  # random ones, to compare with
+DIRECTIONS = 64  # random directions for the chance level
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """V words and their directions, float[V, D] of length 1."""
+    """V words and their unit embeddings float[V, D]."""
 
     words: tuple[str, ...]
     directions: np.ndarray
@@ -24,23 +24,24 @@ class Vocabulary:
 
 
 def vocabulary(tokenizer: TextTokenizer, table: Any) -> Vocabulary:
-    """Return the whole words that a tokenizer has a symbol for, with their rows of the embedding table."""
+    """Return the words that are single tokens, with their rows of the embedding table."""
     found = tokenizer.words()
     return Vocabulary(tuple(found.values()), unit(np.asarray(table, np.float32)[list(found)]))
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Return rows of length 1; those of length 0 stay."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    """Normalise rows to length 1; zero rows are kept."""
+    directions: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return directions
 
 
 def nearest(prompts: np.ndarray, among: Vocabulary, count: int) -> list[list[tuple[str, float]]]:
-    """Return the nearest words of each prompt with their cosines, the nearest first.
+    """Return the words nearest to each prompt with their cosines, best first.
 
     Args:
       prompts: float[P, D].
       among: V words.
-      count: of words.
+      count: words per prompt.
 
     >>> among = Vocabulary(("up", "right"), np.eye(2)[::-1])
     >>> nearest(np.array([[3.0, 4.0]]), among, 1)
@@ -52,13 +53,13 @@ def nearest(prompts: np.ndarray, among: Vocabulary, count: int) -> list[list[tup
 
 
 def chance(among: Vocabulary) -> float:
-    """Return the cosine of a random direction with its nearest word, on average."""
+    """Estimate the mean cosine of a random direction with its nearest word."""
     directions = np.random.default_rng(0).normal(size=(DIRECTIONS, among.directions.shape[1]))
     return float((unit(directions) @ among.directions.T).max(axis=1).mean())
 
 
 def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: str) -> dict[int, np.ndarray]:
-    """Return the prompts that a tower gets, layer -> float[T, P, D]; {} where a method has none.
+    """Return the prompts of a tower, layer -> float[T, P, D]; {} where a method has none.
 
     Args:
       method: the name and options of the config.
@@ -75,5 +76,5 @@ def tokens(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any, tower: s
 
 
 def prompts(method: Mapping[str, Any], sizes: ClipConfig, per_task: Any) -> np.ndarray | None:
-    """Return those that the text tower gets before its first layer, float[T, P, D], if there are any; see `tokens`."""
+    """Return the text tower's prompts of layer 0, float[T, P, D], or None; see `tokens`."""
     return tokens(method, sizes, per_task, "text").get(0)

@@ -1,4 +1,4 @@
-"""Prompt methods: small Linen modules that return prompts, `method() -> {tower: {layer: tokens}}`; see `method.py`.
+"""Prompt methods: Linen modules that return prompts, `method(context) -> {tower: {layer: tokens}}`; see `method.py`.
 
 Every method is constructed as `METHODS[name](**sizes, **options)`, where `sizes` are those of `towers`, {tower:
 (layers, width)}, and `embed_dim` that it declares. Its parameters are a dict of subtrees; `sharing` gives every subtree

@@ -1,6 +1,6 @@
 """CLIP-Adapter: a bottleneck on the features of a frozen tower, mixed with the features themselves (arXiv 2110.04544).
 
-After gaopengcuhk/CLIP-Adapter `clip_adapter.py`, which has the image side alone; the text side is its paper's.
+After gaopengcuhk/CLIP-Adapter `clip_adapter.py`, which has the image side only; the text side follows the paper.
 """
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return float[..., E] of float[..., E]."""
+        """Map float[..., E] to float[..., E]."""
         for name, features in (("down", self.hidden), ("up", x.shape[-1])):
             init = torch_uniform(x.shape[-1])
             x = nn.relu(nn.Dense(features, self.bias, kernel_init=init, bias_init=init, name=name)(x))
@@ -30,14 +30,14 @@ class Bottleneck(nn.Module):
 
 
 class FeatureAdapter(Method):
-    """Replace the features f of a tower by ratio A(f) + (1 - ratio) f, before they are normalised.
+    """Replace the features f of a tower by ratio * A(f) + (1 - ratio) * f, before normalisation.
 
     Parameters: 2 E (E / reduction) per side, and E + E / reduction more with biases; one subtree per side.
 
     Attributes:
       embed_dim: width of the features, E.
       side: image, text or both.
-      ratio: share of the bottleneck's output.
+      ratio: weight of the bottleneck's output.
       reduction: E / hidden width.
       bias: whether the maps have biases.
     """
@@ -54,7 +54,7 @@ class FeatureAdapter(Method):
         return SIDES[pick(self.side, SIDES, "side of the adapter")]
 
     def __call__(self, context: None = None) -> Prompts:
-        """Return {}."""
+        """Return {}: no prompts."""
         if self.is_initializing():
             for tower in self.adapts:
                 self.adapt(tower, jnp.zeros(self.embed_dim))

@@ -1,7 +1,7 @@
-"""Which disjoint task groups maximise the total inter-task similarity (the search that follows eq. 8 of MmAP).
+"""Find the disjoint task groups of highest total inter-task similarity (the search that follows eq. 8 of MmAP).
 
-All objectives are additive over groups, so up to 16 tasks the best partitions are found exactly by a dynamic programme
-over subsets; beyond that by agglomeration and local search. Ties go to fewer groups, then to the lexicographic first.
+All objectives are additive over groups: for up to 16 tasks the best partitions are found exactly, by dynamic
+programming over subsets, beyond that by agglomeration and local search. Ties prefer fewer groups, then lexical order.
 The paper only says "maximise the total inter-task similarity"; the plain sum puts all tasks in one group as soon as all
 similarities are positive, hence the default `mean`, which is TAG's group score (Fifty et al. 2021) on disjoint groups.
 """
@@ -20,7 +20,7 @@ EXACT_LIMIT = 16
 
 @dataclass(frozen=True)
 class Partition:
-    """The best partitions that were found, best first, and how.
+    """The best partitions found, best first, and the solver.
 
     Attributes:
       ranking: distinct partitions with their scores; the first is the answer. Exact when the solver is.
@@ -58,15 +58,15 @@ class Partition:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a group is worth and which groups are legal.
+    """The objective of a group and the constraints on groups.
 
     Attributes:
       objective: `mean` sums over tasks the mean similarity to the rest of the group; `sum` and `signed` sum over pairs
         (`sum` is meant with `num_groups`, `signed` for similarities of both signs); `centered` sums over pairs the
         similarity minus the mean of all pairs (correlation clustering: finds the number of groups by itself).
-      num_groups: exactly so many groups, or `None` for any number.
+      num_groups: the exact number of groups, or `None` for any.
       singletons: `allowed` (a task alone scores 0) or `forbidden`.
-      max_group: most tasks in a group, or `None`.
+      max_group: largest number of tasks in a group, or `None`.
     """
 
     objective: str = "mean"
@@ -75,7 +75,7 @@ class Rule:
     max_group: int | None = None
 
     def check(self, num_tasks: int) -> None:
-        """Raise a `UserError` where no partition of so many tasks is legal."""
+        """Raise a `UserError` where no partition of `num_tasks` tasks is legal."""
         pick(self.objective, OBJECTIVES, "grouping objective")
         pick(self.singletons, ("allowed", "forbidden"), "singletons")
         least, most = 1 + (self.singletons == "forbidden"), self.max_group or num_tasks
@@ -97,7 +97,7 @@ class Rule:
         return result
 
     def score(self, totals: np.ndarray, sizes: np.ndarray, illegal: float = -np.inf) -> np.ndarray:
-        """Return the worth of groups from the sums over their pairs and their sizes; `illegal` where not allowed."""
+        """Return the scores of groups from their pair sums and sizes; `illegal` where not allowed."""
         worth = 2 * totals / np.maximum(sizes - 1, 1) if self.objective == "mean" else totals
         banned = (sizes == 1) & (self.singletons == "forbidden")
         if self.max_group is not None:
@@ -125,13 +125,13 @@ def partition(
 
     Args:
       similarity: float[N, N]; the diagonal is ignored and the two triangles are averaged.
-      rule: what a group is worth and which are legal.
+      rule: objective and constraints.
       top: how many partitions to rank (exact solver; the heuristic ranks the distinct ones it met).
       restarts: seeded random starts of the heuristic, on top of those from average linkage.
-      exact_limit: most tasks for the exact solver; time and memory grow as 3^N and 2^N.
+      exact_limit: largest N for the exact solver; time grows as 3^N, memory as 2^N.
 
     Raises:
-      UserError: an unknown choice, a similarity that is not finite, or rules that no partition meets.
+      UserError: an unknown choice, a similarity that is not finite, or constraints that no partition meets.
 
     >>> partition(np.array([[0, 3, 1], [3, 0, -1], [1, -1, 0]])).groups
     ((0, 1), (2,))
@@ -147,7 +147,7 @@ def partition(
 
 
 def _tolerance(pairs: np.ndarray) -> float:
-    """Return the difference of scores below which two partitions tie: far above rounding, far below any signal."""
+    """Return the score difference below which partitions tie: far above rounding error, far below any signal."""
     return 1e-10 * len(pairs) * float(np.abs(pairs).max(initial=0.0))
 
 
@@ -255,7 +255,7 @@ def _first(found: list[tuple[float, Groups]], slack: float) -> int:
     return min(ties, key=lambda index: (len(found[index][1]), found[index][1]))
 
 
-# --- heuristic: average linkage, then the best single move or swap until none helps ---
+# --- heuristic: average linkage, then steepest ascent over single moves and swaps ---
 
 
 def _canonical(labels: np.ndarray) -> Groups:
@@ -278,7 +278,7 @@ def _linkage(pairs: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _penalised(totals: np.ndarray, sizes: np.ndarray, rule: Rule, penalty: float) -> np.ndarray:
-    """Return worths where an illegal group costs `penalty`, so that a search can pass through it."""
+    """Return scores where an illegal group costs `penalty`, so that the search can pass through it."""
     worth = rule.score(totals, sizes, -penalty)
     if rule.max_group is not None:
         worth = worth - penalty * np.maximum(sizes - rule.max_group, 0)

@@ -1,13 +1,13 @@
-"""DLM-VMTL: the double-layer mapper, from frozen auxiliaries' middle tokens to prompts of the primary (eq. 1-4).
+"""DLM-VMTL: the double-layer mapper from the middle tokens of frozen auxiliaries to prompts of the primary (eq. 1-4).
 
     P'_i = L([P_i; E_i])         a new transformer layer; only its prompt rows are used, so only they are queries
     B_i  = FC_2(FC_1(P'_i))      D_i -> d_0 -> D_pri, no activation between
     G_i  = B_i + adapter(B_i)    the second layer, a Houlsby adapter; `single_layer` leaves it out
     P_pri = concat_i G_i
 
-What the paper leaves open is an option here, named where it is a field. With H heads and few prompts it is cheaper to
+What the paper leaves open is an option here, documented at its field. With H heads and few prompts it is cheaper to
 carry the queries and the attention weights through the key and value projections than to project all N tokens:
-H P D N products each instead of D^2 N, the same function, and no [B, N, D] keys and values are kept for the backward.
+H P D N products each instead of D^2 N for the same function, and no [B, N, D] keys or values are kept for the backward.
 """
 
 from collections.abc import Mapping
@@ -72,13 +72,13 @@ class PromptAttention(nn.Module):
         return rearrange(values, "b p h c -> b p (h c)") @ kernel + bias
 
     def heads_of(self, name: str, width: int) -> tuple[Array, Array]:
-        """Return a projection's kernel [D, H, c] and bias [H, c]."""
+        """Return kernel [D, H, c] and bias [H, c] of a projection."""
         kernel, bias = Affine(width, self.kernel_init, name=name)(width)
         return rearrange(kernel, "d (h c) -> d h c", h=self.heads), rearrange(bias, "(h c) -> h c", h=self.heads)
 
 
 class Feedforward(nn.Module):
-    """D -> 4 D -> D with an exact GELU between."""
+    """MLP D -> 4 D -> D with an exact (erf) GELU."""
 
     kernel_init: Initializer
 
@@ -95,8 +95,8 @@ class Feedforward(nn.Module):
 class PromptLayer(nn.Module):
     """L of eq. 1: the prompt rows of one transformer layer over [prompts; tokens]; 12 D^2 + 13 D parameters.
 
-    The other rows feed no equation. The leaves are named as those of `nn.transformer.Block`, so that a layer of a
-    backbone can be the start.
+    The other rows are used by no equation. The leaves are named as in `models.layers.transformer.Block`, so that L can
+    be initialised from a layer of a backbone.
 
     Attributes:
       heads: H.
@@ -152,22 +152,22 @@ class Mapper(nn.Module):
 
 
 class DoubleLayerMapper(Method):
-    """Prompts of the primary's middle layer from what frozen auxiliaries see (DLM-VMTL).
+    """Map the middle tokens of frozen auxiliaries to prompts at the primary's split layer (DLM-VMTL).
 
     Attributes:
       aux: auxiliary -> width D_i of its middle tokens; at least one.
       primary_dim: D_pri.
-      middle: the primary's layer before which the prompts enter.
+      middle: the primary's split layer, before which the prompts enter.
       num_prompts: N_0 per auxiliary.
-      share_equal_dims: let auxiliaries of one width start from the same prompts P.
+      share_equal_dims: whether auxiliaries of equal width share the prompts P.
       prompt_init: `vpt` (uniform) or `normal` (0.02).
-      head_dim: channels of a head of L; the heads are D_i / head_dim, at least one.
+      head_dim: channels per head of L, which has max(1, D_i / head_dim) heads.
       norm: `pre` or `post`.
       layer_init: `xavier` or `normal` (0.02).
       bottleneck: d_0 of eq. 2.
       adapter_rank: r of the adapter.
-      single_layer: leave the adapter out (paper, figure 3); the FC pair stays.
-      final_scale: of the result: `none`, `layer_norm`, or one learnt `scalar` per auxiliary.
+      single_layer: omit the adapter (paper, figure 3); the FC pair stays.
+      final_scale: scaling of the result: `none`, `layer_norm`, or one learned `scalar` per auxiliary.
     """
 
     aux: Mapping[str, int]
@@ -203,7 +203,7 @@ class DoubleLayerMapper(Method):
         return {"primary": {self.middle: jnp.concatenate(parts, axis=1)}}  # eq. 4
 
     def heads(self, width: int) -> int:
-        """Return the number of heads of L for tokens of a width."""
+        """Return the number of heads of L for tokens of width `width`."""
         return max(width // self.head_dim, 1)
 
     def sources(self) -> dict[str, Array]:
@@ -227,7 +227,7 @@ class DoubleLayerMapper(Method):
         return prompts
 
     def check(self, context: Context) -> None:
-        """Refuse what cannot be built."""
+        """Refuse options and context that do not fit together."""
         if not self.aux:
             raise UserError("The mapper has no auxiliary model; name at least one in config.aux.")
         pick(self.norm, NORMS, "norm of the mapper")

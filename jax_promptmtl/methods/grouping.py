@@ -36,7 +36,7 @@ def task_gradients(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) 
       batch: the whole batch, with `task` int[B] and `weight` float[B].
 
     Returns:
-      Rows of zeros for tasks without examples in the batch; `Similarity` leaves them out.
+      float32[T, n]; tasks without examples in the batch get rows of zeros, which `Similarity` ignores.
 
     >>> batch = {"task": jnp.array([0, 0, 1]), "weight": jnp.array([0.5, 0.5, 0.25])}
     >>> task_gradients({"source": jnp.ones((2, 1, 2)), "frozen": None}, batch).tolist()
@@ -52,7 +52,7 @@ def task_gradients(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) 
 
 
 def observe(per_task_grads: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Return what `Similarity.add_observed` needs of one step; the engine's `observe`, small enough to log every step.
+    """Summarise one step for `Similarity.add_observed`, small enough to log every step; the engine's `observe`.
 
     Args:
       per_task_grads, batch: as for `task_gradients`.
@@ -169,7 +169,7 @@ class Similarity:
         return present, np.stack([self.matrix(kind, np.flatnonzero(epochs == epoch)) for epoch in present])
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Write everything to an .npz file, enough to go on bitwise as if never interrupted."""
+        """Write everything to an .npz file, from which grouping resumes bit-exactly."""
         previous = np.zeros((0, 0)) if self._previous is None else self._previous
         about = json.dumps([self.names, self.steps_per_epoch, self.warmup_steps])
         with open(path, "wb") as file:
@@ -179,7 +179,7 @@ class Similarity:
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "Similarity":
-        """Read what `save` wrote."""
+        """Load a file written by `save`."""
         with np.load(path, allow_pickle=False) as file:
             similarity = cls(*json.loads(str(file["about"])))
             similarity._steps = file["steps"].astype(int).tolist()
@@ -240,7 +240,7 @@ def stability(
       similarity: the snapshots.
       groups: the partition found on all of them.
       kind: of similarity.
-      rule: as given to `partition`. Beyond 10 tasks resamples are searched with the heuristic, with four restarts.
+      rule: as given to `partition`. Beyond 10 tasks resamples use the heuristic with four restarts.
       repeats: number of resamples, drawn with replacement from `seed`.
     """
     snapshots = np.flatnonzero(similarity._kept())
@@ -253,7 +253,7 @@ def stability(
 
 
 def random_groups(groups: Groups, seed: int) -> Groups:
-    """Return a uniformly drawn partition with the group sizes of `groups` but other than it (Table 3, "Random").
+    """Draw uniformly a partition with the group sizes of `groups` that differs from it (Table 3, "Random").
 
     >>> random_groups(((0, 1), (2, 3)), seed=0) in [((0, 2), (1, 3)), ((0, 3), (1, 2))]
     True

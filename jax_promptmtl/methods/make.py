@@ -1,4 +1,4 @@
-"""Construct the method that a config names: one of the table, or a class of the user's own."""
+"""Construct the method that a config names: one of `METHODS`, or a user's class."""
 
 import importlib
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ def make_method(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> Method:
     """Construct the method that `config["name"]` names.
 
     Args:
-      config: the name, a key of `METHODS` or "package.module:Class"; the other keys are the method's options.
-      sizes: what a method may know of the models; it gets those that it declares.
+      config: `name`, a key of `METHODS` or "package.module:Class"; the other keys are the method's options.
+      sizes: sizes of the models; the method gets those that it declares as fields.
 
     Raises:
-      UserError: a name that is not a method, an option that it does not have or lacks.
+      UserError: an unknown method, or an unknown or missing option.
     """
     name = config["name"]
     constructor = imported(name) if ":" in name else METHODS[pick(name, METHODS, "method")]
@@ -41,11 +41,11 @@ def needed(field: Field[Any]) -> bool:
 
 
 def imported(name: str) -> Any:
-    """Return the class of a method outside the package, "package.module:Class"."""
+    """Import a method from outside the package, given as "package.module:Class"."""
     path, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(path), attribute)
-    except Exception as error:  # whatever the module does when it is imported
+    except Exception as error:  # importing the module may raise anything
         why = " ".join(str(error).split())
         raise UserError(
             f"Cannot import the method {name!r} ({type(error).__name__}: {why}); give package.module:Class of a module "

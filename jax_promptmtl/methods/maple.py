@@ -1,4 +1,4 @@
-"""MaPLe: text prompts, and image prompts that a linear map per layer makes of them (arXiv 2210.03117).
+"""MaPLe: text prompts, and image prompts computed from them by one linear map per layer (arXiv 2210.03117).
 
 After muzairkhattak/multimodal-prompt-learning `trainers/maple.py`, in float32 throughout.
 """
@@ -12,7 +12,7 @@ from jax_promptmtl.methods.method import Method, Prompts, check_depth
 
 
 class CoupledPrompts(Method):
-    """Learn the text tokens of the first J layers and J maps to image tokens; after layer J both flow on.
+    """Learn text tokens for the first J layers and J maps to image tokens; from layer J on both are passed through.
 
     Parameters: J (b D_text + (D_text + 1) D_image), in the subtrees `text` and `linear`.
 
@@ -20,7 +20,7 @@ class CoupledPrompts(Method):
       towers: tower -> (layers, width).
       length: prompt tokens per layer, b.
       depth: layers with tokens of their own, J, the first included.
-      std: standard deviation of the text tokens at the start.
+      std: initial standard deviation of the text tokens.
     """
 
     towers: Mapping[str, tuple[int, int]]

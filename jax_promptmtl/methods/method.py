@@ -1,4 +1,4 @@
-"""What every method is: a small module that returns prompts and may change the features of a tower."""
+"""The base class of methods: a Linen module that returns prompts and may adapt the features of a tower."""
 
 from collections.abc import Mapping
 
@@ -13,17 +13,17 @@ Prompts = dict[str, dict[int, jax.Array]]
 class Method(nn.Module):
     """Return prompts, `method(context) -> {tower: {layer: tokens}}`; leave features alone unless `adapts` names them.
 
-    A constructor gets those of `towers` ({tower: (layers, width)}) and `embed_dim` that it declares as fields. `init`
-    runs `__call__` alone, so that must create every parameter.
+    A constructor gets `towers` ({tower: (layers, width)}) and `embed_dim` if it declares them as fields. `init` runs
+    only `__call__`, which must therefore create every parameter.
     """
 
     @property
     def adapts(self) -> tuple[str, ...]:
-        """Return the towers whose features `adapt` changes; the others never pay for it."""
+        """Return the towers whose features `adapt` changes; it is not called for others."""
         return ()
 
     def adapt(self, tower: str, features: jax.Array) -> jax.Array:
-        """Return the features of a tower, float[..., E], as this method changes them before they are normalised."""
+        """Return the adapted features float[..., E] of a tower, before normalisation."""
         del tower
         return features
 

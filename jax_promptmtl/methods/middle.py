@@ -1,6 +1,6 @@
-"""Methods at the middle of a video backbone that see no auxiliary: free prompts and an adapter of the tokens.
+"""Methods at the split layer of a video backbone without auxiliaries: free prompts and a token adapter.
 
-Cut before the first layer instead, free prompts are VPT-shallow; filled with saved prompts they are static inference.
+With split layer 0, free prompts are VPT-shallow; initialised from saved prompts they are static inference.
 """
 
 import flax.linen as nn
@@ -13,11 +13,11 @@ from jax_promptmtl.methods.method import Method, Prompts
 
 
 class MiddlePrompts(Method):
-    """Learn the prompts themselves.
+    """Learn free prompts, the same for every video.
 
     Attributes:
       primary_dim: D_pri.
-      middle: layer before which they enter.
+      middle: split layer, before which the prompts enter.
       num_prompts: P.
     """
 
@@ -39,28 +39,28 @@ class MiddleAdapter(Method):
 
     Attributes:
       primary_dim: D_pri.
-      rank: r; `rank_of_size` gives the one that costs as much as another method.
+      rank: r; `rank_of_size` matches the parameter count of another method.
     """
 
     primary_dim: int
     rank: int
 
     def setup(self) -> None:
-        """Make the adapter."""
+        """Create the adapter."""
         self.adapter = Adapter(self.rank)
 
     @property
     def adapts(self) -> tuple[str, ...]:
-        """Return the one tower."""
+        """Return ("primary",)."""
         return ("primary",)
 
     def __call__(self, context: None = None) -> Prompts:
-        """Return {}; the tokens are adapted by `adapt`."""
+        """Return {}: no prompts; `adapt` changes the tokens."""
         self.adapter(jnp.zeros((1, self.primary_dim)))  # creates the parameters
         return {}
 
     def adapt(self, tower: str, features: jax.Array) -> jax.Array:
-        """Return float[..., D_pri]."""
+        """Adapt the tokens float[..., D_pri]."""
         return self.adapter(features)
 
 

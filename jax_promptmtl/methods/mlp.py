@@ -20,7 +20,7 @@ class ProjectedPrompts(Method):
       source_width: width of the source prompts, s.
       depth: layers with prompts of their own, K.
       bias: whether the maps have biases.
-      std: standard deviation of the source prompts at the start; the maps start as torch's do.
+      std: initial standard deviation of the source prompts; the maps use torch's initialisation.
     """
 
     towers: Mapping[str, tuple[int, int]]

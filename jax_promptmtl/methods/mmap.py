@@ -15,7 +15,7 @@ Array = jax.Array
 
 
 class KroneckerSet(nn.Module):
-    """One MmAP: for every layer k a source prompt P_s [m, n] and a scaling matrix M [b/m, D/n] per tower.
+    """One MmAP: per layer a source prompt P_s [m, n] and, per tower, a scaling matrix M [b/m, D/n].
 
     Parameters: K (m n + b/m (D_text + D_image)/n).
 
@@ -24,9 +24,9 @@ class KroneckerSet(nn.Module):
       length: prompt tokens per layer, b.
       rows: rows of the source prompt, m; divides b.
       columns: columns of the source prompt, n; divides every width.
-      source_std: standard deviation of the source prompts at the start (0.02 in the paper).
-      scale_std: of the scaling matrices. It must be O(1): with 0.02 the prompts fall below LayerNorm's epsilon; and
-        constant matrices would tie the rows of the image prompts for ever where b > m.
+      source_std: initial standard deviation of the source prompts (0.02 in the paper).
+      scale_std: that of the scaling matrices. It must be O(1): with 0.02 the prompts fall below LayerNorm's epsilon,
+        and constant matrices would keep rows of the prompts equal for ever where b > m.
       order: see `kronecker`.
     """
 

@@ -1,4 +1,4 @@
-"""Which tasks share which trainable subtree: slots, their expansion to tasks, and groups.
+"""Parameter sharing between tasks: slots, their expansion to tasks, and groups.
 
 Every top-level subtree of a method's parameters carries a leading slot axis [S, ...]; a vector of T slot numbers says
 which slot each task reads. All-shared is zeros, task-specific is arange, groups are e.g. [0, 0, 1, 1].

@@ -15,8 +15,8 @@ class TokenPrompts(Method):
     Attributes:
       towers: tower -> (layers, width).
       length: tower -> prompt tokens per layer.
-      depth: tower -> number of layers, from the first on, that get tokens of their own.
-      std: standard deviation at the start.
+      depth: tower -> number of layers, from the first on, with tokens of their own.
+      std: initial standard deviation.
     """
 
     towers: Mapping[str, tuple[int, int]]
@@ -30,7 +30,7 @@ class TokenPrompts(Method):
         return {tower: dict(enumerate(Tokens(*self.shape(tower), self.std, name=tower)())) for tower in self.length}
 
     def shape(self, tower: str) -> tuple[int, int, int]:
-        """Return the sizes of one tower's tokens: layers, tokens, width."""
+        """Return (layers, tokens, width) of one tower's tokens."""
         pick(tower, self.towers, "tower")
         check_depth(self.depth[tower], {tower: self.towers[tower]})
         return self.depth[tower], self.length[tower], self.towers[tower][1]

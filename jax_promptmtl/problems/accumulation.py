@@ -1,4 +1,4 @@
-"""Gradient accumulation: a loss that takes one microbatch at a time, at no cost in arithmetic."""
+"""Gradient accumulation over microbatches, without extra arithmetic."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ Loss = Callable[[PyTree, PyTree, Batch], tuple[Array, Sums]]
 
 
 def accumulated(loss: Loss, size: int) -> Loss:
-    """Return a loss that takes microbatches of `size` examples.
+    """Return a loss that processes microbatches of `size` examples.
 
-    A loss that adds up over examples has a gradient that does, so each microbatch's is taken as soon as its value is
-    known: no activations outlive their microbatch, and, unlike with rematerialisation, nothing is computed twice.
+    The gradient of a loss that is additive over examples is additive too, so each microbatch's gradient is taken with
+    its value: activations do not outlive their microbatch, and unlike rematerialisation nothing is recomputed.
 
     Args:
       loss: (prepared, frozen, batch) -> (scalar, sums), both additive over the examples of the batch; it is
@@ -26,7 +26,7 @@ def accumulated(loss: Loss, size: int) -> Loss:
       size: examples per microbatch.
 
     Raises:
-      UserError: when it is called with a batch that `size` does not divide.
+      UserError: on call, where `size` does not divide the batch.
     """
 
     @jax.custom_vjp
@@ -60,7 +60,7 @@ def accumulate(function: Callable[[Batch], PyTree], batch: Batch, size: int) -> 
             f"config.memory.image_chunk is {size}, which does not divide the {examples} images of a batch (on each "
             "device, with pmap); use a divisor, or 0 for all at once."
         )
-    # Every microbatch has examples of all devices: those that lie together are on one of them.
+    # Neighbouring examples share a device, so a microbatch takes a stride of them to occupy all devices.
     parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(size, -1, *x.shape[1:]), 1, 0), batch)
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))

@@ -1,4 +1,4 @@
-"""The class texts of all tasks: their tokens, what they have in common, and their features."""
+"""Class texts of all tasks: tokens, packing with shared prefixes, and features."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -70,7 +70,7 @@ def class_texts(
       slot: placeholders in every text.
       read: the slot vectors int[T] of the parameters that the text prompts depend on.
       chunk, parts: see `pack`.
-      task_gradients: whether the tasks' gradients are told apart.
+      task_gradients: whether per-task gradients are needed.
     """
     real = np.arange(max(map(len, tokens))) < np.array([[len(rows)] for rows in tokens])
     together = pack(tokens, same(read, len(tokens)), chunk, parts)
@@ -79,7 +79,7 @@ def class_texts(
 
 
 def same(vectors: Sequence[np.ndarray], num_tasks: int) -> list[int]:
-    """Number the tasks by what they read: those with equal slots in all vectors get one number, counting from 0.
+    """Number tasks such that those with equal slots in all vectors share a number, counting from 0.
 
     >>> same([np.array([0, 0, 1, 0]), np.array([2, 2, 2, 1])], 4)
     [0, 0, 1, 2]
@@ -106,7 +106,7 @@ def encode_classes(
       prompts: layer -> float[T, P, D]; the tasks of a set of `texts` have the same.
       slot: placeholders in every row.
       texts: class texts; each set's prefix is encoded once, then its suffixes.
-      mesh: of the devices that divide the suffixes among them.
+      mesh: devices over which the suffixes are sharded.
     """
     prompts = prompts or {}
     if len(texts.first) < len(texts.where):
@@ -129,7 +129,7 @@ def encode_classes(
 
 
 def in_chunks(encode: Callable[[Sequence[Array]], Array], texts: Packed) -> Array:
-    """Return the features float[U, R, n, E] of the suffixes, one chunk's activations at a time, backward pass too."""
+    """Return the features float[U, R, n, E] of the suffixes, with activations of one chunk at a time in both passes."""
     suffixes = [rearrange(x, "u (k r) n -> k u r n", k=texts.chunks) for x in texts.suffixes]
     if texts.chunks == 1:
         return encode([x[0] for x in suffixes])

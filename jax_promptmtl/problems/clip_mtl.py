@@ -1,8 +1,8 @@
 """Multi-task image classification with a CLIP: class texts, mixed-task image batches, loss and prediction.
 
 Written once for every method: prompts come in as {tower: {layer: tokens}}, tuned weights as leaves of the backbone.
-What does not depend on the trained parameters is computed once, when the problem is built; what does not depend on the
-images, once per step or evaluation; what tasks or classes have in common, once for all of them.
+What is independent of the trained parameters is computed once, when the problem is built; what is independent of the
+images, once per step or evaluation; what tasks or classes share, once for all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class Options:
-    """What to learn of a suite, and how to compute it.
+    """What is trained on a suite, and how it is computed.
 
     Attributes:
       method: `name` of the method and its options.
@@ -45,14 +45,14 @@ class Options:
       template: of the class texts, such as "a photo of a {}.", or several; see `templates.resolve`.
       seed: of the initial parameters.
       groups: partition of the task numbers, read where sharing is "group".
-      dtype: of the frozen towers' matrices and biases, float32 or bfloat16.
-      remat: save memory by computing the inside of every block again in the backward pass.
-      class_chunk: save memory by encoding about so many class texts at a time; 0 is all.
-      image_chunk: images in a microbatch of gradient accumulation, to save memory; 0 is all.
+      dtype: dtype of the frozen towers' matrices and biases, float32 or bfloat16.
+      remat: save memory by recomputing every block in the backward pass.
+      class_chunk: about how many class texts to encode at a time, to save memory; 0 is all.
+      image_chunk: microbatch size of gradient accumulation, to save memory; 0 is the whole batch.
       task_gradients: give each task's replica of shared parameters exactly that task's gradient, which task grouping
         reads. Without it, tasks whose text prompts are the same parameters share one encoding of the class texts, and
         only the sum of their gradients is right, which is all that an optimiser reads.
-      mesh: of the devices that divide the class texts among them; each encodes all of them where it is None.
+      mesh: devices over which the class texts are sharded; if None, each device encodes all of them.
     """
 
     method: Mapping[str, Any]
@@ -70,7 +70,7 @@ class Options:
 
 
 class Prepared(NamedTuple):
-    """What prediction needs that no image changes.
+    """Everything that prediction needs and that is independent of the image.
 
     Attributes:
       weights: trained leaves of the backbone, `None` where frozen.
@@ -124,7 +124,7 @@ def build(suite: Suite, backbone: Backbone, options: Options) -> Problem:
 def parameters(
     backbone: Backbone, method: Method, vectors: Mapping[str, np.ndarray], options: Options
 ) -> tuple[PyTree, PyTree]:
-    """Return all parameters before the first step, and which of them are trained."""
+    """Return the initial parameters and the mask of the trained ones."""
     learnt = initialise(method, vectors, jax.random.key(options.seed))
     tuned = tree.trainable(backbone.params, options.tune)
     full = {"backbone": backbone.params, "method": learnt}
@@ -141,7 +141,7 @@ def texts_of(suite: Suite, backbone: Backbone, options: Options, slot: int, read
 
 
 def describe(suite: Suite, backbone: Backbone, options: Options) -> dict[str, Any]:
-    """Return what a checkpoint says of itself."""
+    """Return the metadata of checkpoints; see `Problem.about`."""
     return {
         "backbone": {**backbone.reference, "dtype": options.dtype},
         "preprocess": dict(backbone.preprocess),
@@ -154,16 +154,16 @@ def describe(suite: Suite, backbone: Backbone, options: Options) -> dict[str, An
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """The functions of the problem.
+    """The functions that make up the `Problem`.
 
     Attributes:
       model: the CLIP.
-      method: makes prompts, or adapts features.
+      method: computes prompts, or adapts features.
       vectors: subtree of the method's parameters -> int[T], the slot that each task reads.
       texts: of the classes.
       tunes_images: whether weights of the image tower are trained.
-      microbatch: images at a time in the loss; 0 is all.
-      mesh: of the devices that divide the class texts among them.
+      microbatch: images per microbatch in the loss; 0 is all.
+      mesh: devices over which the class texts are sharded, or None.
     """
 
     model: CLIP
@@ -175,15 +175,15 @@ class Classifier:
     mesh: jax.sharding.Mesh | None
 
     def expand(self, params: PyTree) -> PyTree:
-        """Return the parameters with every subtree of the method [T, ...]."""
+        """Expand every subtree of the method's parameters to [T, ...]."""
         return {"backbone": params["backbone"], "method": expand_slots(params["method"], self.vectors)}
 
     def prepare(self, per_task: PyTree, frozen: PyTree) -> Prepared:
-        """Encode the class texts and make the prompts."""
+        """Encode the class texts and compute the prompts."""
         return self.prepare_texts(per_task, frozen, self.texts.together)
 
     def prepare_texts(self, per_task: PyTree, frozen: PyTree, texts: Packed) -> Prepared:
-        """Do what `prepare` does with texts that are packed in another way."""
+        """Do `prepare` with the given packing of the texts."""
         weights, method = tree.merge(per_task["backbone"], frozen["backbone"]), per_task["method"]
         tasks = jnp.arange(len(self.texts.real))
         prompts: Any = jax.vmap(lambda params, _: self.method.apply({"params": params}))(method, tasks)
@@ -198,7 +198,7 @@ class Classifier:
         return Prepared(per_task["backbone"], classes, prompts.get("image", {}), method if adapts_images else {})
 
     def adapt(self, tower: str, method: PyTree, features: Array) -> Array:
-        """Return the features float[T, ..., E] as each task's parameters change them."""
+        """Adapt features to each task: float[..., E] -> float[T, ..., E]."""
         apply = partial(self.method.apply, method="adapt")
         adapted: Any = jax.vmap(lambda params, x: apply({"params": params}, tower, x))(method, features)
         return jnp.asarray(adapted)
@@ -207,17 +207,17 @@ class Classifier:
         """Return logits float[B, C], -inf beyond the classes of an example's task."""
         weights, task = tree.merge(prepared.weights, frozen["backbone"]), batch["task"]
         features = self.encode_images(prepared, weights, batch)
-        if "image" in self.method.adapts:  # every task's on all rows: cheaper than to gather parameters per row
+        if "image" in self.method.adapts:  # all tasks on all rows: cheaper than gathering parameters per row
             everywhere = jnp.broadcast_to(features, (len(self.texts.real), *features.shape))
             features = self.adapt("image", prepared.method, everywhere)[task, jnp.arange(task.shape[0])]
-        # All tasks' classes on all rows as well: one small product instead of class features gathered per row.
+        # Likewise all tasks' classes on all rows: one small product instead of class features gathered per row.
         logits = score(features, rearrange(prepared.classes, "t c e -> (t c) e"), weights["logit_scale"])
-        logits = logits.reshape(task.shape[0], *self.texts.real.shape)  # B may be a symbol, which has no len()
+        logits = logits.reshape(task.shape[0], *self.texts.real.shape)  # B may be symbolic, which has no len()
         logits = jnp.take_along_axis(logits, task[:, None, None], axis=1)[:, 0]
         return jnp.where(jnp.asarray(self.texts.real)[task], logits, -jnp.inf)
 
     def encode_images(self, prepared: Prepared, weights: PyTree, batch: Batch) -> Any:
-        """Return float[B, E], the features that the batch has, or those of its images."""
+        """Return features float[B, E]: the batch's precomputed ones, else those of its images."""
         features: Any = batch.get("features")
         if features is None:
             prompts = {"prompts": prepared.image, "rows": batch["task"]} if prepared.image else {}
@@ -227,11 +227,11 @@ class Classifier:
         return features
 
     def objective(self, prepared: Prepared, frozen: PyTree, batch: Batch) -> tuple[Array, Sums]:
-        """Return the weighted loss of the examples, and sums."""
+        """Return the weighted loss, a scalar, and sums float[T]."""
         return cross_entropy(self.predict(prepared, frozen, batch), batch, len(self.texts.real))
 
     def loss(self, per_task: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, Sums]:
-        """Return what `Problem.loss` does."""
+        """Compute `Problem.loss`."""
         accumulates = 0 < self.microbatch < batch["task"].shape[0]
         run = accumulated(self.objective, self.microbatch) if accumulates else self.objective
         return run(self.prepare_texts(per_task, frozen, self.texts.apart), frozen, batch)
@@ -244,7 +244,7 @@ def text_prompts(method: Method, params: PyTree) -> PyTree:
 
 
 def initialise(method: Method, vectors: Mapping[str, np.ndarray], key: Array) -> dict[str, PyTree]:
-    """Return a method's parameters, every subtree [S, ...] with each slot drawn for itself."""
+    """Initialise a method's parameters: every subtree [S, ...], each slot drawn independently."""
     counts = {name: int(vector.max()) + 1 for name, vector in vectors.items()}
     draws = [method.init(jax.random.fold_in(key, s)).get("params", {}) for s in range(max(counts.values(), default=1))]
     if set(draws[0]) != set(vectors):
@@ -258,7 +258,7 @@ def initialise(method: Method, vectors: Mapping[str, np.ndarray], key: Array) ->
 
 
 def reads(function: Callable[[dict[str, PyTree]], PyTree], params: dict[str, PyTree]) -> set[str]:
-    """Return the names of the subtrees that the result of a function depends on.
+    """Return the names of the subtrees on which a function's result depends.
 
     >>> sorted(reads(lambda p: p["a"] + p["b"], {"a": 1.0, "b": 2.0, "c": 3.0}))
     ['a', 'b']
@@ -273,7 +273,7 @@ def reads(function: Callable[[dict[str, PyTree]], PyTree], params: dict[str, PyT
 
 
 def constant(function: Callable[[PyTree], Array], params: PyTree) -> Array:
-    """Return the result for weights that training does not change; of shapes, its shape."""
+    """Evaluate a function of frozen weights once; where they are abstract, return its shape."""
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params))
     result: Array = jax.eval_shape(function, params) if abstract else jax.jit(function)(params)
     return result
@@ -285,6 +285,6 @@ def cross_entropy(logits: Array, batch: Mapping[str, Array], num_tasks: int) -> 
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), label, axis=1)[:, 0]
     member = jax.nn.one_hot(batch["task"], num_tasks) * (batch["weight"] > 0)[:, None]
     hits = logits.argmax(axis=1) == batch["label"]
-    each = jnp.where(member > 0, losses[:, None], 0).sum(axis=0)  # a product would spread one NaN over all tasks
+    each = jnp.where(member > 0, losses[:, None], 0).sum(axis=0)  # a product would spread a NaN to all tasks
     sums = {"loss": each, "correct": hits.astype(jnp.float32) @ member, "count": member.sum(axis=0)}
     return (batch["weight"] * losses).sum(), sums

@@ -1,6 +1,6 @@
 """Pretraining of the small embedded CLIP on named icons: the corpus as a stream of batches, and the loss.
 
-Five things differ from Radford et al. 2021 and are part of the model card:
+Five differences from Radford et al. 2021, stated in the model card:
 
 - captions are shortened at random to one word or to the icon's concept;
 - every text whose words all belong to an icon is a positive of that icon, and random concept names and words join
@@ -32,7 +32,7 @@ MAX_SCALE = np.log(100.0)  # as in Radford et al. 2021
 
 @dataclass(frozen=True)
 class View:
-    """How the batch of a step is drawn.
+    """How the batch of one step is sampled.
 
     Attributes:
       size: images B.
@@ -58,7 +58,7 @@ class View:
 
 
 class Captions:
-    """Named icons as batches of pictures and texts, a pure function of (seed, step).
+    """Batches of named icons and texts, as a pure function of (seed, step).
 
     Args:
       masks: uint8[I, 64, 64], 255 = ink.
@@ -67,7 +67,7 @@ class Captions:
       tokenizer: text to ids.
       length: ids in a row of text; a longer name loses its last words.
       extra: numbers of random concept names and of random words that join every batch as texts.
-      labels: the concept names that count, such as those of another corpus; all that occur when None.
+      labels: concept names to use, such as those of another corpus; all that occur if None.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Captions:
         for row, name in zip(self.belongs, names, strict=True):
             row[[self.column[word] for word in name]] = True
         named = [icon for icon, concept in enumerate(concepts) if concept]
-        self.epoch = np.array([*range(len(masks)), *named])  # an icon with a concept comes twice
-        root = np.sqrt(self.belongs.sum(axis=0))  # frequent words less often than they occur
+        self.epoch = np.array([*range(len(masks)), *named])  # an icon with a concept is listed twice
+        root = np.sqrt(self.belongs.sum(axis=0))  # frequent words are downsampled
         self.chance = root / root.sum()
 
     def positives(self, icons: np.ndarray, texts: Sequence[Sequence[str]]) -> np.ndarray:
@@ -110,7 +110,7 @@ class Captions:
         return [words[int(rng.integers(len(words)))]]
 
     def tokenize(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[Sequence[str]]]:
-        """Return rows of ids int32[len(texts), length] and the texts as far as they fit."""
+        """Return ids int32[len(texts), length] and the texts, truncated to whole words that fit."""
         kept = []
         for text in texts:
             while len(text) > 1 and len(self.tokenizer.encode(" ".join(text))) > self.length - 2:
@@ -150,14 +150,14 @@ class Captions:
         }
 
     def icons(self, step: int, size: int, seed: int) -> np.ndarray:
-        """Return int[size], the icons of a step: every epoch is a fresh permutation of `epoch`."""
+        """Return the icons of a step, int[size]; every epoch is a fresh permutation of `epoch`."""
         position = np.arange(step * size, (step + 1) * size)
         epochs = position // len(self.epoch)
         orders = {e: np.random.default_rng([seed, 1, e]).permutation(self.epoch) for e in np.unique(epochs)}
         return np.array([orders[e][p % len(self.epoch)] for e, p in zip(epochs, position, strict=True)])
 
     def batches(self, start: int, *, schedule: Callable[[int], View]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the batches from step `start` on, without end; `schedule` gives the view of a step."""
+        """Yield batches from step `start` on, indefinitely; `schedule` gives the view of a step."""
         while True:
             yield self.batch(start, schedule(start))
             start += 1
@@ -178,7 +178,7 @@ class Captions:
 
 
 def random_prompts(key: Array, config: ClipConfig, length: int) -> dict[str, dict[int, Array]]:
-    """Draw tokens for every layer of both towers, of a random scale between 1e-4 and 1 per tower."""
+    """Draw prompts for every layer of both towers, with a random scale from 1e-4 to 1 per tower."""
     prompts: dict[str, dict[int, Array]] = {}
     for number, (tower, (layers, width)) in enumerate(sorted(config.towers.items())):
         normal, uniform = jax.random.split(jax.random.fold_in(key, number))

@@ -1,7 +1,7 @@
-"""Features of a frozen image tower, computed once for images that are always seen alike.
+"""Features of a frozen image tower, computed once for images that are never augmented.
 
-Test images are; so are training images without augmentation. Every method that leaves the tower alone takes features:
-zero-shot, CoOp, CLIP-Adapter.
+These are test images, and training images without augmentation. Every method that does not change the tower accepts
+features: zero-shot, CoOp, CLIP-Adapter.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from jax_promptmtl.models.clip.model import Backbone, cast_params
 def encode_images(
     backbone: Backbone, batches: Iterable[Mapping[str, Any]], *, dtype: str = "float32", mode: str = "jit"
 ) -> Iterator[dict[str, Any]]:
-    """Yield batches with `features` float[B, E] of the image tower in place of `image`; every process does its own.
+    """Yield batches with `features` float[B, E] in place of `image`; every process encodes its own.
 
     Args:
       backbone: the CLIP.
-      batches: of `image` float[B, h, w, 3] and anything else, all of one size.
+      batches: with `image` float[B, h, w, 3] and other arrays, all of one size.
       dtype: of the tower's matrices; see `clip_mtl.Options`.
       mode: jit or pmap.
     """
@@ -44,11 +44,11 @@ def encode_images(
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """How to encode images.
+    """Options of image encoding.
 
     Attributes:
-      batch_size: images at a time.
-      workers: processes that read images; 0 reads in threads.
+      batch_size: images per batch.
+      workers: processes that decode images; 0 decodes in threads.
       dtype: of the tower's matrices; see `clip_mtl.Options`.
       mode: jit or pmap.
     """
@@ -66,7 +66,7 @@ def encode_suite(
     split: str,
     how: Encoding,
 ) -> Suite:
-    """Return a suite with features in place of the images of one split, train or test."""
+    """Return a suite in which one split, train or test, has features in place of images."""
     options = {"batch_size": how.batch_size, "workers": how.workers}
     batches = sampler.evaluation_batches(suite, preprocess, split=split, **options)
     encoded = list(encode_images(backbone, batches, dtype=how.dtype, mode=how.mode))

@@ -1,12 +1,13 @@
 """Hard parameter sharing: one trunk, a head per task, one batch of every task per step, the sum of their losses.
 
-A batch has the arrays of every task under `<task>/`; row b holds one clip of each, and `weight` weighs all of them.
+A batch has the arrays of every task under `<task>/`; row b holds one video of each, with a common `weight`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jax_promptmtl.core import tree
@@ -17,22 +18,24 @@ from jax_promptmtl.models.video.middle import VideoBackbone
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.tasks.task import VideoTask
 
+Array = jax.Array
 PyTree = Any
+Batch = Mapping[str, Any]
 
 
 def build(
     views: Mapping[str, View], tasks: Mapping[str, VideoTask], *, private: Sequence[str], about: Mapping[str, Any]
 ) -> Problem:
-    """Make the problem of training one model for several tasks; everything is trained.
+    """Build the problem of training one model for several tasks; all weights are trainable.
 
     Args:
-      views: task -> model and the form in which it sees a clip; the first one's weights start the trunk.
+      views: task -> model and its input form; the trunk is initialised from the first one's weights.
       tasks: of the same names.
-      private: patterns of the weights that every task has for itself, such as ("pool/.*",).
-      about: what a checkpoint says of itself.
+      private: patterns of task-specific weights, such as ("pool/.*",).
+      about: metadata of checkpoints; see `Problem.about`.
 
     Raises:
-      UserError: trunks of several architectures.
+      UserError: trunks of different architectures.
     """
     cut = {name: split(view.backbone.params, private) for name, view in views.items()}
     first = next(iter(views))
@@ -44,12 +47,12 @@ def build(
             )
     params = {"shared": cut[first][0], "private": {name: own for name, (_, own) in cut.items()}}
 
-    def outputs(params, batch):
+    def outputs(params: PyTree, batch: Batch) -> Iterator[tuple[str, Batch, Any]]:
         for name, view in views.items():
             part, model = cut_prefix(batch, f"{name}/"), model_of(name, view.backbone, params)
             yield name, part, model.upper(model.params, model.lower(model.params, view.adapt(part)), None)
 
-    def loss(params, frozen, batch, rng):
+    def loss(params: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, dict[str, Array]]:
         real, total, rows = (batch["weight"] > 0).astype(jnp.float32), jnp.zeros(()), []
         for name, part, found in outputs(params, batch):
             losses, _ = tasks[name].loss(found, part)
@@ -57,7 +60,7 @@ def build(
             rows.append((losses * real).sum())
         return total, {"loss": jnp.stack(rows), "count": jnp.full(len(rows), real.sum())}
 
-    def predict(params, frozen, batch):
+    def predict(params: PyTree, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         decoded = {name: tasks[name].decode(found, part) for name, part, found in outputs(params, batch)}
         return {f"{name}/{key}": value for name, arrays in decoded.items() for key, value in arrays.items()}
 
@@ -76,7 +79,7 @@ def build(
 
 
 def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
-    """Cut the weights into those of the trunk and those of the task, without holes.
+    """Split the weights into shared and task-specific ones, without holes.
 
     >>> split({"trunk": {"a": 1}, "head": {"b": 2}}, ["head/.*"])
     ({'trunk': {'a': 1}}, {'head': {'b': 2}})
@@ -87,6 +90,6 @@ def split(params: PyTree, private: Sequence[str]) -> tuple[PyTree, PyTree]:
 
 
 def model_of(name: str, backbone: VideoBackbone, params: PyTree) -> VideoBackbone:
-    """Return one task's model with the trained weights, to evaluate it like any other."""
+    """Return one task's model with the trained weights, for evaluation on its own."""
     weights = tree.flatten(params["shared"]) | tree.flatten(params["private"][name])
     return replace(backbone, params=tree.unflatten(weights))

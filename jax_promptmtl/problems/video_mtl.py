@@ -4,9 +4,9 @@ The batch is flat, every array with the leading axis B: `weight`, the labels of 
 see. Where the batch brings a model's middle state itself, under `middle/<model>/...`, its lower half does not run; see
 `data/middle_cache.py`. The primary is the model named "primary".
 
-`aux_input` says what the auxiliaries see. `same_clip`: the primary's clip, in the form that each of them takes.
-`other_clip`: any other clip of the primary's data, the arrays under `other/` (a control: nothing of this clip gets
-through). `aux_data`: clips of their own data sets, under `<model>/`, and one set of prompts for the whole batch, the
+`aux_input` selects what the auxiliaries see. `same_clip`: the primary's video, in the form that each of them takes.
+`other_clip`: any other video of the primary's data, the arrays under `other/` (a control: nothing of this video gets
+through). `aux_data`: videos of their own data sets, under `<model>/`, and one set of prompts for the whole batch, the
 mean over it. The paper can be read as the first and as the last.
 """
 
@@ -49,7 +49,7 @@ class Pipeline:
       aux: auxiliary -> view; may be empty for methods that see none.
       task: of the primary.
       method: makes the prompts, or adapts the middle tokens.
-      prompt_mode: `dynamic`, prompts of every clip for itself; or `batch_mean`, the mean over the batch for all of
+      prompt_mode: `dynamic`, prompts of every video for itself; or `batch_mean`, the mean over the batch for all of
         it, on all devices, so that static prompts at inference are what was trained.
       aux_input: `same_clip`, `other_clip` or `aux_data`.
       cached: models whose middle states come with the batch; their lower halves' weights are not loaded.
@@ -83,7 +83,7 @@ class Pipeline:
     def prompts(self, method: PyTree, aux: PyTree, batch: Batch) -> Array | None:
         """Return the prompts float[B or 1, P, D] of a batch, `None` where the method makes none."""
         made: Any = self.method.apply({"params": method}, self.context(aux, batch) if self.aux else None)
-        tokens = made.get(PRIMARY, {}).get(self.primary.backbone.middle)
+        tokens: Array | None = made.get(PRIMARY, {}).get(self.primary.backbone.middle)
         if tokens is None:
             return None
         if tokens.ndim == 2:
@@ -91,7 +91,8 @@ class Pipeline:
         if self.prompt_mode == "batch_mean" or self.aux_input == "aux_data":
             real = (batch["weight"] > 0).astype(tokens.dtype)
             total, count = over_devices((jnp.einsum("b, b p d -> p d", real, tokens), real.sum()))
-            return (total / jnp.maximum(count, 1))[None]
+            mean: Array = total / jnp.maximum(count, 1)
+            return mean[None]
         return tokens
 
     def outputs(self, params: PyTree, frozen: PyTree, batch: Batch) -> tuple[Any, Array]:
@@ -185,7 +186,7 @@ def build(
         require_frozen_lower(pipeline, mask[PRIMARY], example, tune)
     params, frozen = tree.partition(full, mask)
 
-    def loss(params, frozen, batch, rng):
+    def loss(params: PyTree, frozen: PyTree, batch: Batch, rng: Array) -> tuple[Array, dict[str, Array]]:
         batch = batch if pipeline.vary is None else pipeline.vary(batch, rng)
         outputs, share = pipeline.outputs(params, frozen, batch)
         losses, sums = pipeline.task.loss(outputs, batch)
@@ -193,7 +194,7 @@ def build(
         each = {"loss": losses, "count": jnp.ones_like(real), "prompt_rms": share, **sums}
         return (batch["weight"] * losses).sum(), {key: (value * real).sum()[None] for key, value in each.items()}
 
-    def predict(params, frozen, batch):
+    def predict(params: PyTree, frozen: PyTree, batch: Batch) -> dict[str, Array]:
         return pipeline.task.decode(pipeline.outputs(params, frozen, batch)[0], batch)
 
     return Problem(
@@ -260,13 +261,13 @@ def read_by(function: Any, params: PyTree) -> PyTree:
 
 
 def static_prompts(pipeline: Pipeline, problem: Problem, params: PyTree, batches: Iterable[Batch]) -> np.ndarray:
-    """Return the mean of the prompts over all clips of weight above 0, float32[P, D].
+    """Return the mean of the prompts over all videos of weight above 0, float32[P, D].
 
     A pass over the training set with the trained mapper gives the mean exactly, so that no running average has to be
     carried through training.
 
     Raises:
-      UserError: no clip, or a method without prompts.
+      UserError: no video, or a method without prompts.
     """
     per_clip = replace(pipeline, prompt_mode="dynamic")
     run = jax.jit(lambda params, frozen, batch: per_clip.prompts(params["method"], frozen["aux"], batch))
@@ -284,7 +285,7 @@ def static_prompts(pipeline: Pipeline, problem: Problem, params: PyTree, batches
 
 
 def evaluate(problem: Problem, params: PyTree, task: VideoTask, batches: Iterable[Batch]) -> dict[str, float]:
-    """Predict every clip once and measure; clips of weight 0 are padding.
+    """Predict every video once and measure; videos of weight 0 are padding.
 
     Returns:
       What `task.measure` returns.
@@ -301,7 +302,7 @@ def evaluator(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[B
 def predictor(problem: Problem, task: VideoTask) -> Callable[[PyTree, Iterable[Batch]], tuple[Arrays, Arrays]]:
     """Compile the predictions of a problem once; returns a function of (params, batches).
 
-    It returns what `task.measure` reads: the predictions for all clips of weight above 0, and their labels.
+    It returns what `task.measure` reads: the predictions for all videos of weight above 0, and their labels.
     """
     predict = jax.jit(partial(predict_step, problem))
 

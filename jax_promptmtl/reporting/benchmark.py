@@ -1,4 +1,4 @@
-"""The report of a benchmark, from its records alone: one page with pictures, CSV and LaTeX; and its console tables."""
+"""The report of a benchmark, from records alone: a page with figures, CSV and LaTeX; and console tables."""
 
 import pathlib
 from collections import Counter
@@ -20,14 +20,14 @@ COSTS = ("trainable", "total", "steps", "step_seconds", "images_per_second", "pe
 
 
 def write_benchmark(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
-    """Write report.md, report.html, report.tex, CSV files and pictures of all records of a place.
+    """Write report.md, report.html, report.tex, CSV files and figures for all records at a place.
 
     Args:
       place: a folder of runs or a file of records; see `records.read_all`.
       folder: of the report.
 
     Returns:
-      Sentences about what was left out or does not fit together.
+      Warnings on what was left out or is not comparable.
 
     Raises:
       UserError: no record can be read, or the folder cannot be written to.
@@ -49,7 +49,7 @@ def write_benchmark(place: pathlib.Path, folder: pathlib.Path) -> list[str]:
 
 
 def _compose(page: Page, found: list[Record], ignored: list[str]) -> list[str]:
-    """Add the whole page; returns its remarks, which stand before the first table."""
+    """Compose the whole page; returns its warnings, which precede the first table."""
     images, videos = _by_kind(found)
     page.say("# Benchmark", _about(found))
     place = len(page.parts)
@@ -87,7 +87,7 @@ def _about(found: Sequence[Record]) -> str:
 
 
 def describe_git(state: dict[str, Any] | None) -> str:
-    """Return the state of a repository as text.
+    """Describe the git state of a run.
 
     >>> describe_git({"commit": "0123456789abcdef", "dirty": True}), describe_git(None)
     ('0123456789 with changes', 'no repository')
@@ -107,7 +107,7 @@ def _write_runs(page: Page, found: Sequence[Record]) -> None:
 
 
 def console_tables(found: Sequence[Record]) -> str:
-    """Return the scores of all methods, the searches for learning rates and the remarks for a terminal."""
+    """Return all scores, learning-rate sweeps and warnings as text for a terminal."""
     images, videos = _by_kind(found)
     tables, remarks = collect_images(images)
     video, more = collect_videos(videos)

@@ -1,4 +1,4 @@
-"""The model card: a README.md beside every checkpoint, which says what it is and how to use it."""
+"""The model card: a README.md beside every checkpoint, on its content and use."""
 
 import pathlib
 import shlex
@@ -29,7 +29,7 @@ def write_card(
     Args:
       folder: of the checkpoints, such as runs/mmap/checkpoints/train.
       title: what was trained.
-      about: what the checkpoints say of themselves; see `Problem.about`.
+      about: metadata of the checkpoints; see `Problem.about`.
       params: the trained tree.
       config: of the training; see `tune.plan`.
       counts: `correct` int[T] and `count` int[T] on the test images, if they were measured.
@@ -88,7 +88,7 @@ def told(pixels: Mapping[str, Any]) -> str:
 
 
 def _facts(about: Mapping[str, Any], params: Any, config: Mapping[str, Any]) -> str:
-    """Return what is the same for all tasks, as a list."""
+    """Return the facts common to all tasks, as a Markdown list."""
     backbone, pixels, names = about["backbone"], about["preprocess"], list(about["class_names"])
     groups = "; ".join(" + ".join(names[task] for task in group) for group in about["groups"])
     shared = ", ".join(f"{name} per {kind}" for name, kind in config["sharing"].items()) or "nothing but the backbone"

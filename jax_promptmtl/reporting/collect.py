@@ -1,8 +1,8 @@
-"""The records of a benchmark, grouped into the rows and columns of its tables, and what does not fit together."""
+"""Group the records of a benchmark into rows and columns of tables, with warnings on mismatches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,17 +11,19 @@ from jax_promptmtl.reporting.paper import dlm_paper, mmap_paper, order_methods
 from jax_promptmtl.reporting.records import Record
 from jax_promptmtl.reporting.video_layout import VideoLayout, layout_of
 
-STATIC = ", static prompts"  # after the title of a method whose mean prompts were measured
+Key = tuple[Any, ...]  # what the records of one cell, or of one table, have in common
+
+STATIC = ", static prompts"  # suffix of a method's title for the scores of its mean prompts
 
 
 class Column(NamedTuple):
-    """The test examples that a table has a column of."""
+    """The test examples behind a column of a table."""
 
     task: str
     part: str = "test"
 
     def __str__(self) -> str:
-        """Return what a table calls them.
+        """Return the header in tables.
 
         >>> str(Column("segmentation")), str(Column("segmentation", "shifted"))
         ('segmentation', 'segmentation shifted')
@@ -34,11 +36,11 @@ AVERAGE = Column("average")
 
 @dataclass(frozen=True)
 class MethodRuns:
-    """The runs of one method: a line of a table.
+    """The runs of one method: a row of a table.
 
     Attributes:
       method: its name.
-      title: what tables call it.
+      title: in tables.
       runs: its records in the order of tasks, then of seeds; a record on images has all tasks.
       scores: {column: {seed: percent}}.
       prompts: "dynamic", or "static" where the scores are those of saved mean prompts.
@@ -52,13 +54,13 @@ class MethodRuns:
 
     @property
     def seeds(self) -> list[int]:
-        """Return the seeds that were run."""
+        """Return the seeds with a run."""
         return sorted({run["seed"] for run in self.runs})
 
     @property
     def trainable(self) -> int:
         """Return the number of trained parameters in the last run."""
-        return self.runs[-1]["trainable"]
+        return int(self.runs[-1]["trainable"])
 
     @property
     def by_task(self) -> dict[str, tuple[Record, ...]]:
@@ -67,7 +69,7 @@ class MethodRuns:
         return {task: tuple(run for run in self.runs if run["task"] == task) for task in tasks}
 
     def values(self, column: Column) -> list[float]:
-        """Return the percents of a column, seed by seed; [] where it was not measured."""
+        """Return the scores of a column in percent by seed; [] if not measured."""
         return list(self.scores.get(column, {}).values())
 
     def mean(self, column: Column) -> float:
@@ -109,7 +111,7 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class VideoTable:
-    """All ways to adapt the primaries, a line for each and for its static prompts."""
+    """All methods on the primaries: a row for each, and one for its static prompts."""
 
     rows: tuple[MethodRuns, ...]
     layout: VideoLayout
@@ -131,21 +133,21 @@ class VideoTable:
 
     def metric(self, task: str) -> str:
         """Return the key of a task's metric."""
-        return next(row.by_task[task][-1]["metric"] for row in self.rows if task in row.by_task)
+        return str(next(row.by_task[task][-1]["metric"] for row in self.rows if task in row.by_task))
 
     def heading(self, column: Column) -> str:
         """Return a column's name with its metric."""
         return f"{column} ({self.layout.metric_titles[self.metric(column.task)]})"
 
 
-def newest_runs(found: Iterable[Record], key: Callable[[Record], tuple]) -> tuple[dict[tuple, Record], list[str]]:
-    """Return the newest record that is done of every cell of a grid, and a sentence about each that is passed over.
+def newest_runs(found: Iterable[Record], key: Callable[[Record], Key]) -> tuple[dict[Key, Record], list[str]]:
+    """Return the newest finished record of every cell of a sweep, and a warning on each superseded one.
 
     Args:
-      found: records; those that failed or belong to a search for learning rates are left out.
+      found: records; failed ones and those of learning-rate sweeps are ignored.
       key: of the cell of a record.
     """
-    cells: dict[tuple, Record] = {}
+    cells: dict[Key, Record] = {}
     remarks = []
     for record in sorted(found, key=lambda record: (record["written"], record["id"])):
         if record["status"] != "done" or record.get("rate") is not None:
@@ -161,9 +163,9 @@ def newest_runs(found: Iterable[Record], key: Callable[[Record], tuple]) -> tupl
 
 
 def collect_images(found: Iterable[Record]) -> tuple[list[ImageTable], list[str]]:
-    """Group the records of images into tables; returns them and sentences about what does not fit together."""
+    """Group image records into tables; returns them and warnings on mismatches."""
     cells, remarks = newest_runs(found, lambda record: (*_image_table_of(record), record["method"], record["seed"]))
-    groups: dict[tuple, list[Record]] = {}
+    groups: dict[Key, list[Record]] = {}
     for cell, record in sorted(cells.items()):
         groups.setdefault(cell[:-2], []).append(record)
     tables = [_image_table(key, group) for key, group in groups.items()]
@@ -174,14 +176,14 @@ def collect_images(found: Iterable[Record]) -> tuple[list[ImageTable], list[str]
     return tables, remarks
 
 
-def _image_table_of(record: Record) -> tuple:
+def _image_table_of(record: Record) -> Key:
     """Return what the records of one table have in common."""
     backbone = record["backbone"]
     cell = record["suite"], record["suite_name"], record["shots"], tuple(record["tasks"])
     return *cell, backbone["name"], backbone["sha256"]
 
 
-def _image_table(key: tuple, found: Sequence[Record]) -> ImageTable:
+def _image_table(key: Key, found: Sequence[Record]) -> ImageTable:
     suite, suite_name, shots, tasks, backbone, _ = key
     rows = []
     for method in order_methods({record["method"] for record in found}, mmap_paper()):
@@ -194,7 +196,7 @@ def _image_table(key: tuple, found: Sequence[Record]) -> ImageTable:
 
 
 def _incomparable(table: ImageTable) -> list[str]:
-    """Return what makes the rows of a table incomparable."""
+    """Return warnings on why rows of a table are not comparable."""
     remarks = []
     seeds = sorted({seed for row in table.rows for seed in row.seeds})
     for row in table.rows:
@@ -212,7 +214,7 @@ def _incomparable(table: ImageTable) -> list[str]:
 
 
 def collect_videos(found: Iterable[Record]) -> tuple[VideoTable, list[str]]:
-    """Group the records of videos into one table; returns it and sentences about what does not fit together."""
+    """Group video records into one table; returns it and warnings on mismatches."""
     cells, remarks = newest_runs(found, lambda record: (record["method"], record["task"], record["seed"]))
     layout = layout_of(cells.values())
     seeds = sorted({seed for _, _, seed in cells})

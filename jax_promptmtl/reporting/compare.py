@@ -1,4 +1,4 @@
-"""Put two runs side by side: what differs in their configs, and by how much their results differ."""
+"""Compare two runs: differences of their configs and of their results."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ from jax_promptmtl.reporting.typeset import Cell, Sheet, console
 from jax_promptmtl.tasks.metrics import paired
 
 UNSET = "(unset)"
-ABOUT = ("trainable", "split_hash", "test_hash")  # what identifies the data of a run, and how much it trained
+ABOUT = ("trainable", "split_hash", "test_hash")  # the data of a run, and its number of trained parameters
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class FinishedRun:
     """One run with T tasks, or of videos with T measurements.
 
     Attributes:
-      place: where it was read.
+      place: its path.
       title: of its method.
       config: {path: value} of its resolved config.
-      about: what identifies its data, and its size.
+      about: identity of its data, and its size.
       scores: {task or measurement: percent}.
-      right: {task: bool[test images]}, which were answered right; {} where the run does not tell.
-      drawing: {task: int[test images]}, which drawing each image shows.
+      right: {task: bool[test images]}, true where correct; {} where the run has no answers per image.
+      drawing: {task: int[test images]}, the drawing shown in each image.
       videos: whether the scores are measurements of videos.
     """
 
@@ -101,7 +101,7 @@ def _image_run(
     accuracy: Sequence[float],
     count: Sequence[int],
 ) -> FinishedRun:
-    """Return a run on images; `content` tells its tasks, and may tell which images were answered right."""
+    """Return a run on images; `content` holds its tasks and perhaps its answers per image."""
     tasks = content["tasks"]
     run = FinishedRun(place, title, tree.flatten(config), _about(content), dict(zip(tasks, accuracy, strict=True)))
     if "right" not in content:
@@ -113,7 +113,7 @@ def _image_run(
 
 
 def _video_run(place: str, content: Mapping[str, Any], config: Mapping[str, Any]) -> FinishedRun:
-    """Return the run of a video job, of several rows, or of a fine-tuning job."""
+    """Return the run of a video job, which has several rows, or of a fine-tuning job."""
     if config.get("job") != "video":
         title = f"{config['data']['name']}, fine-tuned"
         return FinishedRun(place, title, tree.flatten(config), {}, dict(content), videos=True)
@@ -122,7 +122,7 @@ def _video_run(place: str, content: Mapping[str, Any], config: Mapping[str, Any]
 
 
 def video_scores(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a row of the video job scores, by part of the clips and kind of prompts.
+    """Return the scores of a video row, by part of the videos and kind of prompts.
 
     >>> scores = {"dynamic": {"test": {"map": 3.0}}, "static": {"shifted": {"map": 2.0}}}
     >>> video_scores({"metric": "map", "scores": scores})
@@ -148,14 +148,14 @@ def config_changes(first: FinishedRun, second: FinishedRun) -> dict[str, tuple[A
 
 
 def _same_images(first: FinishedRun, second: FinishedRun) -> bool:
-    """Say whether both runs answered the same test images, as far as they tell."""
+    """Return whether both runs have answers on the same test images."""
     told = [run.about.get("test_hash") for run in (first, second)]
     key = "test_hash" if all(told) else "split_hash"
     return first.about.get(key) is not None and first.about[key] == second.about.get(key)
 
 
 def score_differences(first: FinishedRun, second: FinishedRun) -> list[ScoreDifference]:
-    """Return a difference for each common task, and of images one for the average of several.
+    """Return the difference on each common task, and for images also on the average of several.
 
     Raises:
       UserError: they have no task in common.
@@ -189,7 +189,7 @@ def _difference_sheet(found: Sequence[ScoreDifference], header: str) -> Sheet:
 
 
 def _why_no_interval(first: FinishedRun, second: FinishedRun) -> str:
-    """Return why there is no paired interval."""
+    """Explain why there is no paired interval."""
     if first.videos or second.videos:
         return "the answers for videos are not compared one by one."
     silent = [run.place for run in (first, second) if not run.right]
@@ -199,7 +199,7 @@ def _why_no_interval(first: FinishedRun, second: FinishedRun) -> str:
 
 
 def comparison_text(first: FinishedRun, second: FinishedRun) -> str:
-    """Return what differs between runs A and B, for reading."""
+    """Describe the differences of runs A and B as text."""
     changed, found = config_changes(first, second), score_differences(first, second)
     parts = [f"A  {first.place}: {first.title}\nB  {second.place}: {second.title}"]
     if changed:
@@ -227,7 +227,7 @@ def _shorten(value: Any, most: int = 40) -> str:
 
 
 def comparison_json(first: FinishedRun, second: FinishedRun) -> str:
-    """Return what differs between runs A and B as a JSON object."""
+    """Return the differences of runs A and B as a JSON object."""
     runs = {key: {"place": run.place, "title": run.title, **run.about} for key, run in (("a", first), ("b", second))}
     changed = {path: list(pair) for path, pair in config_changes(first, second).items()}
     results = [

@@ -1,4 +1,4 @@
-"""Tables of what methods cost: parameters, time and memory, means over the runs that were not broken off."""
+"""Cost tables: parameters, time and memory, as means over uninterrupted runs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -64,7 +64,7 @@ def _video_costs(runs: Sequence[Record]) -> list[str]:
 
 
 def _timed(runs: Sequence[Record]) -> list[Record]:
-    """Return the runs that were not broken off and resumed, whose times say nothing."""
+    """Return the uninterrupted runs; wall times of resumed ones are meaningless."""
     return [run for run in runs if not run.get("resumed")]
 
 

@@ -79,11 +79,11 @@ def image_difference(first: MethodRuns, second: MethodRuns) -> Difference | None
 
 
 def _same_test(one: Record, other: Record) -> bool:
-    return one["count"] == other["count"] and one["drawing"] == other["drawing"] and one["tasks"] == other["tasks"]
+    return all(one[key] == other[key] for key in ("count", "drawing", "tasks"))
 
 
 def verdict_sheet(compared: Sequence[Comparison]) -> Sheet:
-    """Return comparisons with their intervals, and whether they decide."""
+    """Return comparisons with their intervals and verdicts."""
     lines = []
     for one in compared:
         found = one.difference
@@ -106,7 +106,7 @@ def video_difference(one: MethodRuns, two: MethodRuns, column: Column) -> Differ
 
 
 def point_sheet(own: MethodRuns, others: Iterable[MethodRuns], columns: Sequence[Column]) -> Sheet:
-    """Return by how many points a row is above others: the mean, and every seed in brackets."""
+    """Return the differences of a row to others in points: the mean, and every seed in brackets."""
     lines = []
     for other in others:
         texts = [_points(video_difference(own, other, column)) for column in columns]
@@ -121,12 +121,12 @@ def _points(found: Difference | None) -> str:
 
 
 def compared_rows(rows: Iterable[MethodRuns]) -> list[MethodRuns]:
-    """Return what the mapper is compared with: all other rows, with prompts made of every clip where they have any."""
+    """Return the rows to compare the mapper with: all others, with dynamic prompts where they have any."""
     return [row for row in rows if row.prompts == "dynamic" and row.method != dlm_paper()["reference"]]
 
 
 def seed_findings(rows: Sequence[MethodRuns], columns: Sequence[Column]) -> list[str]:
-    """Say of the mapper, with each kind of prompts, in which columns every seed is above or below each other row."""
+    """Summarise in which columns every seed of the mapper is above or below each other row, per kind of prompts."""
     words = {1: "above", -1: "below", 0: "undecided"}
     lines = []
     for own in (row for row in rows if row.method == dlm_paper()["reference"]):

@@ -1,4 +1,4 @@
-"""The evaluation of an image run: what results.json says of it, and its one table."""
+"""The evaluation of an image run: its entry in results.json, and its table."""
 
 import json
 import pathlib
@@ -27,7 +27,7 @@ def evaluation_record(
     Args:
       tasks: T task names.
       count: test images of each task.
-      correct: {model: right predictions of each task}; the first model is what the last is compared with.
+      correct: {model: correct predictions per task}; gains are of the last model over the first.
       trainable: trained parameters of the last model.
       total: all its parameters, frozen ones included.
 
@@ -84,7 +84,7 @@ def evaluation_sheet(record: Evaluation) -> Sheet:
 
 
 def parameters_text(record: Evaluation) -> str:
-    """Return how many parameters were trained, of how many.
+    """Describe the trained share of the parameters.
 
     >>> parameters_text({"trainable": 1, "total": 1000, "share": 0.1})
     'trainable parameters: 1 of 1,000 (0.100 %)'

@@ -1,4 +1,4 @@
-"""Examples that two models answer: a grid of pictures as PNG, and thumbnails as HTML."""
+"""Example predictions of two models: a grid of pictures as PNG, and thumbnails as HTML."""
 
 import html
 import io
@@ -19,14 +19,14 @@ THUMBNAIL = 160  # pixels of the longer side
 
 @dataclass(frozen=True)
 class Examples:
-    """E examples of one task, with their class and what two models answer.
+    """E examples of one task, with true classes and the predictions of two models.
 
     Attributes:
-      task: name of the task, or what stands beside its examples.
+      task: name of the task, or the label beside its examples.
       images: E pictures, uint8[h, w, 3] or floats in 0..1.
       labels: E names of the true classes.
-      before: E class names, the answers of the first model.
-      after: E class names, the answers of the second model.
+      before: E class names, predictions of the first model.
+      after: E class names, predictions of the second model.
     """
 
     task: str
@@ -82,7 +82,7 @@ def example_grid(
 
 
 def _verdict(axes: Any, name: str, right: bool, height: float) -> None:
-    """Write a prediction so many points above an image's lower edge, with a mark and a colour for right or wrong."""
+    """Write a prediction `above` an image's lower edge, in points, with mark and colour for right or wrong."""
     colour = RIGHT if right else WRONG
     mark = TextArea("✓" if right else "✗", textprops={"color": colour, "fontsize": 8, "fontweight": "bold"})
     text = TextArea(shorten(name), textprops={"color": colour, "fontsize": 8})

@@ -1,4 +1,4 @@
-"""Figures of one run: task similarity, learning curves, gains per class, confusions. Plain data in, PNG out."""
+"""Figures of one run: task similarity, learning curves, gains per class, confusion matrices. Plain data in, PNG out."""
 
 import itertools
 import pathlib
@@ -25,7 +25,7 @@ def heat_map(
     Args:
       path: of the PNG.
       names: T task names.
-      matrices: {title: float[T, T]}. The diagonal is left grey: it says how noisy a task is, not who it resembles.
+      matrices: {title: float[T, T]}. The diagonal is grey: it measures gradient noise, not similarity.
       groups: disjoint task numbers, or `None` for one group without a frame.
     """
     groups = [list(group) for group in groups or [range(len(names))]]
@@ -65,7 +65,7 @@ def _heat_panel(axes: Any, title: str, matrix: np.ndarray) -> Any:
 
 
 def _unit(largest: float) -> tuple[int, str]:
-    """Return the power of ten to show values in, and how to say it: none for sizes that read well."""
+    """Return the power of ten to scale values by and its label; none for readable sizes."""
     power = 0 if 0.05 <= largest < 1000 or largest == 0 else int(np.floor(np.log10(largest)))
     return power, f"  ($\\times 10^{{{power}}}$)" if power else ""
 
@@ -208,7 +208,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     half = len(values) // 40
     sums = np.concatenate([[0], np.cumsum(values)])
     low, high = np.maximum(np.arange(len(values)) - half, 0), np.minimum(np.arange(len(values)) + half + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
+    means: np.ndarray = (sums[high] - sums[low]) / (high - low)
+    return means
 
 
 def class_gains(
@@ -243,14 +244,14 @@ def class_gains(
 
 
 def confusion(path: str | pathlib.Path, classes: Sequence[str], matrix: np.ndarray, title: str, most: int = 60) -> None:
-    """Draw what the images of each class were taken for.
+    """Draw a confusion matrix.
 
     Args:
       path: of the PNG.
       classes: C class names.
       matrix: int[C, C], images by true (row) and predicted class (column).
       title: of the picture.
-      most: beyond so many classes they are not named.
+      most: beyond so many classes the axes have no class names.
     """
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = min(max(0.16 * len(classes), 2.2), 9.6)

@@ -1,4 +1,4 @@
-"""Numbers as tables print them."""
+"""Formatting of numbers and groups in tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ def format_mean_std(mean: float, std: float | None, digits: int = 1) -> str:
 
 
 def format_count(number: float) -> str:
-    """Return a number of parameters, in millions where there are as many.
+    """Format a number of parameters, in millions where large.
 
     >>> format_count(0), format_count(6264), format_count(149620737)
     ('0', '6,264', '149.62 M')
@@ -26,7 +26,7 @@ def format_count(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time span in the units that suit it.
+    """Format a duration in suitable units.
 
     >>> [format_duration(s) for s in (0.5, 59.96, 61, 3725)]
     ['0.5 s', '1 min 00 s', '1 min 01 s', '1 h 02 min']

@@ -34,7 +34,7 @@ every seed agree; there is no correction for the number of comparisons."""
 
 
 def add_image_benchmark(page: Page, found: Sequence[Record]) -> list[str]:
-    """Add everything about the records of images; returns what does not fit together."""
+    """Add the part on image records; returns warnings on mismatches."""
     tables, remarks = collect_images(found)
     for table in tables:
         page.say(f"## {table.title}")
@@ -77,7 +77,7 @@ def _add_trade_off(page: Page, table: ImageTable) -> None:
 
 
 def _point(row: MethodRuns) -> dict[str, Any]:
-    """Return what pictures need of a row."""
+    """Return a row as a point of Figures 1 and 4."""
     average = {"accuracy": row.mean(AVERAGE), "std": row.std(AVERAGE), "seeds": row.values(AVERAGE)}
     return {"label": row.title, "trainable": row.trainable} | average
 
@@ -115,7 +115,7 @@ def _add_differences(page: Page, table: ImageTable) -> None:
 
 
 def _interval(one: Comparison) -> dict[str, Any]:
-    """Return what a picture needs of a comparison."""
+    """Return a comparison as an interval of a figure."""
     found = one.difference
     low, high = found.interval or (np.nan, np.nan)
     points = {"mean": found.mean, "low": low, "high": high, "seeds": list(found.seeds.values())}

@@ -1,4 +1,4 @@
-"""The sections that the page of an image run has for itself: accuracies, groups, attention, nearest words."""
+"""Sections specific to the page of an image run: accuracies, groups, attention maps, nearest words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ random direction has {level:.2f} on average: near that, the words mean nothing."
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Where the class token of two image towers looks.
+    """Attention maps of two image towers.
 
     Attributes:
       rows: of examples, one per task; each image stands beside its map of either tower.
-      shares: percent of the attention that goes to patches, of either tower.
+      shares: percent of the class token's attention on patches, per tower.
     """
 
     rows: Sequence[Examples]
@@ -37,10 +37,10 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class NearestWords:
-    """Words of the vocabulary that P prompts are nearest to.
+    """The words nearest to P prompts.
 
     Attributes:
-      columns: {task, or "all tasks": of each prompt the nearest words with their cosines}.
+      columns: {task or "all tasks": per prompt, the nearest words with their cosines}.
       level: mean cosine of a random direction with its nearest word.
     """
 
@@ -57,7 +57,7 @@ def add_evaluation(page: Page, record: Evaluation) -> None:
 
 
 def add_grouping(page: Page, content: Mapping[str, Any]) -> None:
-    """Add which tasks were grouped and how sure that is, from the content of grouping.json."""
+    """Add the task groups and their stability, from the content of grouping.json."""
     lines = [
         f"- groups: **{format_groups(content['groups'])}**",
         f"- similarity `{content['similarity']}` over {content['snapshots']} gradient snapshots, objective "
@@ -94,14 +94,14 @@ def add_loss_curves(page: Page, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 def add_similarities(page: Page) -> None:
-    """Add the pictures that the grouping of tasks has drawn."""
+    """Add the figures of task grouping."""
     page.picture("similarity.png", "Similarity of the tasks' gradients; groups are framed.")
     page.picture("similarity_epochs.png", "The same per epoch of the global prompts.")
     page.picture("partitions.png", "The best partitions of the tasks.")
 
 
 def add_attention(page: Page, found: AttentionMaps | None, models: tuple[str, str]) -> None:
-    """Add where the image towers look; nothing where training leaves the tower as it is."""
+    """Add the attention maps; nothing where training does not change the image tower."""
     if found is None:
         return
     (before, after), (first, second) = models, found.shares

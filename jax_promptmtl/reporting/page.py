@@ -1,4 +1,4 @@
-"""The kit of every report: paragraphs, tables and pictures become one page in Markdown and HTML, with CSV and LaTeX."""
+"""The builder of every report: paragraphs, tables and figures as Markdown and HTML, with CSV and LaTeX."""
 
 import csv
 import pathlib
@@ -15,14 +15,14 @@ FIGURES = "figures"
 
 
 class Page:
-    """A report under way.
+    """A report under construction.
 
     Attributes:
       folder: gets report.md, report.html and figures/.
       parts: paragraphs of Markdown.
       tex: tables in LaTeX.
-      panels: {picture: HTML that stands in its place in report.html}.
-      pictures: those that the page shows, by their paths relative to the folder.
+      panels: {picture: HTML that replaces it in report.html}.
+      pictures: shown on the page, as paths relative to the folder.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -50,10 +50,10 @@ class Page:
         Args:
           name: of its file in figures/.
           caption: plain text.
-          panel: HTML that stands in its place in report.html.
+          panel: HTML that replaces it in report.html.
 
         Returns:
-          Where it is to be drawn before the page is saved.
+          The path at which to draw it before the page is saved.
         """
         path = f"{FIGURES}/{name}"
         words = re.sub(r"([\\\[\]*`])", r"\\\1", caption)
@@ -69,7 +69,7 @@ class Page:
             csv.writer(file, lineterminator="\n").writerows([header, *lines])
 
     def attempt(self, title: str, write: Callable[[], None]) -> None:
-        """Add a section, or say why it cannot be shown: no picture may lose what was measured."""
+        """Add a section, or the error that prevents it: a failing figure must not lose the measurements."""
         parts, pictures = len(self.parts), len(self.pictures)
         try:
             write()
@@ -97,7 +97,7 @@ class Page:
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file.
+    """Turn a text into a file name.
 
     >>> file_name("trade-off-Office Home, 6 shots per class.png")
     'trade-off-office-home-6-shots-per-class.png'

@@ -1,4 +1,4 @@
-"""What the two papers print, and which of our rows stand for theirs: the data of assets/paper_*.json."""
+"""Published numbers of the two papers and their mapping to our rows, from assets/paper_*.json."""
 
 import functools
 import json
@@ -26,4 +26,5 @@ def order_methods(methods: set[str], paper: dict[str, Any]) -> list[str]:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return json.loads((ASSETS / name).read_text("utf-8"))
+    content: dict[str, Any] = json.loads((ASSETS / name).read_text("utf-8"))
+    return content

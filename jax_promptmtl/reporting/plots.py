@@ -1,4 +1,4 @@
-"""Pictures of a benchmark: trade-off, bars, k-shot curves, paired differences. Plain data in, PNG out."""
+"""Figures of a benchmark: trade-off, bars, k-shot curves, paired differences. Plain data in, PNG out."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def trade_off(
       path: of the PNG.
       points: `label`, `trainable` (> 0), `accuracy` in percent, `std` (may be NaN), `own` (drawn in the first colour).
       title: of the picture.
-      level: name and accuracy of what trains nothing, drawn as a line.
+      level: name and accuracy of an untrained baseline, drawn as a line.
     """
     with canvas(path, 7.6, 4.9) as figure:
         axes = figure.subplots()
@@ -53,10 +53,10 @@ def _label(
     labels: Sequence[str],
     bold: Sequence[bool],
 ) -> None:
-    """Write a label beside each point where it covers neither a point nor another label, if there is such a place."""
+    """Label each point where the label covers neither a point nor another label, if possible."""
     figure.canvas.draw()
-    figure.set_layout_engine("none")  # the places are searched now: nothing may move any more
-    scale = 72 / figure.dpi  # all lengths in points, which are the same in the file
+    figure.set_layout_engine("none")  # fixes the layout: positions are computed from it below
+    scale = 72 / figure.dpi  # all lengths in points, independent of the resolution
     dots = scale * axes.transData.transform(np.stack([x, y], axis=1))
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in dots]
     border = scale * axes.get_window_extent().get_points().ravel()
@@ -77,7 +77,7 @@ def _label(
 
 
 def _tie(axes: Any, point: tuple[float, float], dot: np.ndarray, box: np.ndarray) -> None:
-    """Draw a thin line from a point to the nearest place of a label that stands away from it."""
+    """Draw a leader line from a point to a label that is not beside it."""
     end = np.clip(dot, box[:2], box[2:]) - dot
     line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}
     axes.annotate("", point, xytext=end, textcoords="offset points", arrowprops=line, zorder=0)
@@ -97,9 +97,10 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _outside(box: Sequence[float], border: np.ndarray) -> float:
-    """Return how far a box reaches over the left, lower, right and upper border."""
+    """Return by how much a box exceeds the left, lower, right and upper border."""
     beyond = [border[0] - box[0], border[1] - box[1], box[2] - border[2], box[3] - border[3]]
-    return sum(max(length, 0.0) for length in beyond)
+    total: float = sum(max(length, 0.0) for length in beyond)
+    return total
 
 
 def bars(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:

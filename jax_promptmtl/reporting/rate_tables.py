@@ -1,4 +1,4 @@
-"""Tables of the searches for learning rates: what every rate scored, and the best."""
+"""Tables of learning-rate sweeps: the score of every rate, and the best."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,7 +1,7 @@
-"""Records: one JSON per run of a benchmark, complete or absent, and enough to write every table and picture from.
+"""Records: one JSON file per run of a benchmark, complete or absent, from which every table and figure is made.
 
-A record says what was run (config, seed, split, backbone, versions, git state), what came out (right answers per task
-and per test image, as bits), what it cost, and whether it was done or failed. A run that was killed leaves none.
+A record holds what was run (config, seed, split, backbone, versions, git state), the results (correct answers per task
+and per test image, as bits), the cost, and whether the run finished or failed. A killed run leaves no record.
 """
 
 import base64
@@ -23,7 +23,7 @@ from jax_promptmtl.core.files import write_whole
 SCHEMA = 1
 STATES = ("done", "failed")
 Record = dict[str, Any]
-KEYS = {  # what every record has, and of which type
+KEYS = {  # required keys of every record with their types
     "schema": int,
     "id": str,
     "status": str,
@@ -36,8 +36,8 @@ KEYS = {  # what every record has, and of which type
 CELL: dict[str, dict[str, type]] = {
     "images": {"suite": str, "shots": int},
     "video": {"task": str},
-}  # and what by its kind, images if it names none
-MEASURED: dict[str, dict[str, type]] = {  # what a record that is done has besides
+}  # required by kind; without one, images
+MEASURED: dict[str, dict[str, type]] = {  # additional keys of a finished record
     "images": {
         "tasks": list,
         "count": list,
@@ -53,7 +53,7 @@ MEASURED: dict[str, dict[str, type]] = {  # what a record that is done has besid
 
 
 def identify(name: str, content: Any) -> str:
-    """Return the id of a run: a readable name, and 10 hex digits that change with anything that the result depends on.
+    """Return the id of a run: a readable name and a hash, 10 hex digits, of everything that determines the result.
 
     >>> identify("mmap", {"seed": 0}) == identify("mmap", {"seed": 1})
     False
@@ -63,13 +63,13 @@ def identify(name: str, content: Any) -> str:
 
 
 def save(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Write a record in one move: it is complete on disk, or it is not there."""
+    """Write a record atomically: it is complete on disk, or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(record, allow_nan=False) + "\n")
 
 
 def describe_fault(record: Any) -> str:
-    """Return what is wrong with the content of a record, or "".
+    """Describe the fault in a record's content; "" if there is none.
 
     >>> describe_fault({"schema": 99})
     'it has schema 99, and this version reads 1'
@@ -93,16 +93,17 @@ def describe_fault(record: Any) -> str:
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
-    """Return of what a record is.
+    """Return whether a record is of images or videos.
 
     >>> kind_of({}), kind_of({"kind": "video"})
     ('images', 'video')
     """
-    return record.get("kind", "images")
+    kind: str = record.get("kind", "images")
+    return kind
 
 
 def _count_fault(record: Record) -> str:
-    """Return how the numbers of a record contradict each other, or ""."""
+    """Describe a contradiction between a record's numbers; "" if there is none."""
     count, correct = record["count"], record["correct"]
     if not len(record["tasks"]) == len(count) == len(correct) > 0:
         return "its tasks, count and correct differ in length"
@@ -116,7 +117,7 @@ def _count_fault(record: Record) -> str:
 
 
 def read(path: pathlib.Path) -> Record | None:
-    """Return the record at a path, or `None` where there is none to trust."""
+    """Load the record at a path; `None` if missing or faulty."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -131,10 +132,10 @@ def read_all(place: pathlib.Path) -> tuple[list[Record], list[str]]:
       place: a folder with `records/*.json`, or a file `.jsonl` or `.jsonl.gz`.
 
     Returns:
-      The records sorted by id, and a sentence about each that was ignored.
+      The records sorted by id, and a warning on each that was ignored.
 
     Raises:
-      UserError: there is no such place, or nothing in it can be read.
+      UserError: the place does not exist or has no readable record.
     """
     if place.is_dir():
         named = [(str(path), path.read_bytes()) for path in sorted((place / "records").glob("*.json"))]
@@ -173,7 +174,7 @@ def pack(path: pathlib.Path, records: Iterable[Record]) -> None:
 
 
 def pack_bits(values: np.ndarray) -> str:
-    """Return bools as text, eight per byte.
+    """Encode bools as text, eight per byte before base64.
 
     >>> unpack_bits(pack_bits(np.array([True, False, True])), 3).tolist()
     [True, False, True]
@@ -182,7 +183,7 @@ def pack_bits(values: np.ndarray) -> str:
 
 
 def unpack_bits(text: str, count: int) -> np.ndarray:
-    """Return the bools of `pack_bits`; ValueError if there are not as many."""
+    """Decode `pack_bits`; raises ValueError if the count differs."""
     packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     if len(packed) != -(-count // 8):
         raise ValueError(f"{len(packed)} bytes for {count} bits")
@@ -190,7 +191,7 @@ def unpack_bits(text: str, count: int) -> np.ndarray:
 
 
 def pack_numbers(values: np.ndarray) -> str:
-    """Return numbers that are not negative as text.
+    """Encode non-negative integers as text.
 
     >>> unpack_numbers(pack_numbers(np.array([0, 70000]))).tolist()
     [0, 70000]
@@ -199,18 +200,18 @@ def pack_numbers(values: np.ndarray) -> str:
 
 
 def unpack_numbers(text: str) -> np.ndarray:
-    """Return the numbers of `pack_numbers`."""
+    """Decode `pack_numbers`."""
     return np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<u4").astype(int)
 
 
 def right(record: Record) -> list[np.ndarray]:
-    """Return which test images are answered right, bool[count] of each task."""
+    """Return the correctness of each answer, bool[count] per task."""
     flat = unpack_bits(record["right"], sum(record["count"]))
     return np.split(flat, np.cumsum(record["count"])[:-1])
 
 
 def drawings(record: Mapping[str, Any]) -> np.ndarray:
-    """Return which drawing each test image shows, int[all test images]."""
+    """Return the drawing shown in each test image, int[all test images]."""
     return unpack_numbers(record["drawing"])
 
 
@@ -224,18 +225,19 @@ def accuracy(record: Record) -> list[float]:
 
 
 def score(record: Record) -> float:
-    """Return what a record that is done scored, in percent: the average over tasks, or the metric of the test clips.
+    """Return the score of a finished record in percent: the average over tasks, or the metric on test videos.
 
     >>> score({"correct": [1, 3], "count": [2, 4]})
     62.5
     """
     if kind_of(record) == "video":
-        return record["scores"]["dynamic"]["test"][record["metric"]]
+        measured: float = record["scores"]["dynamic"]["test"][record["metric"]]
+        return measured
     return float(np.mean(accuracy(record)))
 
 
 def per_drawing(correct: Sequence[np.ndarray], drawing: Sequence[np.ndarray]) -> list[float]:
-    """Return the accuracy of each task in percent with every drawing weighing the same, however often it is shown.
+    """Return the accuracy per task in percent with equal weight for every drawing, however often it is shown.
 
     >>> per_drawing([np.array([True, True, False])], [np.array([0, 0, 1])])
     [50.0]

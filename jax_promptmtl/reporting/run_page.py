@@ -1,4 +1,4 @@
-"""What the pages of single runs have in common: how to repeat the run, and sections on answers of two models."""
+"""Shared parts of the pages of single runs: how to repeat the run, and predictions of two models."""
 
 import shlex
 import sys
@@ -26,10 +26,10 @@ RUN_FILES = {  # what any run may leave in its work directory
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a run was made.
+    """The provenance of a run.
 
     Attributes:
-      command: exactly what was typed.
+      command: exactly as typed.
       config: flat {key: value}.
       timings: {stage: seconds}.
       files: {path relative to the work directory: what it is}; those that are there are listed.
@@ -43,13 +43,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Confusion:
-    """What the test examples of C classes were taken for.
+    """A confusion matrix of C classes.
 
     Attributes:
       title: of the task or of the model.
       classes: C names.
       matrix: int[C, C], examples by true (row) and predicted class (column).
-      mistakes: the most frequent ones: class, what it was taken for, how often.
+      mistakes: the most frequent ones: true class, predicted class, count.
     """
 
     title: str
@@ -59,12 +59,12 @@ class Confusion:
 
 
 def typed_command() -> str:
-    """Return what was typed to start this run."""
+    """Return the command that started this run."""
     return shlex.join(["python", "-m", "jax_promptmtl.main", *sys.argv[1:]])
 
 
 def finish_page(page: Page, made: Provenance) -> str:
-    """Add how to repeat a run, its settings, versions and files, and save the page; returns a sentence on where it is.
+    """Add provenance, settings, versions and files, and save the page; returns a sentence with its path.
 
     Raises:
       UserError: a picture that is not there.
@@ -93,8 +93,8 @@ def add_mistakes(page: Page, found: Sequence[Confusion], *, titles: str, example
     Args:
       page: to add to.
       found: of each task or model.
-      titles: what their titles are, such as "task".
-      examples: what was classified, such as "images".
+      titles: what the titles name, such as "task".
+      examples: noun for the examples, such as "images".
     """
     page.say("## Mistakes")
     lines = [[Cell(text) for text in (one.title, *mistake)] for one in found for mistake in one.mistakes]
@@ -115,7 +115,7 @@ def add_examples(
     strips: tuple[float, float] | None = None,
     across: int = 0,
 ) -> None:
-    """Add test examples that two models answer: a grid in the Markdown, thumbnails in the HTML.
+    """Add test examples with predictions of two models: a grid in Markdown, thumbnails in HTML.
 
     Args:
       page: to add to.

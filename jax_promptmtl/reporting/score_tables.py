@@ -18,12 +18,12 @@ def score_sheet(
     lead: Lead,
     first: str = "method",
 ) -> Sheet:
-    """Return a line per row: its title, what leads, and its scores, the best two of each column marked.
+    """Return a table of scores with the best two of each column marked.
 
     Args:
       rows: lines of the table.
       columns: {column of scores: its header}.
-      text: of a score.
+      text: formats a score.
       lead: columns between titles and scores.
       first: header of the titles.
     """
@@ -40,7 +40,7 @@ def score_sheet(
 
 
 def accuracy_sheet(table: ImageTable) -> Sheet:
-    """Return accuracy in percent, mean ± std over seeds; the paper's in brackets where it has the same row."""
+    """Return accuracies in percent, mean ± std over seeds, with the paper's in brackets where it has the row."""
     theirs = {row.method: _paper_scores(table, row.method) for row in table.rows}
 
     def text(row: MethodRuns, column: Column) -> str:
@@ -94,17 +94,17 @@ def video_score_sheet(
     """Return the metric of each column for every row, mean ± std over seeds; with `shares`, the trained share.
 
     Args:
-      table: that the rows are of.
-      rows: lines.
+      table: of the rows.
+      rows: lines of the table.
       columns: of scores.
-      shares: add the trained share of all models used, and the paper's.
+      shares: whether to add the trained share of all models used, and the paper's.
     """
     lead: Lead = {"trained / all models": _trained_share, "paper": _paper_share} if shares else {}
     return score_sheet(rows, {column: table.heading(column) for column in columns}, _video_score, lead=lead)
 
 
 def part_sheet(rows: Sequence[MethodRuns], task: str) -> Sheet:
-    """Return the trained parameters of one primary's rows, and its metric on every part of the clips."""
+    """Return the trained parameters of one primary's rows, and its metric on every part of the videos."""
     columns = {column: column.part for row in rows for column in row.scores if column.task == task}
     return score_sheet(
         rows, columns, _video_score, lead={"trained": lambda row: format_count(row.trainable)}, first="row"
@@ -112,7 +112,7 @@ def part_sheet(rows: Sequence[MethodRuns], task: str) -> Sheet:
 
 
 def _video_score(row: MethodRuns, column: Column) -> str:
-    """Return mean ± std of the seeds, which a frozen primary does not depend on: then there is no deviation."""
+    """Return mean ± std over seeds; without std for a frozen primary, which does not depend on the seed."""
     values = row.values(column)
     if not values:
         return NOTHING

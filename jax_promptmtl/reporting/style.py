@@ -1,6 +1,6 @@
 """Colours, fonts and the canvas of every figure.
 
-Colours are those of Okabe and Ito, told apart with any colour vision; right and wrong also differ by their marks.
+The palette is that of Okabe and Ito, safe for colour-blind readers; right and wrong also differ by their marks.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 INK, FAINT, RIGHT, WRONG = "#222222", "#8A8A8A", "#00805E", "#C04A00"
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
     "font.size": 9,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def canvas(path: str | pathlib.Path, width: float, height: float) -> Iterator[Figure]:
-    """Yield a styled figure of `width` by `height` inches, then save it; the global state of pyplot is not touched."""
+    """Yield a styled figure of `width` by `height` inches, then save it, without pyplot's global state."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         FigureCanvasAgg(figure)

@@ -11,7 +11,7 @@ TEX |= {character: "\\" + character for character in "&%$#_{}"} | {"<": "$<$", "
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and its rank in the column: 1 is printed bold, 2 underlined, anything else as it is."""
+    """A text and its rank in the column: 1 is set in bold, 2 underlined, others plain."""
 
     text: str
     rank: int = 0
@@ -24,8 +24,8 @@ class Sheet:
     Attributes:
       header: texts of the C columns.
       rows: lines of C cells.
-      words: how many of the first columns are words, aligned to the left; the others are numbers.
-      summary: whether the last line sums up those above it.
+      words: number of leading text columns, aligned left; the others are numbers.
+      summary: whether the last line summarises those above.
     """
 
     header: Sequence[str]
@@ -35,7 +35,7 @@ class Sheet:
 
 
 def escape(text: str) -> str:
-    r"""Return text as LaTeX prints it.
+    r"""Escape a text for LaTeX.
 
     >>> escape("100 % of A_1")
     '100 \\% of A\\_1'
@@ -48,8 +48,8 @@ def console(sheet: Sheet, *, least: Sequence[int] = (), ruled: bool = True) -> s
 
     Args:
       sheet: the table.
-      least: widths that the columns have at least, so that tables printed one after the other are aligned.
-      ruled: draw a line below the header and above a summary.
+      least: minimum column widths, to align tables printed one after the other.
+      ruled: whether to draw a rule below the header and above a summary.
 
     >>> print(console(Sheet(("method", "acc"), [(Cell("a"), Cell("9.5", 1)), (Cell("bb"), Cell("10.5"))])))
     method   acc

@@ -52,7 +52,7 @@ first of its tasks trains."""
 
 
 def add_video_benchmark(page: Page, found: Sequence[Record]) -> list[str]:
-    """Add everything about the records of videos; returns what does not fit together."""
+    """Add the part on video records; returns warnings on mismatches."""
     table, remarks = collect_videos(found)
     if table.rows:
         _add_tables(page, table)
@@ -82,21 +82,21 @@ def _add_tables(page: Page, table: VideoTable) -> None:
 
 
 def _scores_text(table: VideoTable) -> str:
-    """Return what the scores are."""
+    """Explain the scores."""
     clips = [run["config"]["clips"] for row in table.rows for run in row.runs]
     train, test = (" or ".join(f"{n:,}" for n in sorted({some[part] for some in clips})) for part in ("train", "test"))
     return SCORES.format(train=train, count=test, error=50 / np.sqrt(max(some["test"] for some in clips)))
 
 
 def mvlpt_text(table: VideoTable) -> str:
-    """Return where MVLPT's prompts come from, if it was run."""
+    """Explain the origin of MVLPT's prompts, if it was run."""
     runs = {task: runs[-1] for row in table.select(["mvlpt"]) for task, runs in row.by_task.items()}
     flagged = [task for task, run in runs.items() if has_mapped_prompts(run)]
     return MVLPT.format(flagged=FLAG.format(tasks=" and ".join(flagged)) if flagged else "") if runs else ""
 
 
 def _add_findings(page: Page, table: VideoTable, columns: Sequence[Column]) -> None:
-    """Say what the seeds agree on."""
+    """Add the findings on which all seeds agree."""
     lines = seed_findings(table.rows, columns)
     if lines:
         seeds = max(len(runs) for row in table.rows for runs in row.by_task.values())
@@ -105,7 +105,7 @@ def _add_findings(page: Page, table: VideoTable, columns: Sequence[Column]) -> N
 
 
 def _add_controls(page: Page, table: VideoTable) -> None:
-    """Add the controls beside the mapper."""
+    """Add the controls next to the mapper."""
     page.say(f"### Controls and the single layer\n\n{CONTROL}")
     page.show(video_score_sheet(table, table.select(dlm_paper()["controls"]), table.tasks), "Controls")
 
@@ -122,7 +122,7 @@ def _add_differences(page: Page, table: VideoTable) -> None:
 
 
 def _add_curves(page: Page, table: VideoTable) -> None:
-    """Add figure 3 and curves.csv, of the rows that were measured after every epoch."""
+    """Add figure 3 and curves.csv for the rows measured after every epoch."""
     rows = [row for row in table.rows if row.prompts == "dynamic"]
     lines = [
         [task, row.method, run["seed"], epoch, name, f"{value:.4f}"]

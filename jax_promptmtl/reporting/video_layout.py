@@ -1,4 +1,4 @@
-"""How the tables of a video benchmark are laid out: as its records say; those of old ones, which do not, are here."""
+"""Layout of a video benchmark's tables, from its records; old records have none and use the fallback here."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from jax_promptmtl.tasks.metrics import TITLES
 
 TASKS = ("recognition", "spatial_action", "temporal_action", "segmentation", "video_object", "video_instance")
 PARTS = ("train", "test", "shifted", "panned")
-MAPPED = ("spatial_action", "video_instance")  # whose MVLPT prompts come from a model of another width
+MAPPED = ("spatial_action", "video_instance")  # tasks whose MVLPT prompts come from a model of another width
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class VideoLayout:
 
     Attributes:
       tasks: all primaries, in order.
-      parts: of the clips, those of training and the test among them.
-      metric_titles: {metric: what tables call it}.
+      parts: of the videos, including those of training and test.
+      metric_titles: {metric: title in tables}.
     """
 
     tasks: tuple[str, ...]
@@ -27,12 +27,12 @@ class VideoLayout:
 
     @property
     def transfer_parts(self) -> list[str]:
-        """Return the parts of other data, of which nothing is used in training."""
+        """Return the parts of shifted data, none of which is used in training."""
         return [part for part in self.parts if part not in ("train", "test")]
 
 
 def layout_of(found: Iterable[Record]) -> VideoLayout:
-    """Return the layout that records carry, the newest first; what none of them names comes last."""
+    """Merge the layouts of records, the newest first; names missing from all of them come last."""
     newest = sorted(found, key=lambda record: (record["written"], record["id"]), reverse=True)
     said = [record["layout"] for record in newest if "layout" in record]
     tasks = [*(task for layout in said for task in layout["tasks"]), *TASKS, *sorted(r["task"] for r in newest)]
@@ -45,5 +45,5 @@ def layout_of(found: Iterable[Record]) -> VideoLayout:
 
 
 def has_mapped_prompts(record: Record) -> bool:
-    """Say whether MVLPT's prompts came from a model of another width, through a random orthogonal map."""
-    return record.get("mapped_prompts", record["task"] in MAPPED)
+    """Return whether MVLPT's prompts passed a random orthogonal map from a model of another width."""
+    return bool(record.get("mapped_prompts", record["task"] in MAPPED))

@@ -1,4 +1,4 @@
-"""The sections that the page of a video run has for itself: scores by part, learning curves, what was run."""
+"""Sections specific to the page of a video run: scores by part, learning curves, settings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from jax_promptmtl.reporting.score_tables import part_sheet
 from jax_promptmtl.reporting.typeset import Cell, Sheet
 from jax_promptmtl.tasks.metrics import TITLES
 
-WIDTHS = (30, 10, *[16] * 12)  # of the console table, which is printed again after every row
+WIDTHS = (30, 10, *[16] * 12)  # minimum widths of the console table, which is reprinted after every row
 SETTING = """The primary is a frozen {task} model, cut after {middle} of its {depth} layers, and prompts enter \
 there. Auxiliaries: {aux}. All rows are trained on the same {train:,} clips for {epochs} epochs ({batch} clips a step, \
 {optimizer}, learning rate {rate:g}{others}) and measured on {test:,} test clips, with one seed ({seed})."""
@@ -49,12 +49,12 @@ class VideoRun:
 
     @property
     def metric_title(self) -> str:
-        """Return what tables call the metric."""
+        """Return the metric's title in tables."""
         return TITLES.get(self.metric, self.metric)
 
     @property
     def table_rows(self) -> tuple[MethodRuns, ...]:
-        """Return the rows as lines of tables, which read the records of a grid: this is one of a single seed."""
+        """Return the rows in the form of a sweep's tables, with a single seed."""
         common = {"status": "done", "written": "", "task": self.task, "seed": self.seed}
         table, _ = collect_videos({**common, "id": name, "method": name, **row} for name, row in self.rows.items())
         return table.rows
@@ -62,10 +62,10 @@ class VideoRun:
 
 @dataclass(frozen=True)
 class Setting:
-    """What was run.
+    """The setting of a run.
 
     Attributes:
-      middle, depth: layers of the primary below the prompts, and all.
+      middle, depth: split layer of the primary, and its number of layers.
       train: number of training clips.
       epochs, batch, optimizer, rate: of the training.
       rates: {title of a row: its own learning rate}.
@@ -84,7 +84,7 @@ class Setting:
 
 
 def console_scores(rows: Mapping[str, Mapping[str, Any]], metric: str) -> str:
-    """Return measured rows for a terminal: a line each, columns for parts of the clips and kinds of prompts.
+    """Return measured rows for a terminal, with a column per part of the videos and kind of prompts.
 
     >>> row = {"title": "DLM", "trainable": 1234, "scores": {"dynamic": {"test": {"top1": 71.25}}}}
     >>> print(console_scores({"dlm": row}, "top1"))
@@ -104,7 +104,7 @@ def console_scores(rows: Mapping[str, Mapping[str, Any]], metric: str) -> str:
 
 
 def add_scores(page: Page, run: VideoRun) -> None:
-    """Add the table of the rows: what each trains, and its metric on every part of the clips."""
+    """Add the table of the rows: trained parameters, and the metric on every part of the videos."""
     lines = run.table_rows
     static = STATIC if any(line.prompts == "static" for line in lines) else ""
     page.say("## Result")
@@ -117,7 +117,7 @@ def add_curves(page: Page, run: VideoRun, logged: Iterable[Mapping[str, Any]]) -
 
     Args:
       page: to add to.
-      run: with its rows.
+      run: the rows.
       logged: lines of metrics.jsonl.
     """
     losses, curves = row_losses(logged, run.rows), epoch_curves(run.rows)
@@ -132,7 +132,7 @@ def add_curves(page: Page, run: VideoRun, logged: Iterable[Mapping[str, Any]]) -
 
 
 def row_losses(logged: Iterable[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return lines of metrics.jsonl with the rows side by side, as `figures.curves` draws tasks.
+    """Return lines of metrics.jsonl with rows in place of tasks, for `figures.curves`.
 
     >>> logged = [{"stage": "dlm", "step": 20, "loss": 0.5}, {"stage": "vpt", "step": 20, "loss": 0.7}]
     >>> row_losses(logged, {"dlm": {"title": "DLM"}})
@@ -147,7 +147,7 @@ def row_losses(logged: Iterable[Mapping[str, Any]], rows: Mapping[str, Mapping[s
 
 
 def epoch_curves(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Return title -> the metric after every epoch, float[1, E], beside the level of the frozen primary.
+    """Return title -> the metric after every epoch, float[1, E], with the frozen primary as a constant.
 
     >>> dlm = {"title": "DLM", "metric": "map", "curve": [{"map": 1.0}, {"map": 2.0}]}
     >>> frozen = {"title": "frozen", "metric": "map", "curve": [], "scores": {"dynamic": {"test": {"map": 0.5}}}}
@@ -163,7 +163,7 @@ def epoch_curves(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]
 
 
 def add_setting(page: Page, run: VideoRun, setting: Setting) -> None:
-    """Add what was run: the config in words, the frozen models, and what each row trains and costs."""
+    """Add the setting: the config in words, the frozen models, and trained parameters and cost of each row."""
     others = "".join(f"; {rate:g} for {title}" for title, rate in setting.rates.items())
     aux = ", ".join(name for name in setting.models if name != run.task) or "none"
     words = {key: value for key, value in vars(setting).items() if key not in ("rates", "models")}

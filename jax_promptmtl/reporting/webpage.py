@@ -1,7 +1,7 @@
-"""A report as one HTML file that needs nothing beside it: its Markdown, with the pictures inside.
+"""A report as one self-contained HTML file: its Markdown rendered, with embedded figures.
 
-The page has no script and no link, and asks for nothing: its first lines say so to the browser too. What users name
-(classes, tasks, paths) is text of the Markdown, of which no HTML is believed, or goes through `html.escape`.
+The page has no scripts, links or requests, which its content security policy enforces. Names chosen by users (classes,
+tasks, paths) are Markdown text, in which raw HTML is escaped, or pass through `html.escape`.
 """
 
 import base64
@@ -18,7 +18,7 @@ from PIL import Image
 
 from jax_promptmtl.core.files import write_whole
 
-UNDERLINED = re.compile("&lt;u&gt;([^<]*?)&lt;/u&gt;")  # the one tag that our tables have
+UNDERLINED = re.compile("&lt;u&gt;([^<]*?)&lt;/u&gt;")  # the only tag in our tables
 HEAD = """<!doctype html>
 <html lang="en">
 <head>
@@ -63,7 +63,7 @@ def write_html(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> p
 
     Args:
       path: of the Markdown, such as runs/mmap/report.md; its pictures are named relative to it.
-      panels: {picture: HTML that stands in its place}, such as `examples.gallery`.
+      panels: {picture: HTML that replaces it}, such as `examples.gallery`.
 
     Returns:
       The path of the HTML.
@@ -74,7 +74,7 @@ def write_html(path: pathlib.Path, panels: Mapping[str, str] | None = None) -> p
 
 
 def render(text: str, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
-    """Return Markdown as a page of its own; see `write_html`.
+    """Render Markdown as a self-contained page; see `write_html`.
 
     >>> page = render("# On <cats>\\n\\n![no](<http://example.org/x.png>)", pathlib.Path(), {})
     >>> "<title>On &lt;cats&gt;</title>" in page, "<img" in page
@@ -130,7 +130,7 @@ def _with_figures(tokens: Sequence[Token], folder: pathlib.Path, panels: Mapping
 
 
 def _lonely_image(tokens: Sequence[Token], position: int) -> Token | None:
-    """Return the image that is all of the paragraph which starts here, if it is so."""
+    """Return the image of a paragraph that consists of one image, else None."""
     if tokens[position].type != "paragraph_open":
         return None
     children = tokens[position + 1].children or []
@@ -138,12 +138,12 @@ def _lonely_image(tokens: Sequence[Token], position: int) -> Token | None:
 
 
 def _plain(token: Token) -> str:
-    """Return the words of an inline token or of an image, without marks."""
+    """Return the text of an inline token or image, without markup."""
     return "".join(child.content for child in token.children or [])
 
 
 def _figure(image: Token, folder: pathlib.Path, panels: Mapping[str, str]) -> str:
-    """Return the figure of an image token; nothing where no file in the folder belongs to it."""
+    """Return the figure of an image token; "" where the folder has no such file."""
     name, words = urllib.parse.unquote(str(image.attrs["src"])), _plain(image)
     content = panels.get(name)
     if content is None:
@@ -163,7 +163,7 @@ def _picture(path: pathlib.Path, words: str) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Return bytes as a data URI.
+    """Encode bytes as a data URI.
 
     >>> data_uri(b"a", "png")
     'data:image/png;base64,YQ=='

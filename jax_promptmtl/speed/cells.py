@@ -21,15 +21,15 @@ MODELS = {
     "vit_b16": ClipConfig(512, 224, 16, 768, 12, 12, 77, 49408, 512, 12, 8, "quick_gelu"),
     "small": ClipConfig(32, 32, 8, 96, 3, 3, 24, 49408, 64, 3, 2, "quick_gelu"),
 }
-LENGTHS = {  # prompt tokens per layer and set, where a cell does not say
+LENGTHS = {  # default number of prompt tokens per layer and set
     "vit_b16": {"coop": 16, "vpt": 16, "maple": 2, "mmap": 16},
     "small": {"coop": 4, "vpt": 3, "maple": 2, "mmap": 2},
 }
 TEMPLATES = {"coop": "{}.", "vpt": "a photo of a {}.", "maple": "of a {}.", "mmap": "a photo of a {}."}
-MAPLE_DEPTH = 9  # layers with prompts of their own, the published setting
+MAPLE_DEPTH = 9  # published number of layers with their own prompts
 SGD = {"learning_rate": 0.0035, "momentum": 0.9, "weight_decay": 5e-4}  # Dassl's
 
-# The classes of Office-Home, a public benchmark of four tasks; what counts is the length of such names in tokens.
+# The classes of Office-Home, a public benchmark of four tasks, for realistic token lengths.
 OFFICE_HOME = """
 Alarm_Clock Backpack Batteries Bed Bike Bottle Bucket Calculator Calendar Candles Chair Clipboards Computer Couch
 Curtains Desk_Lamp Drill Eraser Exit_Sign Fan File_Cabinet Flipflops Flowers Folder Fork Glasses Hammer Helmet Kettle
@@ -42,7 +42,7 @@ ADJECTIVES = "red old small broken blue new large plain green wet heavy clean ye
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure.
+    """One configuration to measure.
 
     Attributes:
       method: coop, vpt, maple or mmap.
@@ -68,7 +68,7 @@ class Cell:
 
 
 def class_names(count: int) -> list[str]:
-    """Return so many distinct class names: Office-Home's, then the same with an adjective.
+    """Return `count` distinct class names: Office-Home's, then the same with an adjective.
 
     >>> class_names(67)[64:]
     ['Webcam', 'red_Alarm_Clock', 'red_Backpack']
@@ -79,7 +79,7 @@ def class_names(count: int) -> list[str]:
 
 
 def recipe(cell: Cell, model: str) -> dict[str, Any]:
-    """Return what `clip_mtl.Options` gets, and under `slot` and `length` the prompt tokens of a text and of a set.
+    """Return the `clip_mtl.Options` of a cell, plus `slot` and `length`: prompt tokens per text and per set.
 
     >>> recipe(Cell("mmap", 4, tasks=4), "vit_b16")["slot"]
     32
@@ -88,7 +88,7 @@ def recipe(cell: Cell, model: str) -> dict[str, Any]:
     depth = min(MAPLE_DEPTH, sizes.text_layers - 1)
     columns = math.gcd(sizes.text_width, sizes.image_width) // 2
     tokens = {"name": "tokens", "std": 0.02}
-    methods: dict[str, dict] = {
+    methods: dict[str, dict[str, Any]] = {
         "coop": tokens | {"length": {"text": length}, "depth": {"text": 1}},
         "vpt": tokens | {"length": {"image": length}, "depth": {"image": sizes.image_layers}},
         "maple": {"name": "maple", "length": length, "depth": depth},
@@ -133,9 +133,10 @@ def token_rows(cell: Cell, model: str) -> np.ndarray:
 
 
 def name_lengths(cell: Cell, model: str) -> np.ndarray:
-    """Return int[C], the tokens that only this class has: its name, the full stop, the end of the text."""
+    """Return int[C], the tokens after the shared prefix: name, full stop, end of text."""
     made, ends = recipe(cell, model), token_rows(cell, model).argmax(axis=1)
-    return ends - made["slot"] - words(cell)
+    lengths: np.ndarray = ends - made["slot"] - words(cell)
+    return lengths
 
 
 def words(cell: Cell) -> int:
@@ -170,7 +171,7 @@ def backbone(model: str, params: Mapping[str, Any]) -> Backbone:
 def problem(cell: Cell, model: str, params: Mapping[str, Any], **memory: int) -> Problem:
     """Return this project's problem of a cell, on the given weights; `memory` as in `clip_mtl.Options`."""
     made, names = recipe(cell, model), tuple(class_names(cell.classes))
-    nothing: Any = None  # no example is read from the suite
+    nothing: Any = None  # the suite's examples are never read
     suite = Suite("noise", tuple(Task(f"task{t}", names, nothing, nothing) for t in range(cell.tasks)), "none")
     options = {key: made[key] for key in ("method", "sharing", "template", "groups")}
     options |= {"tune": (), "seed": 0, "task_gradients": False} | memory
@@ -178,7 +179,7 @@ def problem(cell: Cell, model: str, params: Mapping[str, Any], **memory: int) ->
 
 
 def write(cell: Cell, model: str, folder: pathlib.Path, **extra: Any) -> None:
-    """Put what every worker of a cell reads into a folder: cell.json and arrays.npz."""
+    """Write the inputs of a cell's workers: cell.json and arrays.npz."""
     made, sizes = recipe(cell, model), MODELS[model]
     about = {"cell": asdict(cell), "model": model, "sizes": asdict(sizes), "recipe": made, "optimizer": SGD} | extra
     (folder / "cell.json").write_text(json.dumps(about))

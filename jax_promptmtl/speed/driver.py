@@ -1,4 +1,4 @@
-"""Measure training steps, memory and evaluation against the same work in PyTorch, and write the page of figures."""
+"""Measure training steps, memory and evaluation against PyTorch, and write the page of results."""
 
 import argparse
 import importlib.metadata
@@ -27,12 +27,12 @@ TEXTS = 32  # class texts at a time, as `config.memory.class_chunk`
 LIBRARIES = ("jax", "mkl", "onednn")
 KERNELS = ("stock", "onednn", "compile", "compile+onednn")  # of peers
 EXTRA = ("torch", "transformers")
-AGREE = 2e-3  # relative difference of first losses above which two sides do not do the same work
-BUSY = 0.7  # load average above which others are at work
+AGREE = 2e-3  # relative difference of first losses above which two sides are not equivalent
+BUSY = 0.7  # load average above which the machine counts as busy
 
 
 class Bench:
-    """A benchmark run: its options, what is known so far, and where it is kept.
+    """A benchmark run: its options, and results so far.
 
     Args:
       options: of the command line.
@@ -52,14 +52,14 @@ class Bench:
         print(text, flush=True)
 
     def watch(self, section: str) -> None:
-        """Keep how busy the machine is before a section, its own last seconds included."""
+        """Record the load average before a section, including the benchmark's own recent load."""
         load = os.getloadavg()[0]
         self.results.setdefault("loads", {})[section] = load
         if load > BUSY and section == self.options.sections[0]:
             self.say(f"warning: the load average is {load:.1f}; on a busy machine the times and ratios mean little")
 
     def save(self) -> None:
-        """Keep what is known."""
+        """Save the results so far."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.results, indent=1) + "\n")
 
@@ -71,7 +71,7 @@ class Bench:
         return folder
 
     def products(self) -> None:
-        """Measure the machine's matrix products: the peak that rates are compared with."""
+        """Measure matrix products: the machine's peak, to which rates are compared."""
         sizes = (256,) if self.options.model == "small" else (2048, 4096)
         sides = [f"product:{library}:{size}" for library in LIBRARIES for size in sizes]
         found = measure(sides, self.scratch, least=5, most=5, seconds=0)
@@ -94,7 +94,7 @@ class Bench:
         self.say("  " + ", ".join(f"{mode} {1e3 * seconds:.0f} ms" for mode, seconds in times.items()))
 
     def fastest(self) -> str:
-        """Return torch's fastest kernels; compiled ones only where they win by 5 %, as every cell compiles anew."""
+        """Return torch's fastest kernels; compiled ones only if faster by 5 %, as every cell recompiles."""
         times = self.results.get("kernels", {}).get("seconds", {})
         return min(times, key=lambda mode: times[mode] * (1.05 if "compile" in mode else 1)) if times else "onednn"
 
@@ -112,7 +112,7 @@ class Bench:
             self.cell(cell, self.all_sides(), least=1)
 
     def all_sides(self) -> list[str]:
-        """Return this project and the two torches."""
+        """Return the sides: this project, stock torch and torch with its fastest kernels."""
         return ["ours", "peer", f"fast:{self.fastest()}"]
 
     def growth(self) -> None:
@@ -122,23 +122,23 @@ class Bench:
             self.cell(cell, ["ours", fast] if self.affordable(cell) else ["ours"], least=1)
 
     def memory(self) -> None:
-        """Measure what more classes cost in memory: a step with next to none, and one with many."""
+        """Measure the memory cost of classes: a step with almost none, and one with many."""
         many = 2 * self.options.classes if self.options.quick else 126
         for classes in (2, many):
             cell = Cell("mmap", self.options.batches[0], classes=classes, tasks=TASKS["mmap"])
             self.cell(cell, ["ours", f"texts:{TEXTS}", "peer"], least=1)
 
     def affordable(self, cell: Cell) -> bool:
-        """Say whether a torch step fits into `limit` seconds and half of the memory."""
+        """Return whether a torch step fits into `limit` seconds and half of the memory."""
         rate = max(self.results.get("products", {}).values(), default=1e11)
         work, need = flops.plain(cell, self.options.model), flops.plain_bytes(cell, self.options.model)
         fits = work / rate < self.options.limit and need < 0.5 * self.results["machine"]["memory"]
         if not fits:
             self.say(f"{cell.name}: torch left out, {work / rate:.0f} s or {need / 2**30:.0f} GiB a step")
-        return fits
+        return bool(fits)
 
     def cell(self, cell: Cell, sides: Sequence[str], *, least: int) -> None:
-        """Measure a cell, unless all its sides are known, and keep it."""
+        """Measure a cell, unless results of all sides exist, and save it."""
         known = self.results["cells"].get(cell.name, {}).get("sides", {})
         if not {side.split(":")[0] for side in sides} - known.keys():
             self.say(f"{cell.name}: known")
@@ -160,7 +160,7 @@ class Bench:
 
 
 def variant(cell: Cell) -> list[str]:
-    """Return this project's other way to take a step: image features that are constants, or a few images at a time.
+    """Return this project's alternatives for a step: cached image features, or microbatches.
 
     >>> variant(Cell("coop", 4)), variant(Cell("mmap", 4)), variant(Cell("mmap", 16))
     (['cached'], [], ['images:4'])
@@ -184,7 +184,7 @@ def disagreement(sides: dict[str, Any]) -> list[str]:
 
 
 def summary(entry: dict[str, Any]) -> str:
-    """Return one line about a cell."""
+    """Summarise a cell in one line."""
     parts = [f"{side} {statistics.median(r['wall']):.2f} s" for side, r in entry["sides"].items() if r.get("wall")]
     if entry["disagree"]:
         parts.append(f"NOT THE SAME RESULT: {', '.join(entry['disagree'])}")
@@ -204,7 +204,7 @@ def growth_cells(options: argparse.Namespace) -> Iterable[Cell]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on: processor, cores, memory and versions."""
+    """Describe the machine: processor, cores, memory and versions."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -222,7 +222,7 @@ def machine() -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure what the options of `python -m jax_promptmtl.bench` ask for."""
+    """Run the benchmark with the options of `python -m jax_promptmtl.bench`."""
     for name in EXTRA:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"The benchmark compares with PyTorch, but {name} is missing; pip install -e '.[bench]'.")

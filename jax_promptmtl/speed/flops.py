@@ -1,9 +1,9 @@
-"""How many floating-point operations a cell needs, in closed form: as the peers do it, and what is necessary.
+"""Closed-form FLOP counts of a cell: as the peers compute it, and the necessary minimum.
 
-Matrix products count 2 operations per multiplication and addition; everything else is left out. "Necessary" shares
-what depends neither on the class nor on the image, computes of a prompt whose output nobody reads keys and values only,
-runs the last block for the row that is read, and differentiates only what depends on a prompt; keys and values of the
-start token are constants. Nothing of a frozen weight's gradient is in either count.
+Only matrix products are counted, 2 operations per multiply-add. "Necessary" shares what is independent of class and
+image, computes only keys and values of prompts whose outputs are unused, runs the last block for the output row alone,
+and differentiates only what depends on a prompt; keys and values of the start token are constants. Neither count
+includes gradients of frozen weights.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from jax_promptmtl.speed.cells import Cell
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of one tower or one cell: `forward`, and `backward` to the prompts."""
+    """FLOPs of one tower or cell: `forward`, and `backward` to the prompts."""
 
     forward: float = 0.0
     backward: float = 0.0
@@ -31,12 +31,12 @@ class Flops:
 
     @property
     def total(self) -> float:
-        """Return both together."""
+        """Return the sum of both."""
         return self.forward + self.backward
 
 
 def plain_tower(width: int, layers: int, tokens: int, embed_dim: int) -> Flops:
-    """Return the operations of one sequence through whole blocks: 24 D^2 per token, 4 D per pair of tokens.
+    """Return the FLOPs of one sequence through full blocks: 24 D^2 per token, 4 D per pair of tokens.
 
     >>> plain_tower(1, 1, 1, 1)
     Flops(forward=30.0, backward=34.0)
@@ -47,13 +47,13 @@ def plain_tower(width: int, layers: int, tokens: int, embed_dim: int) -> Flops:
 
 
 def plain(cell: Cell, model: str) -> float:
-    """Return the operations of a cell as the peers do it: all text positions, every class, prompts in whole blocks."""
+    """Return the FLOPs of a cell in the peers: all text positions, every class, prompts through full blocks."""
     c, made = cells.MODELS[model], cells.recipe(cell, model)
     step, tasks = cell.kind == "step", cell.tasks if cell.kind == "step" else 1
     image_prompts = {"coop": 0, "mmap": 2 * made["length"]}.get(cell.method, made["length"])
     text = plain_tower(c.text_width, c.text_layers, c.context_length, c.embed_dim) * (cell.classes * tasks)
     image = plain_tower(c.image_width, c.image_layers, patches(c) + 1 + image_prompts, c.embed_dim) * cell.batch
-    text = text if cell.method != "vpt" else Flops()  # a peer keeps the features of frozen texts
+    text = text if cell.method != "vpt" else Flops()  # the peers cache features of frozen texts
     parts = [
         text if step else Flops(text.forward),
         image if step and cell.method != "coop" else Flops(image.forward),
@@ -65,7 +65,7 @@ def plain(cell: Cell, model: str) -> float:
 
 
 def plain_bytes(cell: Cell, model: str) -> float:
-    """Return about how much memory torch needs for a step of one task: 20 floats per channel of a token and layer."""
+    """Estimate torch's memory for a step of one task in bytes: 20 floats per channel, token and layer."""
     c = cells.MODELS[model]
     text = cell.classes * c.context_length * c.text_layers * c.text_width
     image = cell.batch / cell.tasks * (patches(c) + 1) * c.image_layers * c.image_width
@@ -73,7 +73,7 @@ def plain_bytes(cell: Cell, model: str) -> float:
 
 
 def necessary(cell: Cell, model: str, *, cached_images: bool = False) -> float:
-    """Return the operations that a cell cannot do without; `cached_images` takes frozen image features as given."""
+    """Return the necessary FLOPs of a cell; with `cached_images`, given frozen image features."""
     c, made = cells.MODELS[model], cells.recipe(cell, model)
     step, tasks = cell.kind == "step", cell.tasks if cell.kind == "step" else 1
     prompts = {"coop": 0, "mmap": 2 * made["length"]}.get(cell.method, made["length"])
@@ -92,16 +92,16 @@ def necessary(cell: Cell, model: str, *, cached_images: bool = False) -> float:
 
 
 def image_tower(width: int, layers: int, tokens: int, prompts: int, depth: int, batch: int, sets: int) -> Flops:
-    """Return the necessary operations of the blocks of an image tower.
+    """Return the necessary FLOPs of an image tower's blocks.
 
     Args:
       width: D.
       layers: K.
       tokens: N per image, the class token included.
       prompts: P per layer.
-      depth: layers J with prompts of their own; after them the last ones flow on. 0 for no prompts, without gradient.
+      depth: layers J with their own prompts; the last ones then pass through. 0 is no prompts and no gradient.
       batch: images.
-      sets: different sets of prompts in the batch.
+      sets: distinct sets of prompts in the batch.
     """
     u, forward, backward = float(width**2), 0.0, 0.0
     for k in range(layers):
@@ -115,20 +115,20 @@ def image_tower(width: int, layers: int, tokens: int, prompts: int, depth: int, 
         forward += shared + batch * (u * (4 * tokens + 20 * rows) + own + 4 * width * seen)
         if k > 0:
             backward += shared + batch * (u * (4 * tokens + 20 * rows) + own + 8 * width * seen)
-        else:  # the tokens themselves depend on no prompt yet
+        else:  # the tokens themselves do not depend on prompts yet
             pairs = 6 * rows * prompts + (4 * prompts * tokens + 8 * prompts**2 if flowing else 0)
             backward += shared + batch * (18 * u * rows + own + width * pairs)
     return Flops(forward, backward if depth else 0.0)
 
 
 def text_tower(width: int, layers: int, prompts: int, depth: int, words: int, names: Sequence[int]) -> Flops:
-    """Return the necessary operations of the blocks of a text tower, for one set of prompts.
+    """Return the necessary FLOPs of a text tower's blocks for one set of prompts.
 
     Args:
       width: D.
       layers: K.
       prompts: P after the start token.
-      depth: layers J with prompts of their own; after them the last ones flow on.
+      depth: layers J with their own prompts; the last ones then pass through.
       words: tokens W of the template before the name.
       names: tokens of each class from its name to the end of the text.
     """
@@ -149,31 +149,32 @@ def text_tower(width: int, layers: int, prompts: int, depth: int, words: int, na
         forward += keys + queries + 4 * width * (to_start + among_prompts + to_prompts + rest)
         if k > 0:
             backward += keys + queries + width * (4 * to_start + 8 * (among_prompts + to_prompts + rest))
-        else:  # words and names depend on no prompt yet
+        else:  # words and names do not depend on prompts yet
             linear = u * (4 * prompts + 20 * flowing + 18 * (prefix + rows))
             backward += linear + width * (4 * flowing + 8 * among_prompts + 6 * to_prompts)
     return Flops(forward, backward)
 
 
 def patches(c: Any) -> int:
-    """Return the patches of an image."""
-    return (c.image_size // c.patch_size) ** 2
+    """Return the number of patches of an image."""
+    side: int = c.image_size // c.patch_size
+    return side * side
 
 
 def patch_embedding(c: Any) -> float:
-    """Return the operations that turn an image into tokens."""
-    return 2.0 * patches(c) * 3 * c.patch_size**2 * c.image_width
+    """Return the FLOPs of the patch embedding of an image."""
+    return float(2.0 * patches(c) * 3 * c.patch_size**2 * c.image_width)
 
 
 def scores(cell: Cell, c: Any, step: bool) -> Flops:
-    """Return the operations of the products of image and class features."""
+    """Return the FLOPs of the products of image and class features."""
     once = 2.0 * cell.batch * cell.classes * c.embed_dim
     sides = {"coop": 1, "vpt": 1}.get(cell.method, 2) if step else 0
     return Flops(once, sides * once)
 
 
 def coupling(cell: Cell, c: Any, made: dict[str, Any], step: bool) -> Flops:
-    """Return the operations of MaPLe's maps from text to image prompts, which are trained themselves."""
+    """Return the FLOPs of MaPLe's trainable maps from text to image prompts."""
     if cell.method != "maple":
         return Flops()
     once = 2.0 * made["depth"] * made["length"] * c.text_width * c.image_width

@@ -1,4 +1,4 @@
-"""The benchmark's results as a page: tables in Markdown and figures."""
+"""The page of benchmark results: Markdown tables and figures."""
 
 import pathlib
 import statistics
@@ -22,7 +22,7 @@ SIDES = {
     "peer": "PyTorch as the peers write it",
     "fast": "PyTorch with its fastest kernels",
 }
-VARIANTS = {"cached": "cached features", "images": "4 at a time"}  # of this project, and what their rows are called
+VARIANTS = {"cached": "cached features", "images": "4 at a time"}  # sides of this project, and their row titles
 INTRO = """# Performance
 
 Written by `python -m jax_promptmtl.bench`; the numbers behind it are in [performance.json](performance.json).
@@ -51,12 +51,12 @@ def median(values: Sequence[float]) -> float:
 
 
 def ran(entry: Entry, *sides: str) -> bool:
-    """Say whether all these sides have times."""
+    """Return whether all given sides have times."""
     return all(entry["sides"].get(side, {}).get("wall") for side in sides)
 
 
 def ratio(entry: Entry, side: str, base: str = "ours", clock: str = "wall") -> float:
-    """Return the median over rounds of one side's time over another's.
+    """Return the median over rounds of the ratio of one side's time to another's.
 
     >>> ratio({"sides": {"ours": {"wall": [1, 2]}, "peer": {"wall": [4, 6]}}}, "peer")
     3.5
@@ -66,7 +66,7 @@ def ratio(entry: Entry, side: str, base: str = "ours", clock: str = "wall") -> f
 
 
 def times(entry: Entry, side: str) -> str:
-    """Return wall and CPU seconds of a side, or why there are none."""
+    """Format wall and CPU seconds of a side, or why there are none."""
     if not ran(entry, side):
         return "failed" if "failed" in entry["sides"].get(side, {}) else NONE
     result = entry["sides"][side]
@@ -74,12 +74,12 @@ def times(entry: Entry, side: str) -> str:
 
 
 def factor(entry: Entry, side: str, base: str = "ours") -> str:
-    """Return a ratio for the table."""
+    """Format a ratio."""
     return f"{significant(ratio(entry, side, base))}x" if ran(entry, side, base) else NONE
 
 
 def significant(value: float) -> str:
-    """Write a number with three digits that count.
+    """Format a number with three significant digits.
 
     >>> [significant(value) for value in (0.01234, 1.234, 12.34, 1234.5)]
     ['0.0123', '1.23', '12.3', '1234']
@@ -102,19 +102,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def megabytes(entry: Entry, side: str) -> float | None:
-    """Return how much a side's memory grew above what it held when built, in MiB."""
+    """Return the growth of a side's memory over its size when built, in MiB."""
     result = entry["sides"].get(side, {})
     return (result["peak"] - result["resident"]) / 2**20 if "peak" in result else None
 
 
 def memory(entry: Entry, side: str) -> str:
-    """Return memory for the table."""
+    """Format memory."""
     value = megabytes(entry, side)
     return NONE if value is None else f"{value:.0f}"
 
 
 def entries(results: dict[str, Any], keep: Callable[[Cell], bool]) -> list[tuple[Cell, Entry]]:
-    """Return the measured cells that are wanted."""
+    """Return the cells that satisfy `keep` and were measured on this project."""
     pairs = [(Cell(**entry["cell"]), entry) for entry in results["cells"].values()]
     return [(cell, entry) for cell, entry in pairs if keep(cell) and ran(entry, "ours")]
 
@@ -128,7 +128,7 @@ def compared(results: dict[str, Any], kind: str) -> list[tuple[Cell, Entry]]:
 
 
 def title(cell: Cell) -> str:
-    """Return what a row is called."""
+    """Return the title of a row."""
     tasks = f", {cell.tasks} tasks" if cell.tasks > 1 else ""
     return f"{TITLES[cell.method]}{tasks}, {cell.batch} images"
 
@@ -175,7 +175,7 @@ GROWTH: dict[str, tuple[str, Callable[[Cell], int], Callable[[Cell], bool]]] = {
 
 
 def series(results: dict[str, Any], name: str) -> list[tuple[int, Cell, Entry]]:
-    """Return the cells along one axis of growth, the rest of the sizes fixed at the most frequent ones."""
+    """Return the cells along one axis of growth, with the other sizes at their most frequent values."""
     _, axis, keep = GROWTH[name]
     found = entries(results, lambda cell: cell.kind == "step" and keep(cell))
     fixed = [tuple(v for k, v in vars(cell).items() if k != name) for cell, _ in found]
@@ -215,13 +215,13 @@ def growth_table(name: str, rows: Sequence[tuple[int, Cell, Entry]]) -> str:
 
 
 def memory_rows(results: dict[str, Any]) -> list[tuple[Cell, Entry]]:
-    """Return the cells that were measured for their memory: MmAP with few and with many classes."""
+    """Return the cells of the memory section: MmAP with few and with many classes."""
     found = entries(results, lambda cell: cell.kind == "step" and cell.method == "mmap" and not cell.length)
     return sorted((pair for pair in found if "texts" in pair[1]["sides"]), key=lambda pair: pair[0].classes)
 
 
 def memory_text(results: dict[str, Any]) -> str:
-    """Return the memory of the text side: what more classes add."""
+    """Describe the memory added by more classes on the text side."""
     rows = memory_rows(results)
     sides = ("ours", "texts", "peer")
     head = ["class texts per task", "MiB ours", "MiB ours, 32 texts at a time", "MiB peers"]
@@ -269,14 +269,14 @@ def page(results: dict[str, Any]) -> str:
 
 
 def fixed_text(cell: Cell, name: str) -> str:
-    """Return the sizes that stay as they are along an axis."""
+    """Describe the sizes that are fixed along an axis."""
     tasks = f"{cell.tasks} task{'s' if cell.tasks > 1 else ''}"
     sizes = {"batch": f"{cell.batch} images", "classes": f"{cell.classes} classes", "tasks": tasks}
     return ", ".join([TITLES[cell.method], *(text for key, text in sizes.items() if key != name)])
 
 
 def machine_text(results: dict[str, Any]) -> str:
-    """Return what the numbers were measured on."""
+    """Describe the machine of the measurements."""
     about = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     hardware = f"{about['processor']}, {about['cores']} cores, {about['memory'] / 2**30:.0f} GiB"

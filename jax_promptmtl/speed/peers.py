@@ -1,7 +1,7 @@
-"""The benchmark's other side: the same methods in PyTorch on Hugging Face's CLIP, as public codebases do them.
+"""The peers of the benchmark: the same methods in PyTorch on Hugging Face's CLIP, as in public codebases.
 
-All text positions, every class in every step, prompts through whole blocks, tasks one after the other with a backward
-pass each (which costs least memory). Written from the papers and their released code: KaiyangZhou/CoOp,
+All text positions, every class in every step, prompts through full blocks, tasks sequentially with a backward pass
+each (which needs the least memory). Written from the papers and their released code: KaiyangZhou/CoOp,
 muzairkhattak/multimodal-prompt-learning. `mode` swaps the kernels: stock, onednn, compile, compile+onednn.
 """
 
@@ -24,7 +24,6 @@ except ModuleNotFoundError:  # the extra `bench`; `bench.main` asks for it
     torch = None  # type: ignore[assignment,unused-ignore]
 
 Prompts = dict[str, dict[int, Any]]
-MODES = ("stock", "onednn", "compile", "compile+onednn")
 
 
 def load_clip(path: pathlib.Path, sizes: Mapping[str, Any], attention: str = "sdpa") -> Any:
@@ -52,16 +51,16 @@ def load_clip(path: pathlib.Path, sizes: Mapping[str, Any], attention: str = "sd
     with torch.device("meta"):
         clip = CLIPModel(config)
     clip.load_state_dict(load_file(path), assign=True)
-    for tower in (clip.text_model, clip.vision_model):  # buffers that no file holds
+    for tower in (clip.text_model, clip.vision_model):  # buffers that are not in the file
         tower.embeddings.position_ids = torch.arange(tower.embeddings.position_ids.shape[-1])[None]
-    return clip.requires_grad_(False).eval()
+    return clip.requires_grad_(False).eval()  # type: ignore[no-untyped-call,unused-ignore]
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
 def use_all_cores() -> None:
-    """Let torch use every core that this process may run on."""
+    """Let torch use every core available to this process."""
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -72,7 +71,7 @@ def set_mode(clip: Any, mode: str) -> None:
     if "onednn" in mode:
         product, pack = onednn_product(), torch.ops.mkldnn._reorder_linear_weight
         for module in (module for layer in layers for module in layer.modules()):
-            if isinstance(module, torch.nn.Linear):  # the compiler does not know packed tensors
+            if isinstance(module, torch.nn.Linear):  # the compiler does not support packed tensors
                 use_onednn(module, product, pack if mode == "onednn" else torch.Tensor.contiguous)
     if "compile" in mode:
         torch._dynamo.config.recompile_limit = 64  # one code object serves every block, shape and tower
@@ -86,9 +85,10 @@ def onednn_product() -> Any:
 
     @torch.library.custom_op("jax_promptmtl::linear", mutates_args=())  # opaque: the compiler wants constant weights
     def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, turned: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product
 
-    def save(ctx: Any, inputs: tuple, output: Any) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.weight, ctx.turned = inputs[1], inputs[3]
 
     def backward(ctx: Any, grad: Any) -> Any:
@@ -110,12 +110,12 @@ def use_onednn(linear: Any, product: Any, pack: Any) -> None:
 
 
 def tokens(params: Mapping[str, Any], recipe: Mapping[str, Any], task: int) -> Prompts:
-    """Return free tokens: CoOp's words, VPT's deep image prompts."""
+    """Return free prompt tokens: CoOp's text prompts and VPT's deep image prompts."""
     return {tower: dict(enumerate(params[f"{tower}/tokens"][0])) for tower in recipe["method"]["length"]}
 
 
 def maple(params: Mapping[str, Any], recipe: Mapping[str, Any], task: int) -> Prompts:
-    """Return MaPLe's text prompts, and the image prompts that a linear map per layer makes of them."""
+    """Return MaPLe's text prompts, and image prompts computed from them by a linear map per layer."""
     text = params["text/tokens"][0]
     kernel, bias = params["linear/kernel"][0], params["linear/bias"][0]
     image = {k: F.linear(text[k], kernel[k].t(), bias[k]) for k in range(len(text))}
@@ -180,7 +180,7 @@ class Peer:
     Args:
       folder: has cell.json, arrays.npz, params.npz and weights.safetensors.
       mode: the kernels.
-      cut: end the class texts at the last token that any is read at, which public codebases do not.
+      cut: truncate class texts after the last end-of-text token, which public codebases do not.
       attention: see `load_clip`.
     """
 
@@ -218,14 +218,14 @@ class Peer:
         return self.clip.logit_scale.exp() * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).t()
 
     def backward(self, images_per_task: int | None = None, classes: int | None = None) -> float:
-        """Leave the gradients of the mean loss in the parameters, and return it; the cuts make a small rehearsal."""
+        """Accumulate gradients of the mean loss and return the loss; the limits allow a cheap rehearsal."""
         total = 0.0
         for task in torch.unique(self.batch["task"]).tolist():
             here = torch.nonzero(self.batch["task"] == task)[:images_per_task, 0]
             logits = self.logits(task, self.batch["image"][here], self.rows[:classes])
             losses = F.cross_entropy(logits, self.batch["label"][here] % logits.shape[1], reduction="none")
             loss = (losses * self.batch["weight"][here]).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call,unused-ignore]
             total += loss.item()
         return total
 
@@ -237,7 +237,7 @@ class Peer:
         return {"loss": loss}
 
     def evaluate(self) -> dict[str, Any]:
-        """Predict the whole batch; its class texts are encoded anew, as for every batch of a test set."""
+        """Predict the whole batch, encoding the class texts again, as for every batch of a test set."""
         with torch.inference_mode():
             logits = self.logits(int(self.batch["task"][0]), self.batch["image"], self.rows)
         return {"prediction": logits.argmax(dim=-1).tolist()}

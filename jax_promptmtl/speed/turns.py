@@ -1,4 +1,4 @@
-"""Run the sides of a benchmark cell in turns, each in a process of its own."""
+"""Run the sides of a benchmark cell in turns, each in its own process."""
 
 import contextlib
 import json
@@ -13,11 +13,11 @@ from typing import Any
 
 from jax_promptmtl.speed.worker import MARK
 
-PAUSE = 0.2  # seconds between runs: threads of the last one may still spin
+PAUSE = 0.2  # seconds between runs: threads of the previous one may still spin
 
 
 class Died(Exception):
-    """A worker ended before it answered."""
+    """A worker ended without an answer."""
 
 
 class Worker:
@@ -29,7 +29,7 @@ class Worker:
     """
 
     def __init__(self, side: str, folder: pathlib.Path):
-        hidden = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # virtual devices, and compilations of earlier runs
+        hidden = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # no virtual devices, and no cached compilations
         environment = {key: value for key, value in os.environ.items() if key not in hidden}
         command = [sys.executable, "-m", "jax_promptmtl.speed.worker", side, str(folder)]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
@@ -47,16 +47,17 @@ class Worker:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith(MARK):
-                return json.loads(line[len(MARK) :])
+                found: dict[str, Any] = json.loads(line[len(MARK) :])
+                return found
         code = self.process.wait()
         self.log.seek(0)
         last = [line.strip() for line in self.log.read().splitlines() if line.strip()][-1:]
         raise Died(f"exit code {code}: {last[0][:200] if last else 'no message, such as where memory ran out'}")
 
     def ask(self, command: str) -> dict[str, Any]:
-        """Give a command and wait for its answer."""
+        """Send a command and wait for the answer."""
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # `answer` says why
+        with contextlib.suppress(BrokenPipeError):  # reported by `answer`
             print(command, file=self.process.stdin, flush=True)
         return self.answer()
 
@@ -74,7 +75,7 @@ def measure(sides: Sequence[str], folder: pathlib.Path, *, least: int, most: int
       sides: for `worker.make`; the first one is built first.
       folder: of the cell.
       least, most: rounds; a side runs once in each.
-      seconds: no new round after so many, except for `least`.
+      seconds: no new round starts after this time, except for `least`.
 
     Returns:
       {side: {"wall": [...], "cpu": [...], "peak": bytes, ...}, or {"failed": why}}.

@@ -1,4 +1,4 @@
-"""One process of the benchmark: builds one side of one cell, then runs it whenever it is told to.
+"""A worker process of the benchmark: builds one side of one cell, then runs it on command.
 
     python -m jax_promptmtl.bench.worker <side> <folder>
 
@@ -24,9 +24,9 @@ class Ours:
     """One cell of this project.
 
     Args:
-      folder: has cell.json and arrays.npz; gets params.npz, the first prompts, for the others to start from.
-      cached: encode the images once, before all steps.
-      memory: `image_chunk`, `class_chunk`: images and class texts to take through a step at a time.
+      folder: has cell.json and arrays.npz; gets params.npz, the initial prompts for all sides.
+      cached: whether to encode the images once, before all steps.
+      memory: `image_chunk` and `class_chunk`, as in `config.memory`.
     """
 
     def __init__(self, folder: pathlib.Path, cached: bool = False, memory: Mapping[str, int] | None = None):
@@ -87,7 +87,7 @@ class Ours:
         return self.runner()
 
     def rehearse(self) -> None:
-        """Run once and forget it; an evaluation compiles here."""
+        """Run once, untimed; an evaluation compiles here."""
         start = time.perf_counter()
         self.run()
         if self.cell.kind == "step":
@@ -119,7 +119,7 @@ class Product:
         self.run()
 
     def finish(self) -> dict[str, Any]:
-        """Return nothing more."""
+        """Return no further results."""
         return {}
 
 
@@ -148,7 +148,7 @@ def make(side: str, folder: pathlib.Path) -> Any:
 
 
 def preload(side: str) -> None:
-    """Import what the side needs, which takes seconds."""
+    """Import the side's libraries ahead, which takes seconds."""
     if side.startswith(("ours", "cached", *CHUNKS, "product:jax")):
         from jax_promptmtl.speed import cells  # noqa: F401
     else:
@@ -161,7 +161,7 @@ def peak_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory now, or the largest so far where the system does not tell."""
+    """Return the current resident memory in bytes, or the peak where the system does not report it."""
     try:
         return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -174,7 +174,7 @@ def say(answer: dict[str, Any]) -> None:
 
 
 def main(side: str, folder: str) -> None:
-    """Serve commands until told to quit."""
+    """Serve commands until `quit`."""
     preload(side)
     say({})
     runner: Any = None

@@ -1,4 +1,4 @@
-"""The tasks of videos: targets, losses, decoding and measures, as pure functions; see `task.py`.
+"""Video tasks: targets, losses, decoding and metrics as pure functions; see `task.py`.
 
 `problems/video_tasks` joins them with models.
 """

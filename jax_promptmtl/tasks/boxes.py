@@ -1,4 +1,4 @@
-"""Boxes as corners (x1, y1, x2, y2) and as centre, width and height; how far two boxes are from each other."""
+"""Box formats, corners (x1, y1, x2, y2) or centre, width and height, and the generalised IoU."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ Array = jax.Array
 
 
 def corners(boxes: Array) -> Array:
-    """Return x1, y1, x2, y2 of centre x, y, width, height, float[..., 4].
+    """Convert (centre x, centre y, width, height) to (x1, y1, x2, y2), float[..., 4].
 
     >>> corners(jnp.array([0.5, 0.5, 1.0, 0.5])).tolist()
     [0.0, 0.25, 1.0, 0.75]

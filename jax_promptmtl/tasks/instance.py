@@ -1,7 +1,7 @@
-"""Video instance segmentation: a class and a mask in every frame for each instance, as DVIS learns and scores it.
+"""Video instance segmentation: a class per instance and its mask in every frame, with DVIS's losses and decoding.
 
-Its three parts learn one after the other. The segmenter (MinVIS) answers for every frame by itself; in the tracker a
-query answers for an instance in all frames, chosen where the instance first appears; in the refiner for a whole video.
+Its three parts are trained one after the other. The segmenter (MinVIS) matches queries to instances per frame; the
+tracker once per instance, in the frame where it first appears; the refiner once per video.
 A difference: for the refiner upstream draws points from the frames stacked into one tall map, here as many per frame.
 """
 
@@ -25,7 +25,7 @@ MOST = 10  # instances per video
 
 
 class Instances(NamedTuple):
-    """What a model says of B clips after each of K layers.
+    """Predictions for B videos after each of K layers.
 
     Attributes:
       logits: float[K, B, L, Q, C + 1]; the last class is "no object".
@@ -51,15 +51,15 @@ def loss(
     points: int = 0,
     matching: str = "fixed",
 ) -> tuple[Array, dict[str, Array]]:
-    """Return the loss of every clip, summed over the layers.
+    """Return the loss of every video, summed over the layers.
 
     Args:
       outputs: see `Instances`.
       batch: `mask` bool[B, L, S, H, W], `label` int[B, S], `valid` bool[B, S].
       stage: minvis, online or offline, whose layers these are.
-      guided: let the part below choose who answers for what, as upstream does in the first half of a training.
-      points: at which masks are compared, drawn by the true masks themselves, so anew for every crop of a clip; at
-        every cell of the predicted maps if 0. Upstream: 12544.
+      guided: match with the predictions of the frozen part below, as upstream does in the first half of training.
+      points: sampled points per mask loss, seeded by the true masks and so different for every crop of a video; every
+        cell of the predicted maps if 0. Upstream: 12544.
       matching: of the online stage, fixed, or released as upstream's weights were trained; see
         `mask_loss.assign_by_appearance`.
 
@@ -75,7 +75,7 @@ def loss(
 
 
 def seeds(masks: Array) -> Array:
-    """Return a number for every clip that depends on its masks alone, uint32[B].
+    """Return a number for every video that depends on its masks alone, uint32[B].
 
     >>> a = jnp.array([[[True, False]], [[False, True]]])
     >>> (seeds(a) == seeds(a[::-1])[::-1]).tolist(), len(set(seeds(a).tolist()))
@@ -108,7 +108,7 @@ def clip_loss(
     guided: bool,
     rules: Mapping[str, Any],
 ) -> Array:
-    """Return the loss of one clip; see `loss`, of whose arguments these are the rows, and the rest of its options."""
+    """Return the loss of one video; see `loss`, of whose arguments these are the rows, and the rest of its options."""
     stage, points, matching = rules["stage"], rules["points"], rules["matching"]
     truth = truth.astype(jnp.float32)
     present = truth.any(axis=(2, 3)) & valid & shown[:, None]
@@ -126,7 +126,7 @@ def clip_loss(
         places = mask_loss.uncertain_points(second, picked, points) if points else None
         seen, wanted = (mask_loss.read(x, places, masks.shape[-2:]) for x in (picked, truth))
         weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
-        if stage == "offline":  # the frames of a video are one image, and its instances have one class
+        if stage == "offline":  # as one image, one class per instance
             seen, wanted, weight = joined(seen), joined(wanted), weight.reshape(1, -1)
             rows = (logits[:1], label, who[:1], asked.any(axis=0)[None], jnp.ones(1, bool))
         else:
@@ -152,7 +152,7 @@ def choice(
     points: int,
     matching: str,
 ) -> Array:
-    """Return which query answers for each instance in each frame of a clip, int[L, S].
+    """Match queries to instances: the query of each instance in each frame of a video, int[L, S].
 
     Args:
       logits: float[L, Q, C + 1].
@@ -160,10 +160,10 @@ def choice(
       key: of the points.
       truth: float[L, S, H, W].
       label: int[S].
-      present: bool[L, S], where an instance is seen.
+      present: bool[L, S], where an instance is visible.
       shown: bool[L], false in padding.
-      stage: who learns.
-      points: at which masks are compared; every cell if 0.
+      stage: see `loss`.
+      points: sampled points; every cell if 0.
       matching: see `loss`.
     """
     places = jax.random.uniform(key, (len(shown), 1, points, 2)) if points else None  # the same for all of a frame
@@ -175,7 +175,7 @@ def choice(
     seen, wanted = at(masks), at(truth)
     weight = jnp.broadcast_to(shown[:, None], (len(shown), seen.shape[-1])).astype(jnp.float32)
     if stage == "offline":
-        whole = jnp.einsum("l,lqc->qc", shown / jnp.maximum(shown.sum(), 1), logits)  # the tracker's differ by frame
+        whole = jnp.einsum("l,lqc->qc", shown / jnp.maximum(shown.sum(), 1), logits)  # queries differ by frame
         cost = mask_loss.pair_cost(whole, joined(seen)[0], label, joined(wanted)[0], weight.reshape(-1))
         return jnp.broadcast_to(assign(cost, present.any(axis=0)), present.shape)
     cost = jax.vmap(mask_loss.pair_cost, (0, 0, None, 0, 0))(logits, seen, label, wanted, weight)
@@ -192,13 +192,13 @@ def joined(x: Array) -> Array:
 def decode(
     outputs: Instances, batch: Mapping[str, Array], *, stride: int = 4, guided: bool = False
 ) -> dict[str, Array]:
-    """Return the most probable instances of every clip.
+    """Return the most probable instances of every video.
 
     Args:
       outputs: see `Instances`.
       batch: not read.
       stride: pixels per cell of the predicted masks.
-      guided: let the part below raise scores, as upstream's offline model lets its online one.
+      guided: combine scores with those of the part below, as upstream's offline model does with its online part.
 
     Returns:
       `score` float[B, T], `label` int[B, T], and `mask` bool[B, L, T, H, W], false in padding.
@@ -237,7 +237,7 @@ def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarr
 
 
 def truth_of(labels: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Return the instances of every video of a batch that it shows, as `tracklet_ap` reads them."""
+    """Return the true visible instances of each video in a batch, in the format of `tracklet_ap`."""
     truth = []
     for mask, label, valid in zip(labels["mask"], labels["label"], labels["valid"], strict=True):
         here = np.asarray(valid, bool) & np.asarray(mask, bool).any(axis=(0, 2, 3))
@@ -246,6 +246,6 @@ def truth_of(labels: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 
 def found_of(predictions: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Return the predictions for every video of a batch, likewise."""
+    """Return the predictions for each video in a batch, in the same format."""
     rows = zip(predictions["mask"], predictions["label"], predictions["score"], strict=True)
     return [{"mask": mask.swapaxes(0, 1), "label": label, "score": score} for mask, label, score in rows]

@@ -1,8 +1,8 @@
-"""Mask2Former's losses, for the queries of one clip: which query answers for which instance, and what it pays.
+"""Mask2Former's matching and losses for the queries of one video.
 
 After facebookresearch/Mask2Former `modeling/{matcher,criterion}.py` and DVIS's `mask2former_video`. Masks are compared
-at points, as many as told, or at every cell of the predicted maps. Sums are divided by what the clip itself has, so
-that clips do not depend on each other.
+at sampled points, or at every cell of the predicted maps. Sums are normalised by counts of the video itself, so that
+videos do not depend on each other.
 """
 
 from typing import NamedTuple
@@ -16,9 +16,9 @@ from jax_promptmtl.tasks.matching import WORST, assign
 
 Array = jax.Array
 CLASS, MASK, DICE = 2.0, 5.0, 5.0  # weights of the losses, and of the costs
-NO_OBJECT = 0.1  # weight of the last class
+NO_OBJECT = 0.1  # weight of the class "no object"
 MATCHINGS = ("released", "fixed")
-OVERSAMPLE, IMPORTANCE = 3.0, 0.75  # points drawn per point kept, and the share of those kept for their uncertainty
+OVERSAMPLE, IMPORTANCE = 3.0, 0.75  # candidates per point, and the share of points chosen by uncertainty
 
 
 class Losses(NamedTuple):
@@ -37,7 +37,7 @@ class Losses(NamedTuple):
 
 
 def read(masks: Array, places: Array | None, size: tuple[int, ...]) -> Array:
-    """Return what masks show, float[..., P].
+    """Sample masks bilinearly at points, float[..., P].
 
     Args:
       masks: float[..., h, w].
@@ -54,7 +54,7 @@ def read(masks: Array, places: Array | None, size: tuple[int, ...]) -> Array:
 
 
 def uncertain_points(key: Array, masks: Array, count: int) -> Array:
-    """Draw points for masks: most of them where the logit is nearest to zero among many, the others anywhere.
+    """Sample points for masks: mostly the most uncertain of many candidates, the others uniformly.
 
     Args:
       key: of the draw.
@@ -77,7 +77,7 @@ def uncertain_points(key: Array, masks: Array, count: int) -> Array:
 
 
 def pair_cost(logits: Array, masks: Array, label: Array, truth: Array, weight: Array) -> Array:
-    """Return what each query would cost for each instance, float[S, Q].
+    """Return the matching cost of each query for each instance, float[S, Q].
 
     Args:
       logits: float[Q, C + 1].
@@ -98,13 +98,13 @@ def pair_cost(logits: Array, masks: Array, label: Array, truth: Array, weight: A
 def assign_by_appearance(cost: Array, present: Array, matching: str = "fixed") -> Array:
     """Return the query of each instance, int[S], chosen in the frame where the instance is first seen.
 
-    DVIS trains its tracker so. Its code means later frames to choose among the queries that earlier ones left, and
-    forgets to write those down.
+    This is how DVIS trains its tracker. Its code intends later instances to choose among the queries left over by
+    earlier ones, but does not record which are taken.
 
     Args:
       cost: float[L, S, Q].
       present: bool[L, S].
-      matching: fixed, or released, where a later instance may take a query that is taken; see `overtaken`.
+      matching: fixed, or released, where a later instance may take a query that is already taken; see `overtaken`.
     """
     first = present & (jnp.cumsum(present, axis=0) == 1)
     left = pick(matching, MATCHINGS, "matching") == "fixed"
@@ -120,7 +120,7 @@ def assign_by_appearance(cost: Array, present: Array, matching: str = "fixed") -
 
 
 def overtaken(chosen: Array, present: Array) -> Array:
-    """Return which instances, bool[S], share their query with one that appears later: the query is taught the later.
+    """Return bool[S]: the instances whose query is also assigned to a later one, for which it is then trained.
 
     Args:
       chosen: int[S], the query of each instance.
@@ -134,17 +134,17 @@ def overtaken(chosen: Array, present: Array) -> Array:
 
 
 def class_loss(logits: Array, label: Array, chosen: Array, counted: Array, shown: Array) -> Array:
-    """Return the weighted mean cross-entropy of all queries of N images; who answers for nothing is "no object".
+    """Return the weighted mean cross-entropy of all queries of N images; unmatched ones have the class "no object".
 
     Args:
       logits: float[N, Q, C + 1].
       label: int[S].
       chosen: int[N, S], the query of each instance.
-      counted: bool[N, S], false where an instance asks for nothing.
+      counted: bool[N, S], false where an instance is not matched.
       shown: bool[N], false where an image is padding.
     """
     images, queries, nothing = logits.shape[0], logits.shape[1], logits.shape[2] - 1
-    place = jnp.where(counted, chosen, queries)  # beyond the last query, so dropped
+    place = jnp.where(counted, chosen, queries)  # index out of range, so the update is dropped
     rows = jnp.arange(images)[:, None]
     wanted = jnp.full((images, queries), nothing).at[rows, place].set(label, mode="drop")
     weight = jnp.where(wanted == nothing, NO_OBJECT, 1.0) * shown[:, None]
@@ -153,7 +153,7 @@ def class_loss(logits: Array, label: Array, chosen: Array, counted: Array, shown
 
 
 def mask_losses(masks: Array, truth: Array, weight: Array, counted: Array) -> tuple[Array, Array]:
-    """Return the mean cross-entropy and the mean dice loss of the masks that count.
+    """Return the mean cross-entropy and mean dice loss of the counted masks.
 
     Args:
       masks: logits float[N, S, P] at points.

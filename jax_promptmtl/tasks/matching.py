@@ -1,4 +1,4 @@
-"""One-to-one assignment of what there is to what was found, at the least total cost (Hungarian algorithm)."""
+"""Bipartite matching of objects and queries at minimum total cost (Hungarian algorithm)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,18 @@ import optax
 from jax_promptmtl.core.errors import UserError
 
 Array = jax.Array
-WORST = 1e6  # stands for a cost that is not finite
+WORST = 1e6  # replaces non-finite costs
 
 
 def assign(cost: Array, valid: Array) -> Array:
-    """Give every true object a query of its own, so that the sum of the costs is least.
+    """Assign a distinct query to every object at minimum total cost.
 
     Args:
       cost: float[..., S, Q] of every object and query. No gradient passes through it.
       valid: bool[..., S], false where a slot holds no object.
 
     Returns:
-      int[..., S], the queries; those of empty slots are any others.
+      int[..., S], the queries; empty slots get arbitrary remaining ones.
 
     Raises:
       UserError: more slots than queries.
@@ -33,7 +33,7 @@ def assign(cost: Array, valid: Array) -> Array:
             "queries, or clips with fewer objects."
         )
     cost = jnp.nan_to_num(cost, nan=WORST, posinf=WORST, neginf=WORST)
-    cost = jax.lax.stop_gradient(jnp.where(valid[..., None], cost, 0.0))  # an empty slot is content with any query
+    cost = jax.lax.stop_gradient(jnp.where(valid[..., None], cost, 0.0))  # an empty slot accepts any query at no cost
 
     def one(table: Array) -> Array:
         slot, query = optax.assignment.hungarian_algorithm(table)  # in an order of its own

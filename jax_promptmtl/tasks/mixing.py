@@ -1,6 +1,6 @@
 """Soft labels of recognition: smoothing, mixup and cutmix, as pure functions of a batch and a random key.
 
-After timm's `data/mixup.py`, mode `batch`: one draw for the whole batch, whose clip i is mixed with the last but i.
+After timm's `data/mixup.py`, mode `batch`: one draw for the whole batch, which mixes video i with B - 1 - i.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ Array = jax.Array
 
 @dataclass(frozen=True)
 class Mixing:
-    """How labels become soft; all is off unless told otherwise.
+    """Options for soft labels, all off by default.
 
     Attributes:
-      mixup: parameter of the Beta distribution that the share of a clip is drawn from; 0 for no mixup.
-      cutmix: likewise of the clip's share of the area; 0 for no cutmix.
+      mixup: parameter of the Beta distribution of a video's share; 0 for no mixup.
+      cutmix: likewise of its share of the area; 0 for no cutmix.
       chance: probability that a batch is mixed.
       switch: probability of cutmix where both are on.
-      smoothing: of the labels, share that all classes get together.
+      smoothing: label mass spread uniformly over all classes.
     """
 
     mixup: float = 0.0
@@ -32,7 +32,7 @@ class Mixing:
 
     @property
     def on(self) -> bool:
-        """Return whether anything is asked for."""
+        """Return whether any option is on."""
         return bool(self.mixup or self.cutmix or self.smoothing)
 
 
@@ -46,7 +46,7 @@ def smoothed(label: Array, classes: int, smoothing: float) -> Array:
 
 
 def partners(weight: Array) -> Array:
-    """Return with which example each is mixed, int[B]: the real ones, which come first, from the last on.
+    """Return the mixing partner of each example, int[B]: the real examples, which come first, in reverse order.
 
     >>> partners(jnp.array([1.0, 1, 1, 0])).tolist()
     [2, 1, 0, 3]
@@ -56,7 +56,7 @@ def partners(weight: Array) -> Array:
 
 
 def kept(options: Mixing, height: int, width: int, rng: Array) -> Array:
-    """Draw the share of itself that a clip keeps in each pixel, float[H, W]; its mean is the share of its label."""
+    """Draw a video's share in each pixel, float[H, W]; the mean is the share of its label."""
     draw, kind, share, row, column = jax.random.split(rng, 5)
     cut = jnp.asarray(options.cutmix > 0)
     if options.mixup > 0 and options.cutmix > 0:
@@ -68,7 +68,7 @@ def kept(options: Mixing, height: int, width: int, rng: Array) -> Array:
 
 
 def span(rng: Array, size: int, lam: Array) -> Array:
-    """Draw which rows or columns a box of the area 1 - lam covers, bool[size]; what is beyond the edge is cut off."""
+    """Draw the rows or columns covered by a box of area 1 - lam, bool[size], clipped at the edge."""
     half = jnp.floor(size * jnp.sqrt(1 - lam)) // 2
     centre = jax.random.randint(rng, (), 0, size)
     place = jnp.arange(size)

@@ -1,4 +1,4 @@
-"""Action recognition: one label per clip, cross-entropy, top-1 accuracy."""
+"""Action recognition: one label per video, cross-entropy, top-1 accuracy."""
 
 from collections.abc import Mapping
 
@@ -30,14 +30,14 @@ def soft_loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[s
 
 
 def decode(outputs: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the class probabilities, `score` float[B, C]; the scores of several views of a clip are averaged."""
+    """Return class probabilities, `score` float[B, C]; scores of several views are averaged later."""
     return {"score": jax.nn.softmax(outputs)}
 
 
 def measure_views(
     predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], *, views: int
 ) -> dict[str, float]:
-    """Return `top1` of the mean scores of each clip's views; all clips come in one view after the other.
+    """Return `top1` of scores averaged over views, which are ordered view by view over all videos.
 
     >>> scores = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])
     >>> measure_views({"score": scores}, {"label": np.arange(4) % 2}, views=2)

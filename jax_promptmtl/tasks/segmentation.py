@@ -1,6 +1,6 @@
 """Action segmentation: a label for every frame; cross-entropy and a smoothness term, summed over the model's stages.
 
-After ChinaYi/ASFormer `main.py` (and MS-TCN before it); every clip is averaged over its own frames.
+After ChinaYi/ASFormer `main.py` (and MS-TCN before it); the loss of a video is the mean over its own frames.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,14 +16,14 @@ SMOOTH, MOST = 0.15, 16.0  # weight and cap of the smoothness term
 
 
 def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """Return the loss of every clip.
+    """Return the loss of every video.
 
     Args:
       outputs: logits float[S, B, L, C] of S stages, the last of which predicts.
-      batch: `label` int[B, L], negative in padding and where nobody knows.
+      batch: `label` int[B, L], negative in padding and where unlabelled.
 
     Returns:
-      float[B]; and the share of frames that are right, `correct`.
+      float[B]; and the frame accuracy per video, `correct`.
     """
     label = batch["label"]
     known = (label >= 0).astype(jnp.float32)
@@ -48,7 +48,7 @@ def measure(
 ) -> dict[str, float]:
     """Return `accuracy`, `edit`, `f1@10`, `f1@25` and `f1@50` in percent; frames of negative labels are left out.
 
-    Classes of the `background` make no segments.
+    Classes in `background` form no segments.
 
     >>> measure({"label": np.array([[1, 2, 2]])}, {"label": np.array([[1, 2, -1]])})["accuracy"]
     100.0

@@ -1,7 +1,7 @@
 """Spatial action detection: actions of the actors in given boxes of the key frame.
 
-AVA's actors may do several things at a time, so every class has a sigmoid of its own; a label is then a row of bools.
-The moving icons do one thing at a time, and a class number stands for such a row.
+AVA's actors may perform several actions at once, so every class has its own sigmoid and a label is a row of bools. The
+moving icons perform one at a time, and a class number stands for the row.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 def targets(label: Array, classes: int) -> Array:
-    """Return what each box should say, float[B, R, C], from class numbers int[B, R] or rows bool[B, R, C].
+    """Return multi-hot targets float[B, R, C] of class numbers int[B, R] or rows bool[B, R, C].
 
     >>> targets(jnp.array([[1]]), 3).tolist()
     [[[0.0, 1.0, 0.0]]]
@@ -32,7 +32,7 @@ def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, A
       batch: `label` int[B, R] or bool[B, R, C], and `valid` bool[B, R], false where a row holds no box.
 
     Returns:
-      float[B]; and the share of boxes whose most likely class is right, `correct`.
+      float[B]; and the share of boxes whose most likely class is correct, `correct`.
     """
     wanted, valid = targets(batch["label"], outputs.shape[-1]), batch["valid"].astype(jnp.float32)
     each = jax.nn.softplus(outputs) - wanted * outputs
@@ -43,7 +43,7 @@ def loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, A
 
 
 def mean_loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """Return the binary cross-entropy as AVA's recipe has it: the mean over the classes and the boxes of a clip.
+    """Return the binary cross-entropy of AVA's recipe: the mean over the classes and boxes of a video.
 
     With the weights of `weigh_by_boxes`, a batch's loss is the mean over all its boxes.
     """
@@ -52,7 +52,7 @@ def mean_loss(outputs: Array, batch: Mapping[str, Array]) -> tuple[Array, dict[s
 
 
 def weigh_by_boxes(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a batch whose weights, of the same sum, are divided among its clips by their numbers of boxes.
+    """Redistribute the weights of a batch, keeping their sum, in proportion to the videos' numbers of boxes.
 
     >>> batch = {"valid": np.array([[True, True], [True, False]]), "weight": np.full(2, 0.5)}
     >>> weigh_by_boxes(batch)["weight"].round(3).tolist()

@@ -1,4 +1,4 @@
-"""What a video task is: a loss, a decoding and a measure, as pure functions of a backbone's outputs and a batch."""
+"""The interface of a video task: loss, decoding and metrics as pure functions of outputs and a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Host = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One kind of task. What concerns one example never depends on the others of its batch.
+    """A video task. Loss and decoding of an example are independent of the rest of its batch.
 
     Attributes:
       name: such as "recognition".

@@ -1,8 +1,8 @@
 """Temporal action detection with points, as ActionFormer does it: targets, focal and distance-IoU losses, decoding.
 
-Every point of every pyramid level says how probable each class is there, and how far the action reaches to both sides.
-The loss of a clip is divided by its own number of positive points, and not by a running mean over batches as upstream
-(happyharrycn/actionformer_release `libs/modeling/meta_archs.py`), so that clips do not depend on each other.
+Every point of every pyramid level predicts class probabilities and the distances to start and end of the action.
+The loss of a video is divided by its own number of positive points, not by a running mean over batches as upstream
+(happyharrycn/actionformer_release `libs/modeling/meta_archs.py`), so that videos do not depend on each other.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from jax_promptmtl.tasks.metrics.temporal_ap import THRESHOLDS, temporal_ap
 
 Array = jax.Array
 RADIUS, ALPHA, GAMMA = 1.5, 0.25, 2.0
-CANDIDATES = 2000  # per level of a clip, before suppression
+CANDIDATES = 2000  # per level of a video, before suppression
 LEVELS = 8  # of a pyramid whose strides double; of more, the highest count as one
 
 
 class Points(NamedTuple):
-    """What a detector says at P points of time; times in frames of the clip.
+    """Predictions at P points in time; times are in frames of the video.
 
     Attributes:
       logits: float[B, P, C].
       offsets: float[B, P, 2], distances to the start and the end of the action, in strides.
       mask: bool[B, P], false in padding.
-      grid: float[P, 4] of every point its time, the least and the largest reach that its level answers for, its stride.
+      grid: float[P, 4], per point its time, the smallest and largest reach of its level, and its stride.
     """
 
     logits: Array
@@ -37,7 +37,7 @@ class Points(NamedTuple):
 
 
 def targets(grid: Array, segment: Array, label: Array, valid: Array, classes: int) -> tuple[Array, Array]:
-    """Assign the actions of a clip to points: near the action's centre, in the level that answers for its length.
+    """Assign actions to points: near the action's centre, in the level responsible for its length.
 
     Args:
       grid: float[P, 4], see `Points`.
@@ -47,7 +47,7 @@ def targets(grid: Array, segment: Array, label: Array, valid: Array, classes: in
       classes: C.
 
     Returns:
-      What to say float[B, P, C], all zeros at a negative point; and the distances float[B, P, 2] in strides.
+      Class targets float[B, P, C], zero at negative points; and the distances float[B, P, 2] in strides.
     """
     time, low, high, stride = (column[:, None] for column in grid.T)
     start, end = segment[:, None, :, 0], segment[:, None, :, 1]
@@ -59,7 +59,7 @@ def targets(grid: Array, segment: Array, label: Array, valid: Array, classes: in
     fits = (jnp.minimum(left, right) > 0) & (farthest >= low) & (farthest <= high) & valid[:, None]
     length = jnp.where(fits, end - start, jnp.inf)
     shortest = length.min(axis=-1, keepdims=True)
-    chosen = fits & (length <= shortest + 1e-3)  # where several actions fit, the shortest
+    chosen = fits & (length <= shortest + 1e-3)  # of several matching actions the shortest
     wanted = jnp.einsum("b p s, b s c -> b p c", chosen.astype(jnp.float32), jax.nn.one_hot(label, classes))
     first = length.argmin(axis=-1)[..., None, None]
     return jnp.minimum(wanted, 1), jnp.take_along_axis(reach, first, axis=2)[:, :, 0] / stride
@@ -91,7 +91,7 @@ def distance_iou(found: Array, wanted: Array) -> Array:
 
 
 def loss(outputs: Points, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """Return the sum of both losses of a clip over its number of positive points.
+    """Return the sum of both losses of a video over its number of positive points.
 
     Args:
       outputs: see `Points`.
@@ -110,7 +110,7 @@ def loss(outputs: Points, batch: Mapping[str, Array]) -> tuple[Array, dict[str, 
 
 
 def decode(outputs: Points, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the most probable candidates of every level, best first.
+    """Return the highest-scoring candidates of every level, best first.
 
     Returns:
       `segment` float[B, K, 2], `score` float[B, K], `label` int[B, K]; a score of 0 is no candidate.
@@ -125,11 +125,11 @@ def decode(outputs: Points, batch: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def best_of_levels(chance: Array, stride: Array, most: int = CANDIDATES) -> tuple[Array, Array]:
-    """Return the `most` largest entries of every level, all levels' together in order, and where they stand.
+    """Return the `most` largest entries of every level, merged in order, and their indices.
 
     Args:
       chance: float[B, P, C].
-      stride: float[P], which tells the levels apart.
+      stride: float[P], which identifies the level.
       most: per level.
 
     Returns:
@@ -161,18 +161,18 @@ def suppress(
     least: float = 1e-3,
     most: int = 200,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Lower the scores of candidates that overlap a better one of their class: soft suppression with a Gaussian.
+    """Suppress candidates that overlap a better one of their class: Gaussian soft-NMS.
 
     Args:
-      segment: float[N, K, 2], of N clips.
+      segment: float[N, K, 2], of N videos.
       score: float[N, K].
       label: int[N, K].
       sigma: width; a score is multiplied by exp(-IoU ** 2 / sigma).
       least: lower scores are dropped.
-      most: how many to keep of a clip.
+      most: how many to keep of a video.
 
     Returns:
-      Of every clip the kept segments, scores and labels, best first.
+      Of every video the kept segments, scores and labels, best first.
 
     >>> suppress(np.array([[[0.0, 2], [0, 2]]]), np.array([[0.9, 0.8]]), np.array([[1, 1]]))[0][1].round(3).tolist()
     [0.9, 0.108]
@@ -202,7 +202,7 @@ def measure(predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarr
     """Return the mean over IoU 0.3 to 0.7 of the mean average precision, `map`, and `map@50`, in percent.
 
     Args:
-      predictions: see `decode`; they are suppressed here.
+      predictions: see `decode`; soft-NMS is applied here.
       labels: `segment` float[N, S, 2], `label` int[N, S], `valid` bool[N, S].
     """
     keys = ("segment", "score", "label")

@@ -1,8 +1,8 @@
-"""Object detection in videos: boxes and classes of key frames, learnt by matching each object with one query.
+"""Video object detection: boxes and classes of key frames, trained with one-to-one matching of objects and queries.
 
 The matching, its costs and the losses are those of Deformable DETR and TransVOD: focal loss, L1 distance and
-generalised IoU, weighted 2, 5 and 2 in both. The losses of a clip are divided by its own number of boxes, and not by
-that of the batch as upstream, so that clips do not depend on each other. All stages are trained alike.
+generalised IoU, weighted 2, 5 and 2 in both. The losses of a video are divided by its own number of boxes, not by that
+of the batch as upstream, so that videos do not depend on each other. All stages have the same loss.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ MOST = 100  # detections per frame
 
 
 class Boxes(NamedTuple):
-    """What a detector finds: S stages, the last of which predicts, K key frames, Q boxes, C classes.
+    """Predictions of a detector: S stages, of which the last counts, K key frames, Q boxes, C classes.
 
     Attributes:
       logits: float[B, S, K, Q, C].
@@ -35,7 +35,7 @@ class Boxes(NamedTuple):
 
 
 def costs(logits: Array, boxes: Array, label: Array, box: Array) -> Array:
-    """Return how badly every query fits every object, float[..., R, Q].
+    """Return the matching cost of every object and query, float[..., R, Q].
 
     Args:
       logits: float[..., Q, C].
@@ -53,7 +53,7 @@ def costs(logits: Array, boxes: Array, label: Array, box: Array) -> Array:
 
 
 def loss(outputs: Boxes, batch: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """Return the sum of all losses of a clip over its number of boxes; every stage is matched by itself.
+    """Return the sum of all losses of a video over its number of boxes; every stage is matched separately.
 
     Args:
       outputs: see `Boxes`.

@@ -81,10 +81,11 @@ def test_colours_are_for_terminals(monkeypatch):
 def test_a_reader_that_leaves_is_no_error():
     code = "import sys; from jax_promptmtl.core import command\n"
     code += "sys.exit(command.guard(lambda: [print('line', flush=True) for _ in range(99999)] and None))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.readline() == b"line\n"
-    process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait() == command.EXIT_PIPE
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == command.EXIT_PIPE
 
 
 def test_the_package_itself_imports_nothing():

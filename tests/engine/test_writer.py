@@ -48,6 +48,7 @@ def test_other_stages_stay(tmp_path):
 def test_observations_come_back_exactly(tmp_path):
     write(tmp_path, "main", [1, 2, 3])
     writer = Writer(tmp_path, "main", step=2, evaluated=True)
+    writer.close()
     assert [record["step"] for record in writer.observations] == [1, 2]
     np.testing.assert_array_equal(writer.observations[1]["observed"]["gram"], np.float64(np.float32([[2, 0.1]])))
 

@@ -18,6 +18,7 @@ from jax_promptmtl.data.videos import video_file
 from jax_promptmtl.engine import optim, step
 from jax_promptmtl.engine.checkpoint import Checkpoints
 from jax_promptmtl.experiments.video import job as video_job
+from jax_promptmtl.experiments.video import prompting
 from jax_promptmtl.experiments.video import rows as video_rows
 from jax_promptmtl.inference import VIDEO_JOBS, image_predictor, video_predictor
 from jax_promptmtl.models.video.form import InputForm
@@ -179,7 +180,7 @@ def test_the_mapper_answers_as_in_training(tmp_path):
     (work / "config.json").write_text(json.dumps(config.to_dict()))
     with pytest.raises(UserError, match="holds no trained mapper"):
         jax_promptmtl.load(work)
-    job = video_job.open_job(config, work, work)
+    job = prompting.open_job(config, work, work)
     row = video_rows.mapper(job)
     problem = video_job.row_problem(job, row)
     settings = video_job.row_settings(job, "dlm", 8)

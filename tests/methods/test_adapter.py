@@ -63,7 +63,7 @@ def test_each_row_of_a_mixed_batch_gets_its_own_tasks_adapter(build, backbone, b
 
     @functools.partial(jax.jit, compiler_options=FAST)
     def everything(params, frozen, batch):
-        texts = plain.prepare(plain.expand(plain.params), plain.frozen)["classes"]
+        texts = plain.prepare(plain.expand(plain.params), plain.frozen).classes
         images = backbone.model.apply({"params": backbone.params}, batch["image"], method="encode_image")
         prepared = problem.prepare(problem.expand(params), frozen)
         return texts, images, problem.predict(prepared, frozen, batch)

@@ -52,8 +52,9 @@ def test_curves(tmp_path):
     figures.curves(tmp_path / "rows.png", beside)
     assert min(colour_share(picture(tmp_path / "rows.png"), colour) for colour in PALETTE[:2]) > 1e-4
     figures.curves(tmp_path / "loss.png", [{"stage": "train", "step": 0, "loss": 1.0}])  # a run of one step
-    assert Image.open(tmp_path / "loss.png").size[1] < pixels.shape[0]
-    once = np.asarray(Image.open(tmp_path / "loss.png").convert("RGB"))
+    with Image.open(tmp_path / "loss.png") as image:
+        once = np.asarray(image.convert("RGB"))
+    assert once.shape[0] < pixels.shape[0]
     figures.curves(tmp_path / "none.png", [{"stage": "train", "step": 0, "loss": float("nan")}])
     empty = np.asarray(Image.open(tmp_path / "none.png").convert("RGB"))
     assert colour_share(once, INK) > colour_share(empty, INK) + 1e-4  # one point has no line, but is seen

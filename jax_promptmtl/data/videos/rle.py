@@ -1,6 +1,6 @@
 """Masks as COCO and YouTube-VIS write them: run lengths down the columns, as a list or as COCO's text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -64,15 +64,3 @@ def numbers(text: str | bytes) -> list[int]:
             value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     return runs
-
-
-def box_of(mask: Array) -> Sequence[float]:
-    """Return x1, y1, x2, y2 of a mask bool[H, W] in pixels; zeros where it is empty.
-
-    >>> box_of(np.array([[False, True], [False, True]]))
-    (1.0, 0.0, 2.0, 2.0)
-    """
-    if not mask.any():
-        return 0.0, 0.0, 0.0, 0.0
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

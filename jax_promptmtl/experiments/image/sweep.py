@@ -1,4 +1,4 @@
-"""The benchmark job: every method on every suite, number of shots and seed; one record per run.
+"""The benchmark of tuning jobs: methods are compared on every suite with every number of shots.
 
 Task groups are learned once per suite, shots and seed, for all methods that want them.
 """
@@ -8,9 +8,8 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,79 +20,89 @@ from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.memory import reset_peak
 from jax_promptmtl.data import predictions, suites
 from jax_promptmtl.data.preprocess import Preprocess
-from jax_promptmtl.experiments import grid
-from jax_promptmtl.experiments.grid import Grid
+from jax_promptmtl.experiments.grid import Run, Setting
 from jax_promptmtl.experiments.image import results, tune
 from jax_promptmtl.methods import grouping
 from jax_promptmtl.methods.clustering import Groups
 from jax_promptmtl.models.clip.load import load
 from jax_promptmtl.reporting import records
-from jax_promptmtl.reporting.benchmark import console_tables
 
 FREE = ("title", "job", "stage", "parallel", "workers", "evaluation_batch_size", "memory", "suite")  # change no result
 PATHS = ("backbone/path", "backbone/activation", "backbone/tokenizer")  # the sha256 of the weights stands for them
 FREE_STEPS = ("log_every", "checkpoint_every")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One cell of the grid.
+class Images:
+    """The study of tuning jobs; see `grid.Study`.
 
     Attributes:
-      method: name of its preset.
-      suite: name of the suite in the grid.
-      shots: training images per class and task.
-      seed: of shots, initial parameters and data order.
-      rate: learning rate, where the grid searches for one.
-      config: resolved config of the tuning job.
-      separate: whether every task is trained in a run of its own.
+      config: of the benchmark; `separate` names the methods that are trained once per task.
+      folder: of the benchmark.
     """
 
-    method: str
-    suite: str
-    shots: int
-    seed: int
-    rate: float | None
-    config: Any
-    separate: bool
+    def __init__(self, config: Any, folder: pathlib.Path):
+        self.config, self.folder = config, folder
 
-    def __str__(self) -> str:
-        """Return what to call the run in a line of progress."""
-        rate = f", rate {self.rate:g}" if self.rate is not None else ""
-        return f"{self.method} on {self.suite}, {self.shots}-shot, seed {self.seed}{rate}"
+    def settings(self) -> Iterator[Setting]:
+        config = self.config
+        for method in [*config.methods, *config.rates]:
+            pick(method, config.presets, "method")
+        for suite in config.suites:
+            for shots in config.shots:
+                axes = {"suite": suite, "shots": shots}
+                yield Setting(axes, f"on {suite}, {shots}-shot", f"{suite}-{shots}shot", config.methods)
 
-    @property
-    def name(self) -> str:
-        """Return what to call its files."""
-        rate = f"-rate{self.rate:g}" if self.rate is not None else ""
-        return f"{self.method}-{self.suite}-{self.shots}shot-seed{self.seed}{rate}"
+    def configure(self, setting: Setting, method: str, seed: int, rate: float | None) -> Any:
+        part = self.config.presets[method].copy_and_resolve_references().unlock()
+        part.seed = seed
+        suite = self.config.suites[setting.axes["suite"]].to_dict()
+        part.suite = ConfigDict(suite | {"shots": setting.axes["shots"], "seed": seed})
+        part.backbone.path = self.config.backbone or part.backbone.path
+        if rate is not None:
+            part.train.optimizer.learning_rate = rate
+        return part.lock()
 
+    def identity(self, run: Run) -> dict[str, Any]:
+        """Return its config, and what split and weights are, not where."""
+        job = prepare(run.config, self.folder)
+        config = {key: value for key, value in run.config.to_dict().items() if key not in FREE}
+        leaves = {path: value for path, value in tree.flatten(config).items() if path not in PATHS}
+        leaves = {path: value for path, value in leaves.items() if path.split("/")[-1] not in FREE_STEPS}
+        about = {"split": job.suite.split_hash, "suite": job.suite.name, "suite name": run.setting.axes["suite"]}
+        about |= {key: run.config.suite[key] for key in ("background", "exif") if key in run.config.suite}
+        weights = {"backbone": job.backbone.sha256, "activation": job.backbone.config.activation}
+        return leaves | about | weights | {"separate": self.separate(run)}
 
-def plan(config: Any) -> list[Run]:
-    """Return the cells of a grid; all methods of one suite, shots and seed come together."""
-    runs, rates = [], config.rates.to_dict()
-    for method in [*config.methods, *rates]:
-        pick(method, config.presets, "method")
-    for suite in config.suites:
-        for shots in config.shots:
-            for seed in config.seeds:
-                for method in config.methods:
-                    for rate in rates.get(method, (None,)):
-                        cell = configure(config, method, suite, shots, seed, rate)
-                        separate = method in config.separate
-                        runs.append(Run(method, suite, shots, seed, rate, cell, separate))
-    return runs
+    def about(self, run: Run) -> dict[str, Any]:
+        job = prepare(run.config, self.folder)
+        cell = {"method": run.method, "title": run.config.title, **run.setting.axes, "seed": run.seed}
+        backbone = {"name": job.backbone.name, "sha256": job.backbone.sha256}
+        data = {"suite_name": job.suite.name, "split_hash": job.suite.split_hash, "backbone": backbone}
+        return {"rate": run.rate, "config": run.config.to_dict()} | cell | data
 
+    def perform(self, run: Run, workdir: pathlib.Path) -> dict[str, Any]:
+        """Train and evaluate; returns what a record says of it. Groups are no run's own cost."""
+        job = prepare(run.config, workdir)
+        groups, learned = find_groups(self.folder, job)
+        reset_peak()
+        start = time.perf_counter()
+        outcome = measure_separately(job) if self.separate(run) else tune.measure(job, groups)
+        cost = {"wall_seconds": time.perf_counter() - start, "seconds": job.seconds}
+        return describe_outcome(job, outcome) | {"groups": spell(job, groups), "grouping": learned} | cost
 
-def configure(config: Any, method: str, suite: str, shots: int, seed: int, rate: float | None) -> Any:
-    """Return the config of one cell."""
-    part = config.presets[method].copy_and_resolve_references().unlock()
-    part.seed = seed
-    part.suite = ConfigDict(config.suites[suite].to_dict() | {"shots": shots, "seed": seed})
-    part.backbone.path = config.backbone or part.backbone.path
-    if rate is not None:
-        part.train.optimizer.learning_rate = rate
-    return part.lock()
+    def describe(self, runs: Sequence[Run]) -> Iterator[str]:
+        """Yield the sizes of the methods."""
+        seen = set()
+        for run in runs:
+            if run.method not in seen:
+                seen.add(run.method)
+                job = prepare(run.config, self.folder)
+                count = tree.count(job.problem(run.config, tune.whole(job)).params)
+                yield f"{run.method}: {count:,} trained parameters, with one group of all tasks"
+
+    def separate(self, run: Run) -> bool:
+        """Return whether every task is trained in a run of its own."""
+        return run.method in self.config.separate
 
 
 @lru_cache(maxsize=16)
@@ -112,78 +121,6 @@ def prepare(config: Any, workdir: pathlib.Path) -> tune.Job:
     backbone = tune.reads(backbone, suite)
     preprocess = Preprocess(**backbone.preprocess, **config.augment)
     return tune.Job(config, workdir, suite, backbone, preprocess, quiet=True)
-
-
-def identity(run: Run, job: tune.Job) -> dict[str, Any]:
-    """Return all that the result of a run depends on: its config, and what split and weights are, not where."""
-    config = {key: value for key, value in run.config.to_dict().items() if key not in FREE}
-    leaves = {path: value for path, value in tree.flatten(config).items() if path not in PATHS}
-    leaves = {path: value for path, value in leaves.items() if path.split("/")[-1] not in FREE_STEPS}
-    about = {"split": job.suite.split_hash, "suite": job.suite.name, "suite name": run.suite}
-    about |= {key: run.config.suite[key] for key in ("background", "exif") if key in run.config.suite}
-    weights = {"backbone": job.backbone.sha256, "activation": job.backbone.config.activation}
-    return leaves | about | weights | {"separate": run.separate}
-
-
-def make_grid(config: Any, folder: pathlib.Path) -> Grid:
-    """Return the runs of a benchmark with what it takes to do one."""
-    return Grid(
-        folder,
-        plan(config),
-        identity=lambda run: identity(run, prepare(run.config, folder)),
-        about=lambda run: head(run, prepare(run.config, folder)),
-        perform=partial(perform, folder),
-        score=records.score,
-        retry=config.retry,
-        keep=config.keep,
-        may_fail=bool(config.rates),
-    )
-
-
-def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
-    """Do what is missing of a grid, in a folder that other processes may work in as well; print the table.
-
-    Raises:
-      UserError: runs failed; all others were done.
-    """
-    if config.compilation_cache and not dry_run:
-        grid.keep_compiled(workdir / "xla")
-    made = make_grid(config, workdir)
-    if dry_run:
-        describe(made)
-        return
-    grid.run(made, console_tables)
-
-
-def describe(made: Grid) -> None:
-    """Print the methods with their sizes, and how much is to do."""
-    seen = set()
-    for run in made.runs:
-        if run.method not in seen:
-            seen.add(run.method)
-            job = prepare(run.config, made.folder)
-            problem = job.problem(run.config, tune.whole(job))
-            print(f"{run.method}: {tree.count(problem.params):,} trained parameters, with one group of all tasks")
-    print(grid.count(made))
-
-
-def perform(folder: pathlib.Path, run: Run, workdir: pathlib.Path) -> dict[str, Any]:
-    """Train and evaluate; returns what a record says of it. Groups are no run's own cost."""
-    job = prepare(run.config, workdir)
-    groups, learned = find_groups(folder, job)
-    reset_peak()
-    start = time.perf_counter()
-    outcome = measure_separately(job) if run.separate else tune.measure(job, groups)
-    cost = {"wall_seconds": time.perf_counter() - start, "seconds": job.seconds}
-    return describe_outcome(job, outcome) | {"groups": spell(job, groups), "grouping": learned} | cost
-
-
-def head(run: Run, job: tune.Job) -> dict[str, Any]:
-    """Return what a record says of what was run."""
-    cell = {"method": run.method, "title": run.config.title, "suite": run.suite, "shots": run.shots, "seed": run.seed}
-    backbone = {"name": job.backbone.name, "sha256": job.backbone.sha256}
-    data = {"suite_name": job.suite.name, "split_hash": job.suite.split_hash, "backbone": backbone}
-    return {"rate": run.rate, "config": run.config.to_dict()} | cell | data
 
 
 def describe_outcome(job: tune.Job, outcome: tune.Outcome) -> dict[str, Any]:

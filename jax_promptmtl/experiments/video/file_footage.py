@@ -15,14 +15,13 @@ from jax_promptmtl.data.videos import feature_time
 from jax_promptmtl.data.videos.frames_beside import FramesBeside
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.left_out import LeftOut
-from jax_promptmtl.experiments.video import finetune
+from jax_promptmtl.experiments.video import training
 from jax_promptmtl.experiments.video.footage import Evaluate, Footage, Kept, other_data
 from jax_promptmtl.models.video.middle import Cut
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems.video_tasks import SPECS, files
 from jax_promptmtl.problems.video_tasks.files import FileModel
-from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import Sight, VideoTaskSpec
 from jax_promptmtl.tasks.task import VideoTask
 
 PyTree = Any
@@ -171,12 +170,12 @@ def open_files(config: Any, place: str | pathlib.Path = "", *, drawn: bool = Fal
     left_out = None if config.data.strict else LeftOut(place)
     for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
         print(f"note: {note}")
-    data = finetune.in_form(data, config)
-    found = finetune.sources_of(data, config, left_out)
+    data = training.in_form(spec, data, config)
+    found = training.sources_of(data, config, left_out)
     sources = {part: Remembered(with_frames(source, data, config)) for part, (source,) in found.items()}
     example = next(all_batches([sources["train"]], batch_size=1))
     primary = files.open_primary(spec, data.class_names, config, example, drawn=drawn)
-    task = spec.rule(spec.task, finetune.rules_of(data, config, primary.sizes))
+    task = spec.rule(spec.task, training.rules_of(data, config, primary.sizes))
     size = example[FRAMES].shape[2:4] if FRAMES in example else (0, 0)
     models = {PRIMARY: primary}
     if FRAMES not in example and any(section.weights for section in config.aux.values()):
@@ -186,7 +185,7 @@ def open_files(config: Any, place: str | pathlib.Path = "", *, drawn: bool = Fal
         )
     for name, section in config.aux.items():
         if section.weights:
-            models[name] = files.open_auxiliary(name, section, size)
+            models[name] = files.open_auxiliary(SPECS, name, section, size)
     return FileFootage(config, data, sources, models, task)
 
 

@@ -7,12 +7,11 @@ start from published weights where `weights` names some; TransVOD and DVIS from 
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from jax_promptmtl.core import tree
 from jax_promptmtl.core.errors import UserError
@@ -22,17 +21,14 @@ from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import ClipSource, all_batches, training_batches
 from jax_promptmtl.data.videos import feature_time
 from jax_promptmtl.data.videos.index import VideoSet
-from jax_promptmtl.data.videos.key_frames import by_frame
 from jax_promptmtl.data.videos.left_out import LeftOut
-from jax_promptmtl.data.videos.sampling import Sampling, Sources, sources
 from jax_promptmtl.engine import loop
-from jax_promptmtl.experiments.video.training import loop_settings
+from jax_promptmtl.experiments.video.training import by_rules, in_form, loop_settings, mixing_of, rules_of, sources_of
 from jax_promptmtl.models.video import videomae
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, files
-from jax_promptmtl.problems.video_tasks.spec import Rules, Sizes, VideoTaskSpec
-from jax_promptmtl.tasks.mixing import Mixing, mix
+from jax_promptmtl.tasks.mixing import mix
 from jax_promptmtl.tasks.task import VideoTask
 
 Array = jax.Array
@@ -46,7 +42,7 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     for note in [*data.notes, *feature_time.misfits(data, config.feature)]:
         print(f"note: {note}")
     left_out = None if config.data.strict else LeftOut("" if dry_run else workdir / "left_out.jsonl")
-    data = in_form(data, config)
+    data = in_form(SPECS[data.task], data, config)
     parts = sources_of(data, config, left_out)
     problem, _ = tuning_problem(data, config, parts["train"])
     settings = tuning_settings(config, len(data.parts["train"]))
@@ -69,21 +65,6 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
     print(f"The model is {path}, with a card beside it.")
 
 
-def in_form(data: VideoSet, config: Any) -> VideoSet:
-    """Return a data set with the times and the examples that its task is trained on."""
-    spec = SPECS[data.task]
-    data = feature_time.on_one_clock(data, config.feature.rate) if spec.timed else data
-    return by_frame(data) if spec.key_frames else data
-
-
-def sources_of(data: VideoSet, config: Any, left_out: LeftOut | None = None) -> Sources:
-    """Return the sources of a data set's parts; without `left_out` a file that cannot be read ends the run."""
-    seconds = config.feature.stride / config.feature.rate
-    options = {"every": config.every, "multiple": config.multiple, "window": config.feature.most, "step": seconds}
-    common = {"views": config.views, "seed": config.seed, "left_out": left_out}
-    return sources(data, Sampling(**config.sampling), **common, **options)
-
-
 def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: PyTree) -> dict[str, float]:
     """Return what a model scores, in clips of the tests' length."""
     problem, task = tuning_problem(data, config, tests)
@@ -94,19 +75,6 @@ def measure(data: VideoSet, config: Any, tests: Sequence[ClipSource], params: Py
 
 
 # --- model and task ---
-
-
-def rules_of(data: VideoSet, config: Any, sizes: Sizes) -> Rules:
-    """Return what the recipe and the rules of a data set's own evaluation decide about its task."""
-    return Rules(
-        scored=data.scored,
-        background=data.background,
-        views=config.sampling.clips * config.sampling.crops,
-        soft="mixing" in config and mixing_of(config).on,
-        every=config.every,
-        points=config.points,
-        sizes=sizes,
-    )
 
 
 def pipeline_of(data: VideoSet, config: Any, batch: Batch) -> video_mtl.Pipeline:
@@ -127,11 +95,6 @@ def tuning_problem(data: VideoSet, config: Any, clips: Sequence[ClipSource]) -> 
 
 
 # --- training ---
-
-
-def mixing_of(config: Any) -> Mixing:
-    """Return how labels become soft."""
-    return Mixing(**config.mixing)
 
 
 def varied(data: VideoSet, config: Any) -> Callable[[Batch, Array], Batch] | None:
@@ -172,17 +135,3 @@ def batches(data: VideoSet, parts: Sequence[ClipSource], config: Any, start_step
     )
     steps = tuning_settings(config, len(data.parts["train"]))["steps"]
     return by_rules(SPECS[data.task], found, start_step, config.guided * steps)
-
-
-def by_rules(spec: VideoTaskSpec, batches: Iterable[Batch], start_step: int, until: float) -> Iterator[Batch]:
-    """Yield training batches with what the loss of a task's `rule` reads beside the labels.
-
-    Args:
-      spec: of the task.
-      batches: from a step on.
-      start_step: that step.
-      until: step from which a model that a frozen part below guides at first goes on alone: `guided` bool[B].
-    """
-    for step, batch in enumerate(batches, start_step):
-        guided = {"guided": np.full(len(batch["weight"]), step < until)} if spec.guided else {}
-        yield {**(spec.weigh(batch) if spec.weigh else batch), **guided}

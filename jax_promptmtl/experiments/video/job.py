@@ -23,16 +23,13 @@ from jax_promptmtl.data.video_batches import (
     cut_prefix,
 )
 from jax_promptmtl.engine import loop
-from jax_promptmtl.experiments.video.file_footage import open_files
-from jax_promptmtl.experiments.video.finetune import by_rules
-from jax_promptmtl.experiments.video.footage import Footage, Kept, open_icons, other_data
-from jax_promptmtl.experiments.video.training import loop_settings, stream
+from jax_promptmtl.experiments.video.footage import Footage, Kept, other_data
+from jax_promptmtl.experiments.video.training import by_rules, loop_settings, stream
 from jax_promptmtl.methods.make import make_method
 from jax_promptmtl.models.video.view import View, pack
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_mtl import PRIMARY, Pipeline, method_sizes
-from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import Sight, VideoTaskSpec
 
 PyTree = Any
 
@@ -191,18 +188,6 @@ class Job:
         named = {PRIMARY: self.states(part, self.footage.primary, middle)} | self.others(part, aux, sees)
         kept = [Prefixed(source, f"middle/{name}/") for name, source in named.items()]
         return [self.footage.labels(part), *kept]
-
-
-def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path, *, sizes_only: bool = False) -> Job:
-    """Read the videos and the models of a job: files of a data set where the config has `data`, else moving icons.
-
-    Raises:
-      UserError: data or a model that cannot be read, an unknown task.
-    """
-    if "data" in config:
-        footage: Footage = open_files(config, "" if sizes_only else workdir / "left_out.jsonl", drawn=sizes_only)
-        return choose_place(Job(config, workdir, shared, footage, ""))
-    return Job(config, workdir, shared, open_icons(config), config.cache.place)
 
 
 def choose_place(job: Job) -> Job:

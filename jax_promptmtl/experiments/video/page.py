@@ -11,7 +11,6 @@ from jax_promptmtl.core import tree
 from jax_promptmtl.data import predictions
 from jax_promptmtl.engine import writer
 from jax_promptmtl.experiments.video.job import Job
-from jax_promptmtl.experiments.video.rows import ROWS
 from jax_promptmtl.models.video.pixels import uniform
 from jax_promptmtl.reporting import records, run_page, video_run
 from jax_promptmtl.reporting.examples import Examples
@@ -93,7 +92,7 @@ def add_setting(page: Page, job: Job, run: VideoRun) -> None:
         batch=config.train.batch_size,
         optimizer=config.train.optimizer.name,
         rate=config.train.optimizer.learning_rate,
-        rates={ROWS[name][0]: rate for name, rate in config.rates.items() if name in run.rows},
+        rates={run.rows[name]["title"]: rate for name, rate in config.rates.items() if name in run.rows},
         models={name: (role, tree.count(job.view(name).backbone.params)) for name, role in roles.items()},
     )
     video_run.add_setting(page, run, setting)

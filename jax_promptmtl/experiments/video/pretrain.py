@@ -26,8 +26,7 @@ from jax_promptmtl.experiments.video.training import loop_settings, stream
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, icons
-from jax_promptmtl.problems.video_tasks.icons import Sight
-from jax_promptmtl.problems.video_tasks.spec import TrainingStage
+from jax_promptmtl.problems.video_tasks.spec import Sight, TrainingStage
 
 PyTree = Any
 

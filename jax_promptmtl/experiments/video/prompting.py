@@ -16,7 +16,10 @@ from jax_promptmtl.core.errors import pick
 from jax_promptmtl.core.files import write_whole
 from jax_promptmtl.engine import writer
 from jax_promptmtl.experiments.video import cost, page, transfer
-from jax_promptmtl.experiments.video.job import Job, Row, open_job, row_problem, train
+from jax_promptmtl.experiments.video.file_footage import open_files
+from jax_promptmtl.experiments.video.footage import Footage
+from jax_promptmtl.experiments.video.icon_footage import open_icons
+from jax_promptmtl.experiments.video.job import Job, Row, choose_place, row_problem, train
 from jax_promptmtl.experiments.video.measuring import evaluators, measure_static
 from jax_promptmtl.experiments.video.rows import MAPPED, ROWS, legal
 from jax_promptmtl.reporting.video_run import console_scores
@@ -47,6 +50,18 @@ def run(config: Any, workdir: pathlib.Path, *, dry_run: bool) -> None:
         print(console_scores(results, job.spec.task.metric), flush=True)
         write_whole(workdir / "results.json", json.dumps(results, indent=2) + "\n")
     page.publish(job, results)
+
+
+def open_job(config: Any, workdir: pathlib.Path, shared: pathlib.Path, *, sizes_only: bool = False) -> Job:
+    """Read the videos and the models of a job: files of a data set where the config has `data`, else moving icons.
+
+    Raises:
+      UserError: data or a model that cannot be read, an unknown task.
+    """
+    if "data" in config:
+        footage: Footage = open_files(config, "" if sizes_only else workdir / "left_out.jsonl", drawn=sizes_only)
+        return choose_place(Job(config, workdir, shared, footage, ""))
+    return Job(config, workdir, shared, open_icons(config), config.cache.place)
 
 
 def measure_row(job: Job, name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Weights of CLIP from and to the files that others publish: OpenAI, open_clip, Hugging Face; never through torch.
+"""Convert weights of CLIP from OpenAI, open_clip and Hugging Face, and to Hugging Face, without torch.
 
-Each layout is one table: torch name, our path, transposition; `{i}` is the number of a block.
+Each layout is one table of (torch name, our path, transposition); `{i}` is the number of a block.
 """
 
 import hashlib
@@ -81,13 +81,13 @@ HF: list[Row] = [
     ("text_model.embeddings.token_embedding.weight", "text/token/embedding", KEEP),
     ("text_model.embeddings.position_embedding.weight", "text/position", KEEP),
     *norm("text_model.final_layer_norm", "text/ln_final"),
-    ("text_projection.weight", "text/projection/kernel", LINEAR),  # square in ViT-B/16: a lost transpose is silent
+    ("text_projection.weight", "text/projection/kernel", LINEAR),  # square in ViT-B/16: a missing transpose is silent
     *block("text_model.encoder.layers.{i}", "text/transformer/blocks_{i}", HF_BLOCK),
     ("logit_scale", "logit_scale", KEEP),
 ]
 LAYOUTS = {"visual.conv1.weight": OPENAI, "vision_model.embeddings.patch_embedding.weight": HF}
 TEXT = re.compile(r"^text\.")  # of open_clip's CustomTextCLIP
-OTHERS = {  # what a leaf tells of other models
+OTHERS = {  # leaves that identify other models
     r"vision_model\.head\.probe": "a SigLIP",
     r"visual\.trunk\.attn_pool\..*": "a SigLIP of open_clip",
     r"visual\.trunk\..*": "a CLIP whose image tower comes from timm, such as ConvNeXt or EVA",
@@ -102,8 +102,8 @@ OTHERS = {  # what a leaf tells of other models
 NOT_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
-    """Return the float32 parameters of `CLIP` from a state_dict in the layout of OpenAI, open_clip or Hugging Face.
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Convert a state_dict in the layout of OpenAI, open_clip or Hugging Face to float32 parameters of `CLIP`.
 
     Raises:
       UserError: another architecture, or leaves missing (-) or left over (+).
@@ -118,7 +118,7 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     return arrange(expand(layout, found), found, "CLIP")
 
 
-def to_hf(params: Mapping) -> State:
+def to_hf(params: Mapping[str, Any]) -> State:
     """Return the state_dict of `transformers.CLIPModel` in the precision of the leaves, the inverse of `to_tree`."""
     leaves = tree.flatten(params)
     rows = expand([(path, name, None if axes is None else tuple(np.argsort(axes))) for name, path, axes in HF], leaves)
@@ -126,7 +126,7 @@ def to_hf(params: Mapping) -> State:
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
-    """Drop the prefixes of trainers and the buffers that are not weights.
+    """Drop prefixes added by trainers, and buffers that are not weights.
 
     >>> strip({"module.visual.conv1.weight": 0, "module.text.ln_final.bias": 1, "module.context_length": 77})
     {'visual.conv1.weight': 0, 'ln_final.bias': 1}
@@ -139,13 +139,13 @@ def strip(state: Mapping[str, np.ndarray]) -> State:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None = None) -> ClipConfig:
+def infer_config(params: Mapping[str, Any], activation: str, heads: tuple[int, int] | None = None) -> ClipConfig:
     """Return the sizes that the shapes of the weights imply, and check every shape against `CLIP` of those sizes.
 
     Args:
       params: the tree of `to_tree`.
-      activation: quick_gelu or gelu; shapes do not tell.
-      heads: of the image and the text tower; None is one per 64 channels, as published up to an image width of 1024.
+      activation: quick_gelu or gelu; not implied by shapes.
+      heads: of image and text tower; None is one per 64 channels, true of published models up to image width 1024.
     """
     image, text = params["image"], params["text"]
     patch, _, _, image_width = image["patch"]["kernel"].shape
@@ -185,18 +185,19 @@ def infer_config(params: Mapping, activation: str, heads: tuple[int, int] | None
     return config
 
 
-def shapes(config: ClipConfig) -> dict:
+def shapes(config: ClipConfig) -> dict[str, Any]:
     """Return the tree of shapes of `CLIP`, without computing anything."""
     size = config.image_size
     inputs = (jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32))
-    return jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)["params"]
+    found: dict[str, Any] = jax.eval_shape(CLIP(config).init, jax.random.key(0), *inputs)["params"]
+    return found
 
 
 def declared(folder: Path) -> dict[str, Any]:
     """Return the fields of `ClipConfig` that config.json or open_clip_config.json in the folder declares.
 
-    Activation and heads are always among them where there is such a file: an absent key has the value that transformers
-    (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`) gives it.
+    With such a file, activation and heads are always among them: an absent key has the default of transformers
+    (`CLIPTextConfig`, `CLIPVisionConfig`) or open_clip (`CLIP`).
     """
     hf, open_clip = (optional_json(folder / name) for name in ("config.json", "open_clip_config.json"))
     architecture.refuse_others(hf, open_clip, str(folder))
@@ -234,12 +235,12 @@ def declared(folder: Path) -> dict[str, Any]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict, str]:
-    """Read a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
+def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, dict[str, Any], str]:
+    """Load a CLIP from a folder or file of Hugging Face, open_clip or OpenAI.
 
     Args:
       path: a folder, or a .safetensors, .pt or .bin file; config files are looked for beside it.
-      activation: needed only where no config file tells: quick_gelu for OpenAI's weights, gelu for most others.
+      activation: if there is no config file: quick_gelu for OpenAI's weights, gelu for most others.
 
     Returns:
       The sizes, the float32 parameters of `CLIP`, and the SHA-256 of the weights file.
@@ -248,7 +249,7 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
     state = read_state(file)
     told = declared(file.parent)
     if not told and any(name.rpartition(".")[2] == "input_resolution" for name in state):
-        told = {"activation": "quick_gelu"}  # only OpenAI's own archives carry this scalar, and all use QuickGELU
+        told = {"activation": "quick_gelu"}  # only OpenAI's own archives have this scalar, and all use QuickGELU
     chosen = activation or told.get("activation")
     if chosen is None:
         raise UserError(
@@ -266,7 +267,7 @@ def load(path: str | Path, activation: str | None = None) -> tuple[ClipConfig, d
     return config, params, digest(file)
 
 
-def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:
+def save(folder: str | Path, config: ClipConfig, params: Mapping[str, Any]) -> str:
     """Write model.safetensors and config.json as `transformers.CLIPModel.from_pretrained` reads them.
 
     Returns:
@@ -280,11 +281,11 @@ def save(folder: str | Path, config: ClipConfig, params: Mapping) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def hf_config(config: ClipConfig) -> dict:
+def hf_config(config: ClipConfig) -> dict[str, Any]:
     """Return the content of config.json; every size is written, so that no reader needs a default."""
     end = config.vocab_size - 1
 
-    def tower(width: int, layers: int, heads: int, inside: int) -> dict:
+    def tower(width: int, layers: int, heads: int, inside: int) -> dict[str, Any]:
         sizes = {"hidden_size": width, "intermediate_size": inside or 4 * width, "num_hidden_layers": layers}
         shared = {"hidden_act": config.activation, "layer_norm_eps": 1e-5, "projection_dim": config.embed_dim}
         return sizes | {"num_attention_heads": heads} | shared

@@ -1,12 +1,13 @@
-"""Load a backbone by path: weights, tokenizer, and the pixels that they expect."""
+"""Load a backbone by path: weights, tokenizer and pixel statistics."""
 
 import pathlib
 
 from jax_promptmtl.core.files import ASSETS
 from jax_promptmtl.models.clip import convert, pixels, tokenizer
 from jax_promptmtl.models.clip.model import Backbone
+from jax_promptmtl.models.weights import files
 
-EMBEDDED = "icon_clip"  # the small CLIP that the package carries
+EMBEDDED = "icon_clip"  # the small CLIP shipped with the package
 
 
 def load(path: str, activation: str = "", tokens: str = "") -> Backbone:
@@ -14,15 +15,15 @@ def load(path: str, activation: str = "", tokens: str = "") -> Backbone:
 
     Args:
       path: "icon_clip" for the embedded one; else a folder or file of Hugging Face, open_clip or OpenAI.
-      activation: quick_gelu or gelu, where nothing beside the weights tells; else "".
+      activation: quick_gelu or gelu, where no config file beside the weights defines it; else "".
       tokens: path of the tokenizer, where it is not beside the weights; else "".
 
     Raises:
-      UserError: missing, surplus or misshapen weights, no tokenizer, an unknown activation.
+      UserError: missing, unexpected or misshapen weights, no tokenizer, an unknown activation.
     """
     place = ASSETS / EMBEDDED if path == EMBEDDED else pathlib.Path(path).expanduser()
     config, params, sha256 = convert.load(place, activation or None)
-    theirs = convert.locate(place).name.startswith("open_clip")
+    theirs = files.locate(place).name.startswith("open_clip")
     return Backbone(
         name=path,
         config=config,

@@ -1,6 +1,6 @@
 """CLIP in Flax Linen: image tower, text tower and logit scale, of any ViT size.
 
-After openai/CLIP `clip/model.py`. Sizes come from the weights (`convert.load`); nothing here knows 512 or 768.
+After openai/CLIP `clip/model.py`. All sizes come from the weights (`convert.load`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ class ClipConfig:
 
     @property
     def towers(self) -> dict[str, tuple[int, int]]:
-        """Return {tower: (layers, width)}, all that a prompt method needs to know of a backbone."""
+        """Return {tower: (layers, width)}, the sizes that prompt methods depend on."""
         return {"text": (self.text_layers, self.text_width), "image": (self.image_layers, self.image_width)}
 
 
@@ -98,7 +98,7 @@ class ImageTower(nn.Module):
           image: float[B, H, W, 3], normalised.
           prompts: layer -> tokens after the class token, without position; those of layer 0 pass `ln_pre`.
           rows: int[B], which prompts each image has, where `prompts` are float[T, P, D].
-          keep: int[B, n], the patches to see; all when None. Dropping patches at random speeds pretraining up (FLIP).
+          keep: int[B, n], the patches to encode; all if None. Random subsets speed up pretraining (FLIP).
 
         Returns:
           float[B, E], not normalised.
@@ -123,7 +123,7 @@ class ImageTower(nn.Module):
 class TextTower(nn.Module):
     """The causal text transformer, read at the end-of-text token, which has the largest id.
 
-    Texts with a common prefix need it once: `prefill` it, then `encode_suffixes`. That equals encoding whole rows.
+    A prefix common to many texts is encoded once: `prefill`, then `encode_suffixes`; equal to encoding whole rows.
     """
 
     config: ClipConfig
@@ -190,7 +190,7 @@ class TextTower(nn.Module):
         return {k: x + self.position[1 : 1 + x.shape[-2]] if k == 0 else x for k, x in (prompts or {}).items()}
 
     def project(self, x: Array) -> Array:
-        """Return the features of tokens that were read."""
+        """Project the read tokens to features."""
         return self.projection(self.ln_final(x))
 
 
@@ -206,7 +206,7 @@ class CLIP(nn.Module):
     """
 
     config: ClipConfig
-    remat: bool = False  # compute the inside of the blocks again in the backward pass, to save memory
+    remat: bool = False  # recompute blocks in the backward pass, to save memory
 
     def setup(self) -> None:
         self.image = ImageTower(self.config, self.remat)
@@ -260,10 +260,10 @@ def score(features: Array, classes: Array, logit_scale: Array) -> Array:
 
 
 def cast_params(params: Any, dtype: str) -> Any:
-    """Cast the matrices and biases of both towers; LayerNorm, embeddings and projections keep float32.
+    """Cast matrices and biases of both towers; LayerNorms, embeddings and projections stay float32.
 
     Args:
-      params: weights, `None` where a leaf is somewhere else.
+      params: weights, with `None` in the holes of a partition.
       dtype: float32 or bfloat16.
     """
     if pick(dtype, ("float32", "bfloat16"), "dtype of the frozen towers") == "float32":
@@ -273,7 +273,7 @@ def cast_params(params: Any, dtype: str) -> Any:
 
 
 class TextTokenizer(Protocol):
-    """Texts to ids; `start` and `end` are around every text."""
+    """Tokenizer interface: texts to ids, each text between `start` and `end`."""
 
     start: int
     end: int
@@ -287,13 +287,13 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded CLIP: the module, its weights, and all that belongs to them.
+    """A loaded CLIP: sizes, weights, tokenizer and preprocessing.
 
     Attributes:
       params: nested dict of float32 arrays in the layout of `CLIP.init`.
       tokenizer: of the text tower.
       preprocess: image size, mean, std of the pixels the weights expect.
-      sha256: of the weights file, so that a checkpoint knows which backbone it belongs to.
+      sha256: of the weights file, by which a checkpoint identifies its backbone.
       tokens: path of the tokenizer, where it is not beside the weights; else "".
     """
 
@@ -308,7 +308,7 @@ class Backbone:
 
     @property
     def reference(self) -> dict[str, str]:
-        """Return how a checkpoint refers to these weights."""
+        """Return the metadata by which a checkpoint refers to this backbone."""
         about = {"name": self.name, "sha256": self.sha256, "activation": self.config.activation}
         return about | {"tokenizer": self.tokens}
 

@@ -1,4 +1,4 @@
-"""Texts cut into their common prefix and their suffixes, which are packed side by side into few even rows."""
+"""Split texts into a common prefix and suffixes, and pack the suffixes into few rows of even length."""
 
 import heapq
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROOM = 32  # tokens in a row: attention within a row costs little beside the rest, and products are large enough
+ROOM = 32  # tokens per row: attention within a row stays cheap, and matrix products are large enough
 
 
 class Packed(NamedTuple):
     """Texts of U sets, packed into R rows of N tokens for each set.
 
     Attributes:
-      prefix: int[N0], the ids that all texts begin with.
+      prefix: int[N0], the ids common to the start of all texts.
       suffixes: four arrays, as `TextTower.encode_suffixes` takes them: int[U, R, N] ids, positions in their texts and
-        numbers of the texts in their rows (-1 where nothing is), and int[U, R, n], where the end-of-text tokens are.
+        numbers of the texts in their rows (-1 in padding), and int[U, R, n], positions of the end-of-text tokens.
       where: int[T, C, 3], set, row and number in the row of every text of every task.
       first: int[U], a task of each set.
       chunks: a divisor of R, the number of parts to encode one after the other.
@@ -44,20 +44,20 @@ def distribute(lengths: Sequence[int], rows: int) -> list[list[int]]:
 
 
 def pack(rows: Sequence[np.ndarray], sets: Sequence[int], chunk: int = 0, parts: int = 1) -> Packed:
-    """Pack the texts of T tasks; equal texts of one set are there once.
+    """Pack the texts of T tasks; equal texts of one set are stored once.
 
     Args:
       rows: per task int[C_t, N], token rows; the largest id ends a text, what follows it is not read.
-      sets: per task the number of its set, 0 to U - 1. Texts of different sets meet different prompts.
-      chunk: about how many texts of a set are to be encoded at a time; all if 0. R is divisible accordingly.
-      parts: number of devices that divide the rows of every set and chunk; R is divisible by it, too.
+      sets: per task the number of its set, 0 to U - 1. Different sets have different prompts.
+      chunk: about how many texts of a set to encode at a time; all if 0. R is made divisible accordingly.
+      parts: number of devices over which rows of a set and chunk are sharded; R is made divisible by it, too.
 
     Returns:
       The packed texts; tasks of fewer classes than C repeat their last one in `where`.
     """
     texts = [[tuple(map(int, row[: row.argmax() + 1])) for row in task] for task in rows]
     every = {text for task in texts for text in task}
-    shortest = min(map(len, every)) - 1  # the end of a text is its own
+    shortest = min(map(len, every)) - 1  # the end-of-text token always belongs to the suffix
     begin = next((i for i in range(shortest) if len({text[i] for text in every}) > 1), shortest)
     unique = [
         list(dict.fromkeys(text for task, u in zip(texts, sets, strict=True) if u == number for text in task))

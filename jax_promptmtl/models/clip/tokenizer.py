@@ -1,4 +1,4 @@
-"""CLIP's byte-pair encoding in pure Python: cleaning, splitting, merging, and learning merges for a small vocabulary.
+"""CLIP's byte-pair encoding in pure Python: cleaning, splitting, merging, and training of small vocabularies.
 
 Follows openai/CLIP `clip/simple_tokenizer.py`. Ids: 256 byte symbols, the same 256 ending a word, one per merge, and
 start and end of text.
@@ -38,7 +38,7 @@ Merges = list[tuple[str, str]]
 
 @functools.cache
 def byte_symbols() -> dict[int, str]:
-    """Return the printable character that stands for each byte, in the order of the ids (GPT-2's table).
+    """Return the printable character for each byte, in the order of ids (GPT-2's table).
 
     >>> byte_symbols()[ord("a")], byte_symbols()[ord(" ")], len(byte_symbols())
     ('a', 'Ġ', 256)
@@ -49,7 +49,7 @@ def byte_symbols() -> dict[int, str]:
 
 
 def clean(text: str) -> str:
-    """Repair mojibake, undo HTML escapes twice, squeeze white space and lower the case.
+    """Fix mojibake, unescape HTML twice, collapse white space and lower-case.
 
     >>> clean("  Caf&amp;eacute;  AU lait ")
     'café au lait'
@@ -194,7 +194,7 @@ class Tokenizer:
 
 
 def find(path: str | Path | None = None, weights: str | Path | None = None) -> Path:
-    """Return where the tokenizer is: the given path, the environment variable, beside the weights, or CLIP's own.
+    """Locate the tokenizer: the given path, the environment variable, beside the weights, or CLIP's own.
 
     Args:
       path: what the user asked for, or None.
@@ -264,7 +264,7 @@ def learn_merges(texts: Iterable[str], num_merges: int) -> Merges:
     counts = Counter(word for text in texts for word in split(text) if word not in (START, END))
     spelled = {word: spell(word) for word in counts}
     pairs: Counter[tuple[str, str]] = Counter()
-    users: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # words in which a pair was seen
+    users: defaultdict[tuple[str, str], set[str]] = defaultdict(set)  # index: pair -> words that may contain it
 
     def add(word: str, sign: int) -> None:
         for pair in pairwise(spelled[word]):

@@ -1,14 +1,14 @@
-"""Deformable attention over maps of several sizes, and an encoder of it that accepts prompts.
+"""Multi-scale deformable attention, and an encoder of it that accepts prompts.
 
-After fundamentalvision/Deformable-DETR `models/ops` and `models/deformable_transformer.py`: every head of a query looks
-at a few points around a reference point of every map, whose offsets and weights the query chooses itself.
+After fundamentalvision/Deformable-DETR `models/ops` and `models/deformable_transformer.py`: every head of a query
+samples a few points around a reference point in every map, with offsets and weights predicted from the query.
 
-Prompts are no places of a map, so they cannot be appended to one. Our rule for them, not DLM-VMTL's, has no parameters:
-the softmax over a head's points gets one more entry per prompt, with the scaled product of the query's value and the
-prompt's, less the log of the number of prompts, as its logit, and the prompt's value as what is seen. So prompts that
-fit nothing weigh together like one point; without that log fifty of them would drown the four points of a frozen head.
-As queries, prompts run the same layer from the centre of every map, without a position, and see all prompts by the same
-rule. Without prompts nothing changes.
+Prompts have no location in a map, so they cannot be appended to one. Our rule, not DLM-VMTL's, has no parameters: the
+softmax over a head's points gets one more entry per prompt, whose logit is the scaled product of the query's value and
+the prompt's, minus the log of the number of prompts, and whose value is the prompt's. Irrelevant prompts thus weigh
+together like one point; without the log, fifty of them would outweigh the four points of a frozen head. As queries,
+prompts sample around the centre of every map, without a position, and attend to all prompts by the same rule. Without
+prompts the layer is unchanged.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from einops import rearrange
 from jax_promptmtl.models.layers.transformer import LayerNorm, Linear
 
 Array = jax.Array
-Shapes = Sequence[tuple[int, int]]  # rows and columns of every map; the maps' tokens stand one after the other
+Shapes = Sequence[tuple[int, int]]  # rows and columns of every map; tokens of the maps are concatenated
 
 
 def sample(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Array:
-    """Mix what is seen at points of the maps: bilinear between cell centres, zero outside (align_corners is false).
+    """Sum weighted bilinear samples of the maps, zero outside (align_corners is false).
 
     Args:
       value: float[B, H, N, C] of the N cells of all K maps.
@@ -52,9 +52,9 @@ def sample(value: Array, shapes: Shapes, locations: Array, weights: Array) -> Ar
     return result
 
 
-@partial(jax.checkpoint, static_argnums=1)  # the backward pass does it again: what is between is 4 P times the queries
+@partial(jax.checkpoint, static_argnums=1)  # recomputed in the backward pass: intermediates are 4 P times the queries
 def sample_map(cells: Array, shape: tuple[int, int], locations: Array, weights: Array) -> Array:
-    """Return what `sample` does for one map.
+    """Compute `sample` for one map.
 
     Args:
       cells: float[B, H, N, C].
@@ -63,13 +63,13 @@ def sample_map(cells: Array, shape: tuple[int, int], locations: Array, weights: 
       weights: float[B, H, Q, P].
     """
     size = np.array([shape[1], shape[0]])
-    place = jnp.clip(locations * size - 0.5, -1, size)  # nothing is seen at these ends and beyond
-    gathered = 4 * locations.shape[3] * cells.shape[3]  # numbers per query
+    place = jnp.clip(locations * size - 0.5, -1, size)  # bilinear weights vanish at these bounds and beyond
+    gathered = 4 * locations.shape[3] * cells.shape[3]  # elements per query
     return (multiplied if cells.shape[2] <= gathered else looked_up)(cells, shape, place, weights)
 
 
 def multiplied(cells: Array, shape: tuple[int, int], place: Array, weights: Array) -> Array:
-    """Mix the cells of a small map by one matrix product: how much of every cell is in a query, times the cells."""
+    """Sample a small map by one matrix product of dense weights [queries, cells] and the cells."""
     place, weights = rearrange(place, "b h q p t -> t b h p q"), rearrange(weights, "b h q p -> b h p 1 q")
     x, y = (tent(place[axis], size) for axis, size in enumerate(shape[::-1]))
     y = y * weights
@@ -79,7 +79,7 @@ def multiplied(cells: Array, shape: tuple[int, int], place: Array, weights: Arra
 
 
 def tent(place: Array, size: int) -> Array:
-    """Return how much of each of `size` cells in a row is seen from places float[..., Q], float[..., size, Q].
+    """Return linear interpolation weights float[..., size, Q] of `size` cells at places float[..., Q].
 
     >>> tent(jnp.array([1.25]), 4)[:, 0].tolist()
     [0.0, 0.75, 0.25, 0.0]
@@ -90,7 +90,7 @@ def tent(place: Array, size: int) -> Array:
 
 
 def looked_up(cells: Array, shape: tuple[int, int], place: Array, weights: Array) -> Array:
-    """Mix the cells of a map by reading the four around every point."""
+    """Sample a map by gathering the four cells around every point."""
     size = np.array([shape[1], shape[0]])
     low = jnp.floor(place)
     part = (place - low)[..., None, :]
@@ -107,7 +107,7 @@ def looked_up(cells: Array, shape: tuple[int, int], place: Array, weights: Array
 
 
 def directions(heads: int, levels: int, points: int) -> np.ndarray:
-    """Return the initial offsets float32[H, K, P, 2] in cells: each head looks its own way, its points ever farther.
+    """Return the initial offsets float32[H, K, P, 2] in cells: a direction per head, points at growing distance.
 
     >>> directions(4, 1, 2)[1].round(3).tolist()
     [[[0.0, 1.0], [0.0, 2.0]]]
@@ -125,9 +125,9 @@ class DeformableAttention(nn.Module):
     Attributes:
       heads: H.
       levels: maps K.
-      points: that a head looks at in each map.
-      stray: with the heads of all queries numbered in order, number i looks where number i // stray should; 1 is right,
-        and `models/video/transvod.py` says who needs another.
+      points: sampled points per head and map.
+      stray: with the heads of all queries numbered in order, head i samples where head i // stray should; 1 is correct,
+        others reproduce a bug of upstream's, see `models/video/transvod.py`.
     """
 
     heads: int
@@ -145,14 +145,14 @@ class DeformableAttention(nn.Module):
         mask: Array | None = None,
         prompts: Array | None = None,
     ) -> Array:
-        """Return what the queries see, float[B, Q, D].
+        """Attend, float[B, Q, D].
 
         Args:
           query: float[B, Q, D], positions included. With prompts, the queries are the N cells, then the P prompts.
           reference: x, y of a point float[B, Q, K, 2], or x, y, width, height of a box float[B, Q, K, 4], in [0, 1].
           cells: float[B, N, D] of all maps.
           shapes: of the maps.
-          mask: bool[B, N], false where a cell is padding, of which nothing is seen; there is none if not given.
+          mask: bool[B, N], false where a cell is padding, which reads as zero; no padding if None.
           prompts: float[B, P, D].
         """
         width, kinds = query.shape[-1], {"h": self.heads, "k": self.levels, "p": self.points}
@@ -175,7 +175,7 @@ class DeformableAttention(nn.Module):
         return Linear(width, name="out")(rearrange(seen, "b h q c -> b q (h c)"))
 
     def locate(self, query: Array, reference: Array, shapes: Shapes, kinds: dict[str, int]) -> Array:
-        """Return where the queries look, float[B, H, Q, K, P, 2] as x and y in [0, 1] of each map."""
+        """Return the sampling locations float[B, H, Q, K, P, 2], x and y in [0, 1] of each map."""
         bias = directions(self.heads, self.levels, self.points).ravel()
         options: dict[str, Any] = {"kernel_init": nn.initializers.zeros, "bias_init": lambda *_: jnp.asarray(bias)}
         offsets = nn.Dense(bias.size, name="offsets", **options)(query)
@@ -216,7 +216,7 @@ class DeformableBlock(nn.Module):
 
 
 class Span(NamedTuple):
-    """Which blocks to run.
+    """A range of blocks to run with prompts.
 
     Attributes:
       start: first block.
@@ -233,13 +233,13 @@ WHOLE = Span()
 
 
 class DeformableEncoder(nn.Module):
-    """Blocks in which every cell of every map looks at points around its own place.
+    """Encoder in which every cell of every map attends to points around itself.
 
     Attributes:
       layers: number of blocks.
       heads: attention heads H.
       levels: maps K.
-      points: that a head looks at in each map.
+      points: sampled points per head and map.
       inner: width inside the MLPs.
 
     >>> encoder, cells = DeformableEncoder(layers=2, heads=2, levels=1, inner=8), jnp.zeros((3, 6, 4))
@@ -278,7 +278,7 @@ class DeformableEncoder(nn.Module):
           span: which blocks to run.
 
         Returns:
-          float[B, N, D], of no meaning at padding.
+          float[B, N, D], arbitrary at padding.
         """
         prompts = x[:, :0] if prompts is None else prompts
         ratios = valid_ratios(mask, shapes)
@@ -292,7 +292,7 @@ class DeformableEncoder(nn.Module):
 
 
 def valid_ratios(mask: Array, shapes: Shapes) -> Array:
-    """Return the share of columns and of rows that are no padding in every map, float[B, K, 2], of bool[B, N].
+    """Return the unpadded share of columns and rows of every map, float[B, K, 2], from a mask bool[B, N].
 
     >>> valid_ratios(jnp.array([[True, False, True, False]]), [(2, 2)]).tolist()
     [[[0.5, 1.0]]]
@@ -311,9 +311,9 @@ def grids(tokens: Array, shapes: Shapes) -> list[Array]:
 
 
 def cell_centres(ratios: Array, shapes: Shapes) -> Array:
-    """Return where every cell lies in every map: float[B, N, K, 2], x and y in [0, 1] of the map, padding included.
+    """Return the centre of every cell in every map: float[B, N, K, 2], x and y in [0, 1] of the padded map.
 
-    A cell has the same place in all maps relative to what is no padding there.
+    A cell has the same relative location in the unpadded parts of all maps.
 
     Args:
       ratios: of `valid_ratios`.
@@ -328,15 +328,15 @@ def cell_centres(ratios: Array, shapes: Shapes) -> Array:
 
 
 def sine_position(mask: Array, width: int, shift: float = 0.5) -> Array:
-    """Return the positions of a map's cells: the first half of the channels tells the row, the second the column.
+    """Return sine positions of a map's cells: the first half of the channels encodes rows, the second columns.
 
-    Rows and columns are counted from 1 and scaled to 2 pi at the last that is no padding; sine at even channels, cosine
-    at odd ones, of wavelengths from 2 pi to 2 pi 10,000.
+    Rows and columns are counted from 1 and scaled to 2 pi at the last unpadded one; sine at even channels, cosine at
+    odd ones, with wavelengths from 2 pi to 2 pi 10,000.
 
     Args:
       mask: bool[B, h, w], false in padding.
       width: channels D.
-      shift: what is taken off a count; 0.5 in Deformable DETR, 0 in Mask2Former.
+      shift: subtracted from the count; 0.5 in Deformable DETR, 0 in Mask2Former.
 
     Returns:
       float[B, h, w, D].

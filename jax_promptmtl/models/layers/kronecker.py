@@ -7,7 +7,7 @@ from jax_promptmtl.core.errors import pick
 
 Array = jax.Array
 
-# "scale_source" is M (x) P_s of eq. 6-7; "source_scale" is P_s (x) M of eq. 9-10. They tie the columns differently.
+# "scale_source" is M (x) P_s of eq. 6-7; "source_scale" is P_s (x) M of eq. 9-10. They tie different columns.
 ORDERS = {"scale_source": "...pq,...mn->...pmqn", "source_scale": "...pq,...mn->...mpnq"}
 
 

@@ -1,8 +1,7 @@
-"""Maps over a plane as torch reads them: sampling at points, and resizing."""
+"""Bilinear sampling and resizing of 2-D maps, equal to torch's."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jax_promptmtl.models.layers.position import resampling
 
@@ -36,16 +35,6 @@ def sample(maps: Array, points: Array) -> Array:
             index = jnp.clip(row, 0, height - 1) * width + jnp.clip(column, 0, width - 1)
             total += weight * jnp.take_along_axis(flat, index.astype(int), axis=-1)
     return total
-
-
-def centres(height: int, width: int) -> np.ndarray:
-    """Return x and y in [0, 1] of the centre of every cell, float32[h w, 2], row by row.
-
-    >>> centres(1, 2).tolist()
-    [[0.25, 0.5], [0.75, 0.5]]
-    """
-    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def resize(maps: Array, height: int, width: int) -> Array:

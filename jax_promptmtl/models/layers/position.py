@@ -22,12 +22,12 @@ def sinusoid(length: int, width: int) -> np.ndarray:
 
 
 def resampling(source: int, target: int, cubic: bool) -> np.ndarray:
-    """Return float64[target, source], the weights that resample a line of `source` samples as torch's interpolate does.
+    """Return float64[target, source], the weights of torch's interpolate from `source` to `target` samples.
 
     Cell centres correspond (align_corners is false), samples outside repeat the border, nothing is anti-aliased.
 
     Args:
-      source: number of samples that there are.
+      source: number of given samples.
       target: number of samples wanted.
       cubic: four-tap cubic weights; else two-tap linear ones, whose positions are clipped at the first sample.
 
@@ -60,7 +60,7 @@ def cubic_kernel(distance: np.ndarray) -> np.ndarray:
 
 
 def positions(trained: Grid, grid: Grid, width: int) -> np.ndarray:
-    """Return float32[N, width] for a grid of N tokens, resized where it is not the grid of the training.
+    """Return float32[N, width] for a grid of N tokens, resized if it differs from the training grid.
 
     Every trained frame is resized bicubically, then time linearly.
 

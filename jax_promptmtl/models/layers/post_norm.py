@@ -1,4 +1,4 @@
-"""Residual layers that normalise after the addition, as DETR and its descendants have them, and a perceptron head."""
+"""Post-norm residual layers of DETR and its descendants, and a perceptron head."""
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ Array = jax.Array
 
 
 class Attend(nn.Module):
-    """LayerNorm of a residual stream plus what queries see; the stream need not be what the queries are made of."""
+    """LayerNorm of a residual stream plus attention of queries, which may differ from the stream."""
 
     width: int
     heads: int
@@ -26,7 +26,7 @@ class Attend(nn.Module):
           query: float[B, N, D].
           key: float[B, M, D].
           value: float[B, M, D].
-          mask: bool[B, N, M], true where a query may see a key, at least one per query; all may if None.
+          mask: bool[B, N, M], true where a query attends to a key, at least one per query; everywhere if None.
         """
         own = KeyValues(self.attn.key(key), self.attn.value(value))
         result: Array = self.norm(stream + self.attn(query, own, mask=mask))

@@ -1,4 +1,4 @@
-"""Convolution and normalisation along time, for padded sequences and for prompts beside them."""
+"""Convolution and normalisation along time, for padded sequences with prompts."""
 
 import flax.linen as nn
 import jax
@@ -14,8 +14,8 @@ class TimeConv(nn.Module):
       features: output width.
       dilation: steps between taps.
       stride: steps between outputs, the first at step 0.
-      depthwise: give every channel its own three weights; `features` is then the input width.
-      use_bias: add a bias.
+      depthwise: whether the convolution is depthwise; `features` is then the input width.
+      use_bias: whether to add a bias.
       bias: its initial value.
     """
 
@@ -31,7 +31,7 @@ class TimeConv(nn.Module):
         """Convolve.
 
         Args:
-          x: float[B, L, D]; what stands at padding has no influence.
+          x: float[B, L, D]; values at padding have no influence.
           mask: bool[B, L].
           prompts: float[B, P, D].
 
@@ -63,8 +63,8 @@ def instance_norm(x: Array, mask: Array, prompts: Array, epsilon: float = 1e-5) 
     """Normalise every channel by its mean and variance over the steps that are not padding.
 
     Prompts are normalised by the mean and variance over steps and prompts together, so that they stay bounded where a
-    channel is the same at all steps, as many are behind a ReLU: with the steps' variance such a channel multiplies
-    prompts by up to 1 / sqrt(epsilon), layer after layer.
+    channel is constant over steps, as many are behind a ReLU: with the variance of steps alone such a channel would
+    scale prompts by up to 1 / sqrt(epsilon) in every layer.
 
     Args:
       x: float[B, L, D].
@@ -90,7 +90,7 @@ def instance_norm(x: Array, mask: Array, prompts: Array, epsilon: float = 1e-5) 
 
 
 def moments(x: Array, mask: Array, epsilon: float) -> tuple[Array, Array]:
-    """Return mean and 1 / standard deviation of every channel over what the mask shows, float[B, 1, D] each."""
+    """Return mean and 1 / standard deviation of every channel over the masked-in steps, float[B, 1, D] each."""
     weight = mask[..., None].astype(x.dtype)
     count = weight.sum(axis=1, keepdims=True)
     mean = jnp.where(weight > 0, x, 0).sum(axis=1, keepdims=True) / count
@@ -99,15 +99,15 @@ def moments(x: Array, mask: Array, epsilon: float) -> tuple[Array, Array]:
 
 
 def max_pool(x: Array, mask: Array, stride: int) -> Array:
-    """Return the maximum over three steps around every `stride`-th one, of those that are not padding.
+    """Return the maximum over a window of three unpadded steps around every `stride`-th step.
 
     Args:
       x: float[B, L, D].
       mask: bool[B, L].
-      stride: steps between outputs; at 1 nothing is pooled.
+      stride: steps between outputs; 1 returns the input.
 
     Returns:
-      float[B, ceil(L / stride), D], of no meaning where step `stride * t` is padding.
+      float[B, ceil(L / stride), D], arbitrary where step `stride * t` is padding.
 
     >>> max_pool(jnp.array([[[1.0], [3.0], [2.0], [9.0]]]), jnp.array([[True, True, True, False]]), 2)[0, :, 0].tolist()
     [3.0, 3.0]

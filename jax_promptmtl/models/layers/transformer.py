@@ -3,9 +3,8 @@
 Numerics follow openai/CLIP `clip/model.py`: LayerNorm epsilon 1e-5, QuickGELU or exact GELU. Matrix products run in the
 dtype of their kernel; the residual stream, LayerNorm and softmax stay float32 (float64 where the weights are).
 
-No output is computed that is not read, and the result is exact. Prompts whose outputs the next layer replaces act
-through their keys and values only; sequences with a common prefix share its KV cache; the last block runs for the
-tokens that are read.
+Unused outputs are not computed, and the result stays exact. Prompts whose outputs the next layer replaces contribute
+keys and values only; sequences with a common prefix share its KV cache; the last block runs for the read tokens only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +69,7 @@ def pick(x: Array, read: Array) -> Array:
 
 
 def at_least_float32(x: Array) -> Array:
-    """Widen narrow floats."""
+    """Widen bfloat16 and float16 to float32."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -99,7 +98,7 @@ def attend(query: Array, own: KeyValues, prefix: KeyValues | None, mask: Array |
 
 
 def attend_with_prefix(query: Array, logits: Array, own: Array, prefix: KeyValues, heads: int) -> Array:
-    """Attend to a shared prefix and to the own tokens: one product with the prefix for all sequences that share it.
+    """Attend to a shared prefix and to own tokens, with one product per prefix for all sequences that share it.
 
     Args:
       query: float[B H, N, c], scaled.
@@ -125,7 +124,7 @@ def attend_with_prefix(query: Array, logits: Array, own: Array, prefix: KeyValue
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm with CLIP's epsilon; in float32 at least, as are its parameters and the residual stream."""
+    """LayerNorm in float32 or wider, like its parameters and the residual stream."""
 
     epsilon: float = 1e-5
 
@@ -149,7 +148,7 @@ class Linear(nn.Module):
         y = x.reshape(-1, x.shape[-1]).astype(kernel.dtype) @ kernel
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))
-        return y.astype(kernel.dtype).reshape(*x.shape[:-1], self.features)  # a tuned bias may be wider
+        return y.astype(kernel.dtype).reshape(*x.shape[:-1], self.features)  # a tuned bias may have a wider dtype
 
 
 class Attention(nn.Module):
@@ -206,7 +205,7 @@ class Block(nn.Module):
         self.mlp = Mlp(self.inner, self.activation, self.scale)
 
     def keys_values(self, x: Array) -> KeyValues:
-        """Return all that the block needs of tokens whose outputs are not read."""
+        """Return keys and values of tokens whose outputs are not read."""
         return self.attn.keys_values(self.ln_1(x))
 
     def __call__(
@@ -242,7 +241,7 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Pass:
-    """How sequences pass through a `Transformer`: their layout, and what is to be computed.
+    """Layout of sequences in a `Transformer`, and the range of layers to compute.
 
     Attributes:
       at: position of the prompt slot.
@@ -254,7 +253,7 @@ class Pass:
       prefix: KV cache of an earlier part of the sequences, layer by layer, from `prefill`; all tokens attend to all
         of it.
       read: int[B, n], the positions that are read after the last layer; all when `None`.
-      keep: float[B, K, 2], factors of the two branches of every block: 0 where drop path leaves one out.
+      keep: float[B, K, 2], factors of the two branches of every block; 0 where drop path drops one.
     """
 
     at: int
@@ -271,18 +270,18 @@ class Pass:
 class Transformer(nn.Module):
     """A stack of blocks that accepts prompt tokens before any layer.
 
-    The insertion rule: tokens given for layer k replace the prompt slot before layer k; a layer without an entry lets
-    the slot flow on; `[0, D]` tokens empty it; on exit the slot is back to its entry width, so that positions after it
-    (such as the end-of-text token) have not moved.
+    The insertion rule: tokens given for layer k replace the prompt slot before layer k; a layer without an entry passes
+    the slot on; `[0, D]` tokens empty it; on exit the slot has its entry width again, so that positions after it (such
+    as the end-of-text token) are unchanged.
 
     Attributes:
       layers: number of blocks K.
       heads: attention heads H.
       activation: quick_gelu or gelu.
-      causal: let tokens see earlier ones only.
+      causal: whether tokens attend to earlier ones only.
       epsilon: of the LayerNorms.
       inner: width inside the MLPs; four times the width if 0.
-      remat: compute the inside of every block once more in the backward pass, to save memory.
+      remat: recompute every block in the backward pass, to save memory.
     """
 
     layers: int
@@ -325,7 +324,7 @@ class Transformer(nn.Module):
             if k in prompts:
                 tokens = prompts[k] if prompts[k].ndim == 3 else prompts[k][None]
                 if k + 1 in prompts if k + 1 < stop else how.width == 0 or read is not None:
-                    # Their outputs are not read: they act through keys and values, shared by those that have them.
+                    # Outputs of these prompts are not read: only keys and values, computed once per set of prompts.
                     extra = spread(block.keys_values(tokens), how.rows, x.shape[0])
                     tokens = tokens[:, :0]
                 tokens = tokens if how.rows is None else tokens[how.rows]
@@ -341,7 +340,7 @@ class Transformer(nn.Module):
         return x, slot, tuple(cache)
 
     def block(self, k: int, width: int) -> Block:
-        """Make the block of a layer."""
+        """Construct the block of a layer."""
         constructor: type[Block] = nn.remat(Block) if self.remat else Block
         sizes = (width, self.heads, self.inner or 4 * width, self.activation, self.epsilon)
         return constructor(*sizes, (2 * self.layers) ** -0.5, name=f"blocks_{k}")

@@ -1,4 +1,4 @@
-"""Attention along time within windows, for sequences with padding and for prompts that are no time steps."""
+"""Windowed attention along time, for padded sequences and for prompts outside of time."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ Array = jax.Array
 
 
 def windows(x: Array, size: int, halo: int) -> Array:
-    """Cut time into blocks and give each its surroundings, with zeros (or False) outside.
+    """Cut time into blocks with a halo on both sides, zeros (or False) beyond the ends.
 
     Args:
       x: [B, L, ...].
@@ -60,20 +60,19 @@ def band(size: int, radius: int) -> Array:
 def attend_in_windows(
     query: Array, key: Array, value: Array, mask: Array, pattern: Array, extra: tuple[Array, Array], soft: float = 0.0
 ) -> Array:
-    """Let every time step attend to the steps of its window that the pattern allows, and to all prompts.
+    """Attend from every time step to the steps of its window allowed by the pattern, and to all prompts.
 
     Args:
       query: float[B, L, C].
       key: float[B, L, C].
       value: float[B, L, D].
       mask: bool[B, L], false where a step is padding.
-      pattern: bool[size, halo + size + halo], what each query of a block sees of its window.
+      pattern: bool[size, halo + size + halo], keys of its window visible to each query of a block.
       extra: keys float[B, P, C] and values float[B, P, D] of the prompts.
-      soft: what a hidden key still weighs in the denominator of the softmax, relative to one of the same logit that is
-        seen; its value never counts. ASFormer has 1e-6.
+      soft: relative weight of a masked key in the softmax denominator; its value never counts. ASFormer has 1e-6.
 
     Returns:
-      float[B, L, D], of no meaning at padding.
+      float[B, L, D], arbitrary at padding.
     """
     size = pattern.shape[0]
     halo = (pattern.shape[1] - size) // 2
@@ -88,7 +87,7 @@ def attend_in_windows(
     if soft:
         near, far = near + jnp.log(seen + soft), far + jnp.log(1 + soft)
     else:
-        near = jnp.where(seen, near, -1e30)  # finite: a block of padding alone must not give NaN
+        near = jnp.where(seen, near, -1e30)  # finite: a block of padding only must not give NaN
     weights = jax.nn.softmax(jnp.concatenate([near, far], axis=-1), axis=-1)
     mixed = jnp.einsum("bwqk,bwkd->bwqd", weights[..., : near.shape[-1]] * seen, values)
     mixed = mixed + jnp.einsum("bwqp,bpd->bwqd", weights[..., near.shape[-1] :], extra[1])

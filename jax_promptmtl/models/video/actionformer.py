@@ -2,8 +2,8 @@
 
 After happyharrycn/actionformer_release `libs/modeling/{backbones,blocks,meta_archs}.py`: convolutions embed the
 features, a stem of blocks keeps their rate, every later block halves it; the levels of this pyramid share two heads,
-for classes and for the distances to start and end. Padding has no influence here, not even at the last frame before it,
-where upstream's pooling and heads see the zeros or biases that stand there; without padding both are equal.
+for classes and for the distances to start and end. Padding has no influence, not even on the last frame before
+it, where upstream's pooling and heads read its zeros or biases; without padding both are equal.
 """
 
 import math
@@ -25,7 +25,7 @@ from jax_promptmtl.models.video.middle import IN_HALF, Cut, Middle, VideoBackbon
 
 Array = jax.Array
 Levels = tuple[tuple[Array, Array], ...]  # of every level its float[B, N, D] and its bool[B, N]
-PRIOR = 0.01  # probability of a class at the start of the training
+PRIOR = 0.01  # initial probability of a class
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class ActionFormerConfig:
       inputs: channels of a feature.
       width: channels D.
       heads: attention heads.
-      window: steps that a step attends to, itself in the middle; odd.
+      window: width of the attention window in steps, centred; odd.
       embeddings: convolutions before the first block.
       stem: blocks that keep the rate.
-      branch: blocks that halve it; there is one level more than these.
+      branch: blocks that halve it; the pyramid has one level more.
       head_layers: convolutions in a head, the last of them its output.
       classes: kinds of action C.
-      reach: longest distance to a boundary, in steps, that the first level answers for; every level doubles it.
+      reach: largest distance to a boundary, in steps, for the first level; it doubles with every level.
       drop_path: share of residual branches dropped in training.
     """
 
@@ -58,7 +58,7 @@ class ActionFormerConfig:
     reach: float = 4.0
     drop_path: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0 or self.width % self.heads or self.stem < 1:
             raise UserError(
                 f"An ActionFormer with a window of {self.window}, {self.heads} heads of width {self.width} and "
@@ -77,7 +77,7 @@ class ActionFormerConfig:
 
 
 class Detections(NamedTuple):
-    """What the model says at N points of time, those of all levels one after the other.
+    """Predictions at N points in time, levels concatenated.
 
     Attributes:
       logits: float[B, N, C].
@@ -118,8 +118,8 @@ def points(length: int, config: ActionFormerConfig, step: float = 1.0, start: fl
 class ConvAttention(nn.Module):
     """Attention within windows, of queries, keys and values that depthwise convolutions prepare, at a lower rate.
 
-    Prompts are no time steps: in the convolutions only the centre tap acts on them, every window sees them as further
-    keys and values, and they see all steps and one another.
+    Prompts have no place in time: in the convolutions only the centre tap acts on them, every window attends to them,
+    and they attend to all steps and to one another.
     """
 
     config: ActionFormerConfig
@@ -174,7 +174,7 @@ class ConvHead(nn.Module):
     outputs: int
     bias: float = 0.0
 
-    def setup(self):
+    def setup(self) -> None:
         self.convs = [TimeConv(self.width, use_bias=False) for _ in range(self.layers - 1)]
         self.norms = [LayerNorm() for _ in range(self.layers - 1)]
         self.out = TimeConv(self.outputs, bias=self.bias)
@@ -198,7 +198,7 @@ class ActionFormer(nn.Module):
 
     config: ActionFormerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.embed = [TimeConv(c.width, use_bias=False) for _ in range(c.embeddings)]
         self.embed_norm = [LayerNorm() for _ in range(c.embeddings)]
@@ -209,7 +209,7 @@ class ActionFormer(nn.Module):
         self.scale = self.param("scale", nn.initializers.ones, (c.branch + 1,))
 
     def begin(self, features: Array, mask: Array) -> Array:
-        """Return what enters the first block, float[B, L, D], zero at padding."""
+        """Embed features as the input of the first block, float[B, L, D], zero at padding."""
         x = features
         for conv, norm in zip(self.embed, self.embed_norm, strict=True):
             x = nn.relu(norm(conv(x, mask, x[:, :0])[0]))
@@ -232,14 +232,14 @@ class ActionFormer(nn.Module):
           x: float[B, N, D] at the rate of block `start`.
           mask: bool[B, N].
           prompts: float[B, P, D].
-          levels: those that are done.
+          levels: computed so far.
           start: first block.
           stop: block to stop before.
-          deterministic: drop nothing.
+          deterministic: disable drop path.
           leave: block before which prompts leave.
 
         Returns:
-          All levels that are done; the last of them is the state, even inside the stem.
+          All levels so far; the last is the current state, even inside the stem.
         """
         for k in range(start, stop):
             prompts = prompts[:, :0] if k == leave else prompts
@@ -291,7 +291,7 @@ class ActionFormer(nn.Module):
         return Detections(all_logits, all_offsets, valid, grid)
 
     def __call__(self, features: Array, mask: Array, deterministic: bool = True) -> Detections:
-        """Return what the model says of features float[B, L, inputs] with a mask bool[B, L]; times are steps."""
+        """Detect in features float[B, L, inputs] with a mask bool[B, L]; times are in steps."""
         x = self.begin(features, mask)
         levels = self.run(x, mask, x[:, :0], (), 0, self.config.layers, deterministic)
         return self.detect(levels, jnp.asarray(points(features.shape[1], self.config)))
@@ -306,7 +306,7 @@ def handle(
     step: float = 1.0,
     start: float = 0.0,
 ) -> VideoBackbone:
-    """Return a detector whose stem and branch are in two halves; see `halves`.
+    """Return a detector split within stem and branch; see `halves`.
 
     The inputs of `lower` are {features: float[B, L, inputs], mask: bool[B, L]}; `upper` gives `Detections`.
 
@@ -324,7 +324,7 @@ def handle(
 def lower_half(
     model: ActionFormer, length: int, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
-    """Return the middle state of features and their mask; it carries the finished levels below."""
+    """Return the middle state of features and their mask; `carry` holds the finished levels."""
     features, mask = read_features(inputs, model.config.inputs, length or None)
     levels: Any = model.apply({"params": params}, features, mask, middle, method="lower")
     *done, (tokens, valid) = levels
@@ -346,4 +346,5 @@ def upper_half(
     levels = (*((level["tokens"], level["mask"]) for level in carried), (state.tokens, state.mask))
     options = {"middle": middle, "leave": leave, **times}
     found: Any = model.apply({"params": params}, levels, prompts, **options, method="upper")
-    return found
+    result: Detections = found
+    return result

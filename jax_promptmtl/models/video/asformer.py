@@ -39,8 +39,8 @@ class AsFormerConfig:
       classes: labels C.
       window_mask: released is what upstream's checkpoints were trained with, where every frame of a block sees the same
         2 bl - 1 frames; fixed is the sliding band that its paper describes (ChinaYi/ASFormer issue 2).
-      channel_dropout: share of the input channels dropped in training.
-      dropout: share dropped at the end of every module in training.
+      channel_dropout: rate of dropped input channels in training.
+      dropout: dropout rate at the end of every module in training.
     """
 
     inputs: int = 2048
@@ -52,7 +52,7 @@ class AsFormerConfig:
     channel_dropout: float = 0.3
     dropout: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pick(self.window_mask, WINDOW_MASKS, "window_mask")
 
 
@@ -72,9 +72,9 @@ def window_pattern(size: int, kind: str) -> Array:
 class AttentionModule(nn.Module):
     """Dilated convolution, attention within windows, residual.
 
-    Prompts are no time steps: in the convolution only the centre tap acts on them; they are normalised by the
-    statistics of frames and prompts together; every window sees them as further keys and values; they see all frames
-    and one another.
+    Prompts have no position in time: in the convolution only the centre tap acts on them; they are normalised by the
+    statistics of frames and prompts together; every window attends to them; they attend to all frames and to one
+    another.
     """
 
     config: AsFormerConfig
@@ -89,7 +89,7 @@ class AttentionModule(nn.Module):
 
         Args:
           x: float[B, L, D].
-          memory: float[B, L, D], of which a decoder takes its values; the encoder's are its own.
+          memory: float[B, L, D], the source of a decoder's values; the encoder passes its own input.
           mask: bool[B, L].
           prompts: float[B, P, D].
           deterministic: drop nothing.
@@ -122,13 +122,13 @@ class Stage(nn.Module):
     config: AsFormerConfig
     alpha: float = 1.0
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.embed, self.head = Linear(c.width), Linear(c.classes)
         self.blocks = [AttentionModule(c, 2**i, self.alpha) for i in range(c.layers)]
 
     def begin(self, x: Array, mask: Array) -> Array:
-        """Return what enters the first module, float[B, L, D], zero at padding."""
+        """Embed the input of the first module, float[B, L, D], zero at padding."""
         return jnp.where(mask[..., None], self.embed(x), 0)
 
     def run(
@@ -155,7 +155,7 @@ class AsFormer(nn.Module):
 
     config: AsFormerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.encoder = Stage(c)
         self.decoders = [Stage(c, math.exp(-3 * s)) for s in range(c.decoders)]
@@ -185,8 +185,8 @@ class AsFormer(nn.Module):
           prompts: float[B, P, D] or float[1, P, D].
           middle: module before which prompts enter.
           leave: module before which they leave; after the last one when `None`.
-          insertion: global as in `AttentionModule`; prepend_time makes them the first steps of the sequence instead,
-            which shifts every window.
+          insertion: global, as in `AttentionModule`; or prepend_time, as the first steps of the sequence, which shifts
+            every window.
           deterministic: drop nothing.
 
         Returns:
@@ -222,7 +222,7 @@ class AsFormer(nn.Module):
 
 
 def nothing(x: Array) -> Array:
-    """Return no prompts at all: float[B, 0, D]."""
+    """Return zero prompts, float[B, 0, D]."""
     return x[:, :0]
 
 
@@ -233,7 +233,7 @@ def handle(
     cut: Cut = IN_HALF,
     insertion: str = "global",
 ) -> VideoBackbone:
-    """Return an ASFormer whose encoder is in two halves; see `halves`.
+    """Return an ASFormer split within its encoder; see `halves`.
 
     The inputs of `lower` are {features: float[B, L, inputs], mask: bool[B, L]}; `upper` gives float[S, B, L, C].
     """
@@ -261,4 +261,5 @@ def upper_half(
     """Return logits float[S, B, L, C] of a middle state and prompts float[B or 1, P, D]."""
     options: dict[str, Any] = {"middle": middle, "leave": leave, "insertion": insertion}
     logits: Any = model.apply({"params": params}, state.tokens, state.mask, prompts, **options, method="upper")
-    return logits
+    result: Array = logits
+    return result

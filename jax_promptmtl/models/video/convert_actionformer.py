@@ -1,6 +1,6 @@
-"""Weights of ActionFormer from upstream's checkpoints (`epoch_035.pth.tar`), without torch.
+"""Convert upstream's checkpoints of ActionFormer (`epoch_035.pth.tar`), without torch.
 
-Upstream evaluates the running average of the weights, `state_dict_ema`, and so do we where a file has one.
+Upstream evaluates the moving average of the weights, `state_dict_ema`; it is used here where a file has one.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ TABLE: list[Row] = [
 ]
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `ActionFormer` from a state_dict, or from what upstream saves around it.
 
     Raises:
@@ -80,7 +80,7 @@ def flat(name: str, leaf: np.ndarray) -> np.ndarray:
     return leaf[0, :, 0] if leaf.shape[0] == 1 else leaf[:, :, 0]
 
 
-def blocks(params: Mapping[str, Any]) -> dict:
+def blocks(params: Mapping[str, Any]) -> dict[str, Any]:
     """Number the blocks of stem and branch together, and put the levels' factors into one vector.
 
     >>> sorted(blocks({"stem_0": 1, "branch_0": 2, "scale_0": np.ones(()), "scale_1": np.ones(())}))
@@ -95,11 +95,12 @@ def blocks(params: Mapping[str, Any]) -> dict:
     return out | {"scale": np.stack([params[f"scale_{i}"] for i in range(len(params)) if f"scale_{i}" in params])}
 
 
-def shapes(config: ActionFormerConfig) -> dict:
+def shapes(config: ActionFormerConfig) -> dict[str, Any]:
     """Return the tree of shapes of `ActionFormer`, without computing anything."""
     steps = 2**config.branch
     inputs = jax.ShapeDtypeStruct((1, steps, config.inputs), jnp.float32), jax.ShapeDtypeStruct((1, steps), bool)
-    return jax.eval_shape(ActionFormer(config).init, jax.random.key(0), *inputs)["params"]
+    result: dict[str, Any] = jax.eval_shape(ActionFormer(config).init, jax.random.key(0), *inputs)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, reach: float = 4.0) -> ActionFormerConfig:
@@ -107,9 +108,9 @@ def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, re
 
     Args:
       params: the tree of `to_tree`.
-      heads: attention heads; shapes do not tell.
-      window: steps that a step attends to, likewise.
-      reach: longest distance to a boundary that the first level answers for, likewise.
+      heads: attention heads; not implied by shapes.
+      window: width of the attention window, likewise.
+      reach: largest distance to a boundary for the first level, likewise.
     """
     _, inputs, width = params["embed_0"]["kernel"].shape
     branch = len(params["scale"]) - 1
@@ -132,7 +133,9 @@ def infer_config(params: Mapping[str, Any], heads: int = 4, window: int = 19, re
     return config
 
 
-def load(path: str | Path, heads: int = 4, window: int = 19, reach: float = 4.0) -> tuple[ActionFormerConfig, dict]:
-    """Read an ActionFormer from a file of torch, or a .safetensors file with the same names; see `infer_config`."""
+def load(
+    path: str | Path, heads: int = 4, window: int = 19, reach: float = 4.0
+) -> tuple[ActionFormerConfig, dict[str, Any]]:
+    """Load an ActionFormer from a file of torch, or a .safetensors file with the same names; see `infer_config`."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, heads, window, reach), params

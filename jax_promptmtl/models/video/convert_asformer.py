@@ -1,4 +1,4 @@
-"""Weights of ASFormer from upstream's checkpoints (`epoch-120.model`), without torch."""
+"""Convert upstream's checkpoints of ASFormer (`epoch-120.model`), without torch."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ STAGE = re.compile(r"(encoder|decoders\.\d+)\.(?:layers\.(\d+)\.)?(.+)\.(weight|
 
 
 def rename(name: str) -> str | None:
-    """Return our path of upstream's leaf, None if it has no place.
+    """Return our path for upstream's leaf, None if it has none.
 
     >>> rename("decoders.2.layers.7.conv_1x1.weight")
     'decoders_2/blocks_7/mix/kernel'
@@ -43,7 +43,7 @@ def rename(name: str) -> str | None:
     return f"{stage.replace('.', '_')}/{block}{ours}/{'kernel' if kind == 'weight' else kind}"
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `AsFormer`; torch keeps convolutions as [out, in, tap]."""
     leaves = {}
     inside = wrappers.under(state, ["encoder.conv_1x1.weight"])
@@ -58,10 +58,11 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     return tree.unflatten(leaves)
 
 
-def shapes(config: AsFormerConfig) -> dict:
+def shapes(config: AsFormerConfig) -> dict[str, Any]:
     """Return the tree of shapes of `AsFormer`, without computing anything."""
     inputs = (jax.ShapeDtypeStruct((1, 4, config.inputs), jnp.float32), jax.ShapeDtypeStruct((1, 4), bool))
-    return jax.eval_shape(AsFormer(config).init, jax.random.key(0), *inputs)["params"]
+    result: dict[str, Any] = jax.eval_shape(AsFormer(config).init, jax.random.key(0), *inputs)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], window_mask: str = "released") -> AsFormerConfig:
@@ -83,7 +84,7 @@ def infer_config(params: Mapping[str, Any], window_mask: str = "released") -> As
     return config
 
 
-def load(path: str | Path, window_mask: str = "released") -> tuple[AsFormerConfig, dict]:
-    """Read an ASFormer from a file of torch, or a .safetensors file with the same names."""
+def load(path: str | Path, window_mask: str = "released") -> tuple[AsFormerConfig, dict[str, Any]]:
+    """Load an ASFormer from a file of torch, or a .safetensors file with the same names."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, window_mask), params

@@ -1,4 +1,4 @@
-"""Weights of DVIS and MinVIS from upstream's checkpoints, which have detectron2's names, without torch."""
+"""Convert upstream's checkpoints of DVIS and MinVIS, which use detectron2's names, without torch."""
 
 import re
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ UNUSED = ("criterion.empty_weight", "pixel_mean", "pixel_std")
 
 
 def folded(name: str, path: str) -> list[Row]:
-    """Return the rows of a convolution whose batch norm is folded into a factor and a summand."""
+    """Return the rows of a convolution whose batch norm is folded into scale and bias."""
     return [(f"{name}.weight", f"{path}/kernel", CONV), *norm(f"{name}.norm", path)]
 
 
@@ -80,7 +80,7 @@ def layers(stem: str, ours: str, attention: Mapping[str, tuple[str, str]]) -> li
     for name, (listed, inside) in attention.items():
         theirs, path = f"{stem}.{listed}.{{i}}", f"{ours}/blocks_{{i}}/{name}"
         rows += norm(f"{theirs}.norm", f"{path}/norm") + affine(f"{theirs}.{inside}.out_proj", f"{path}/attn/out")
-        for part in ("query", "key", "value"):  # they come fused as in_proj_*; `split_fused` gives them these names
+        for part in ("query", "key", "value"):  # fused as in_proj_* in the file; `split_fused` gives them these names
             rows += affine(f"{theirs}.{inside}.{part}", f"{path}/attn/{part}")
     theirs, path = f"{stem}.transformer_ffn_layers.{{i}}", f"{ours}/blocks_{{i}}/feed"
     rows += affine(f"{theirs}.linear1", f"{path}/fc") + affine(f"{theirs}.linear2", f"{path}/proj")
@@ -88,7 +88,7 @@ def layers(stem: str, ours: str, attention: Mapping[str, tuple[str, str]]) -> li
 
 
 def heads(stem: str, ours: str) -> list[Row]:
-    """Return the rows of what queries say."""
+    """Return the rows of the heads on queries."""
     rows = norm(f"{stem}.decoder_norm", f"{ours}/say/norm") + affine(f"{stem}.class_embed", f"{ours}/say/classify")
     return rows + affine(f"{stem}.mask_embed.layers.{{i}}", f"{ours}/say/embed/layers_{{i}}")
 
@@ -125,7 +125,7 @@ TRACKER = [*layers("tracker", "tracker", attention_layers(own="self", cross="cro
 REFINER = refiner()
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `Dvis` from a state_dict, with tracker and refiner where it has them.
 
     Raises:
@@ -138,7 +138,7 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
-    """Drop the prefixes of trainers, what lies beside them, and what is not weights.
+    """Drop prefixes added by trainers, their other state, and buffers that are not weights.
 
     >>> list(strip({f"model.{ANCHOR}": 1, "model.criterion.empty_weight": 2, "iteration": 3}))
     ['sem_seg_head.pixel_decoder.transformer.level_embed']
@@ -154,10 +154,11 @@ def squeeze(state: State) -> State:
     return {name: leaf[:, :, 0, 0] if name in one else leaf for name, leaf in state.items()}
 
 
-def shapes(config: DvisConfig) -> dict:
+def shapes(config: DvisConfig) -> dict[str, Any]:
     """Return the tree of shapes of `Dvis`, without computing anything."""
     inputs = (jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.float32), jax.ShapeDtypeStruct((1, 2), bool))
-    return jax.eval_shape(Dvis(config).init, jax.random.key(0), *inputs)["params"]
+    result: dict[str, Any] = jax.eval_shape(Dvis(config).init, jax.random.key(0), *inputs)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], heads: int = 8, groups: int = 32, matching: str = "released") -> DvisConfig:
@@ -165,7 +166,7 @@ def infer_config(params: Mapping[str, Any], heads: int = 8, groups: int = 32, ma
 
     Args:
       params: the tree of `to_tree`.
-      heads: attention heads; shapes do not tell.
+      heads: attention heads; not implied by shapes.
       groups: of the GroupNorms, likewise.
       matching: of the tracker; see `TrackerConfig`.
     """
@@ -205,7 +206,7 @@ def counts(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load(path: str | Path, matching: str = "released") -> tuple[DvisConfig, dict]:
-    """Read a DVIS or MinVIS with a ResNet-50 from a file of torch, or a .safetensors file with the same names."""
+def load(path: str | Path, matching: str = "released") -> tuple[DvisConfig, dict[str, Any]]:
+    """Load a DVIS or MinVIS with a ResNet-50 from a file of torch, or a .safetensors file with the same names."""
     params = to_tree(files.read_state(files.locate(path)))
     return infer_config(params, matching=matching), params

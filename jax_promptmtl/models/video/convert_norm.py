@@ -1,4 +1,4 @@
-"""Frozen batch norms, as checkpoints with a ResNet have them."""
+"""Fold the frozen batch norms of ResNet checkpoints."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ EPSILON = 1e-5  # torchvision's and detectron2's
 
 
 def fold(state: State) -> State:
-    """Replace the four vectors of a frozen batch norm by its factor, `weight`, and its summand, `bias`.
+    """Fold the four vectors of a frozen batch norm into a scale, `weight`, and a `bias`.
 
     >>> norm = {"weight": np.array([2.0]), "bias": np.array([1.0]), "running_mean": np.array([3.0])}
     >>> norm |= {"running_var": np.array([4.0 - EPSILON])}

@@ -1,4 +1,4 @@
-"""Weights of TransVOD and of Deformable DETR on one map from upstreams' checkpoints (.pth), without torch."""
+"""Convert upstreams' checkpoints (.pth) of TransVOD and single-scale Deformable DETR, without torch."""
 
 import re
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ ALONE = {"query_embed.weight": "detector/query", "transformer.level_embed": "det
 
 
 def rename(name: str) -> str | None:
-    """Return our path of upstream's leaf, with query, key and value apart; `None` if it has no place.
+    """Return our path for upstream's leaf, with query, key and value split; `None` if it has none.
 
     >>> rename("transformer.decoder.layers.3.norm2.weight")
     'detector/decoder_3/ln_1/scale'
@@ -76,7 +76,7 @@ def rename(name: str) -> str | None:
 
 
 def rename_resnet(name: str) -> str | None:
-    """Return our path of torchvision's leaf.
+    """Return our path for torchvision's leaf.
 
     >>> rename_resnet("layer2.0.downsample.1.weight"), rename_resnet("bn1.bias")
     ('block_1_0/shortcut/scale', 'stem/bias')
@@ -91,8 +91,8 @@ def rename_resnet(name: str) -> str | None:
     return f"{path}/{'bias' if kind == 'bias' else 'scale' if is_norm else 'kernel'}"
 
 
-def resnet_tree(state: Mapping[str, np.ndarray]) -> dict:
-    """Return the parameters of `ResNet` from torchvision's names; running statistics become part of the norms."""
+def resnet_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Convert torchvision's state_dict to parameters of `ResNet`, folding running statistics into the norms."""
     leaves = {}
     for name, leaf in fold({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}).items():
         path = rename_resnet(name)
@@ -111,7 +111,7 @@ def arranged(leaf: np.ndarray) -> np.ndarray:
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
-    """Drop what trainers put around the weights and beside them.
+    """Drop prefixes added by trainers, and their other state.
 
     >>> strip({f"model.module.{ANCHOR}": 1, "model.module.query_embed.weight": 2, "optimizer.step": 3})
     {'transformer.level_embed': 1, 'query_embed.weight': 2}
@@ -120,7 +120,7 @@ def strip(state: Mapping[str, np.ndarray]) -> State:
     return dict(state) if inside is None else inside
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `TransVod`; without `temporal` from those of a Deformable DETR.
 
     Raises:
@@ -140,11 +140,12 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     return tree.unflatten(leaves)
 
 
-def shapes(config: TransVodConfig) -> dict:
+def shapes(config: TransVodConfig) -> dict[str, Any]:
     """Return the tree of shapes of `TransVod`, without computing anything."""
     video = jax.ShapeDtypeStruct((1, max(2, config.keys), 64, 64, 3), jnp.float32)
     mask = jax.ShapeDtypeStruct((1, 64, 64), bool)
-    return jax.eval_shape(TransVod(config).init, jax.random.key(0), video, mask)["params"]
+    result: dict[str, Any] = jax.eval_shape(TransVod(config).init, jax.random.key(0), video, mask)["params"]
+    return result
 
 
 def infer_config(params: Mapping[str, Any], config: TransVodConfig) -> TransVodConfig:
@@ -152,7 +153,7 @@ def infer_config(params: Mapping[str, Any], config: TransVodConfig) -> TransVodC
 
     Args:
       params: of `to_tree`.
-      config: what shapes do not tell: heads, groups, strides, dilation, refinement, selected queries, key frames.
+      config: what shapes do not imply: heads, groups, strides, dilation, refinement, selected queries, key frames.
     """
     try:
         found, given = params["detector"], config.detector
@@ -178,12 +179,12 @@ def infer_config(params: Mapping[str, Any], config: TransVodConfig) -> TransVodC
     return whole
 
 
-def load(path: str | Path, config: TransVodConfig | None = None) -> tuple[TransVodConfig, dict]:
-    """Read a TransVOD or a Deformable DETR from a file of torch.
+def load(path: str | Path, config: TransVodConfig | None = None) -> tuple[TransVodConfig, dict[str, Any]]:
+    """Load a TransVOD or a Deformable DETR from a file of torch.
 
     Args:
       path: of the file, or its folder.
-      config: see `infer_config`; upstream's if not given. Whether boxes are refined, the weights tell.
+      config: see `infer_config`; upstream's if None. Box refinement is inferred from the weights.
     """
     config = TransVodConfig() if config is None else config
     state = strip(files.read_state(files.locate(path)))

@@ -1,4 +1,4 @@
-"""Weights of VideoMAE from the files that others publish: OpenGVLab's .pth and Hugging Face's; never through torch."""
+"""Convert published weights of VideoMAE, OpenGVLab's .pth and Hugging Face's, without torch."""
 
 import re
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}  # width: heads of the p
 
 
 def layout(patch: str, stem: str, block: Mapping[str, str], head: str) -> list[Row]:
-    """Return the table of a naming: torch name, our path, transposition."""
+    """Return the table of a naming scheme: torch name, our path, transposition."""
     rows: list[Row] = [
         (f"{patch}.weight", "trunk/patch/kernel", TUBE),
         (f"{patch}.bias", "trunk/patch/bias", KEEP),
@@ -59,10 +59,10 @@ TRUNK = "backbone|videomae"  # prefixes that the trunk may have and the head not
 UNUSED = re.compile(r"(norm|layernorm)\.(weight|bias)|(decoder|encoder_to_decoder)\..*|.*mask_token")  # of pretraining
 
 
-def to_tree(state: Mapping[str, np.ndarray]) -> dict:
+def to_tree(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the float32 parameters of `VideoClassifier` from a state_dict; without a head in it, those of the trunk.
 
-    From one that was fine-tuned on AVA they are those of `RoiDetector`: it normalises tokens, by `norm`, and no mean.
+    A model fine-tuned on AVA, recognised by its `norm` over tokens, gives parameters of `RoiDetector` instead.
 
     Raises:
       UserError: another architecture, or leaves missing (-) or left over (+).
@@ -76,14 +76,14 @@ def to_tree(state: Mapping[str, np.ndarray]) -> dict:
     if headed and {"norm.weight", "norm.bias"} <= state.keys() and "fc_norm.weight" not in state:
         rows = [row for row in rows if not row[1].startswith("pool/")]
         return arrange(rows + norm("norm", "roi/norm") + affine("head", "roi/head"), state, "VideoMAE with AVA's head")
-    if not headed:  # a trunk alone, with its last norm or not
+    if not headed:  # a trunk alone, with or without its last norm
         rows = [row for row in rows if not row[1].startswith("pool/")]
         state = {name: leaf for name, leaf in state.items() if not name.startswith("fc_norm.")}
     return arrange(rows, {name: leaf for name, leaf in state.items() if not UNUSED.fullmatch(name)}, "VideoMAE")
 
 
 def strip(state: Mapping[str, np.ndarray]) -> State:
-    """Drop the prefixes of trainers, what stands beside them, and a pretraining's decoder.
+    """Drop prefixes added by trainers, their other state, and a pretraining decoder.
 
     >>> list(strip({"model.backbone.patch_embed.proj.weight": 1, "model.head.bias": 2, "optimizer.step": 3}))
     ['patch_embed.proj.weight', 'head.bias']
@@ -107,7 +107,7 @@ def split_qkv(state: State) -> State:
 
 
 def name_biases(state: State) -> State:
-    """Call `q_bias` and `v_bias` what they are, and give every key the bias of zeros that the model leaves out."""
+    """Rename `q_bias` and `v_bias`, and add the zero key bias that the original omits."""
     renamed = {
         re.sub(r"\.([qv])_bias$", lambda m: {"q": ".query", "v": ".value"}[m[1]] + ".bias", name): leaf
         for name, leaf in state.items()
@@ -123,7 +123,7 @@ def infer_config(params: Mapping[str, Any], heads: int = 0, frames: int = 16, im
     Args:
       params: the tree of `to_tree`.
       heads: 0 is that of the published model of this width, else one per 64 channels.
-      frames: of the clips that the positions were trained with; shapes do not tell.
+      frames: of the training videos, for the positions; not implied by shapes.
       image_size: in pixels, likewise.
     """
     trunk = params["trunk"]
@@ -152,24 +152,28 @@ def infer_config(params: Mapping[str, Any], heads: int = 0, frames: int = 16, im
     return config
 
 
-def shapes(config: VideoMaeConfig, *, boxes: bool = False) -> dict:
+def shapes(config: VideoMaeConfig, *, boxes: bool = False) -> dict[str, Any]:
     """Return the tree of shapes of `VideoClassifier`, or of `RoiDetector`, without computing anything."""
     side = config.image_size
     video = jax.ShapeDtypeStruct((1, config.frames, side, side, config.channels), jnp.float32)
     if boxes:
         box = jax.ShapeDtypeStruct((1, 1, 4), jnp.float32)
-        return jax.eval_shape(RoiDetector(config).init, jax.random.key(0), video, box)["params"]
-    return jax.eval_shape(VideoClassifier(config).init, jax.random.key(0), video)["params"]
+        result: dict[str, Any] = jax.eval_shape(RoiDetector(config).init, jax.random.key(0), video, box)["params"]
+        return result
+    result = jax.eval_shape(VideoClassifier(config).init, jax.random.key(0), video)["params"]
+    return result
 
 
-def load(path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0) -> tuple[VideoMaeConfig, dict, str]:
+def load(
+    path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0
+) -> tuple[VideoMaeConfig, dict[str, Any], str]:
     """Read a VideoMAE from a folder or file of Hugging Face or OpenGVLab.
 
     Args:
       path: a folder, or a .safetensors, .pth, .pt or .bin file; a config.json is looked for beside it.
-      heads: 0 asks config.json, then the published sizes.
-      frames: of the clips of the training; 0 asks config.json, then is 16.
-      image_size: in pixels; 0 asks config.json, then is 224.
+      heads: 0 reads config.json, else assumes the published sizes.
+      frames: of the training videos; 0 reads config.json, else 16.
+      image_size: in pixels; 0 reads config.json, else 224.
 
     Returns:
       The sizes, the float32 parameters (see `to_tree`), and the SHA-256 of the weights file.
@@ -184,7 +188,7 @@ def load(path: str | Path, heads: int = 0, frames: int = 0, image_size: int = 0)
         image_size or told.get("image_size", 224),
     )
     biases = [block["attn"]["query"]["bias"] for block in params["trunk"]["transformer"].values()]
-    if not any(bias.any() for bias in biases):  # some releases of transformers zeroed them on their way through
+    if not any(bias.any() for bias in biases):  # some releases of transformers wrote zeros here
         raise UserError(
             f"Every query bias in {str(file)!r} is zero, so they were lost; fetch the published file again."
         )

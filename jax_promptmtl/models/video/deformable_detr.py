@@ -1,8 +1,8 @@
-"""Deformable DETR on one map, whose queries become boxes: the detector of single frames inside TransVOD.
+"""Single-scale Deformable DETR: the single-frame detector inside TransVOD.
 
 After fundamentalvision/Deformable-DETR `models/deformable_{detr,transformer}.py` with one feature level (DC5): ResNet,
-an affine map with GroupNorm, an encoder of deformable attention, and a decoder whose layers refine the boxes of the
-layer before. Every layer has heads of its own, so every layer gives detections. There is no dropout.
+an affine map with GroupNorm, a deformable encoder, and a decoder whose layers refine the boxes of the previous one.
+Every layer has its own heads and so gives detections. There is no dropout.
 """
 
 import math
@@ -27,7 +27,7 @@ from jax_promptmtl.models.video.resnet import ResNet, ResNetConfig
 
 Array = jax.Array
 Shape = tuple[int, int]
-PRIOR = 0.01  # probability of a class at the start of the training
+PRIOR = 0.01  # initial probability of a class
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class DetectorConfig:
       resnet: of the ResNet.
       width: channels D.
       heads: attention heads.
-      points: that a head looks at.
+      points: sampled points per head.
       encoders: layers of the encoder.
       decoders: layers of the decoder.
       inner: width inside the MLPs.
       queries: boxes per frame Q.
-      classes: kinds of object C; upstream has one more than ImageNet VID, which is never used.
+      classes: number of classes C; upstream has one more than ImageNet VID, which is unused.
       groups: of the GroupNorm.
-      refine: let each layer of the decoder look where the boxes of the one before are; else all look at one point.
+      refine: whether each decoder layer samples around the boxes of the previous one; else all around one point.
     """
 
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
@@ -60,7 +60,7 @@ class DetectorConfig:
     groups: int = 32
     refine: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.width % self.heads or self.width % self.groups or self.width % 4 or self.decoders < 1:
             raise UserError(
                 f"A detector of width {self.width} with {self.heads} heads, {self.groups} groups and {self.decoders} "
@@ -69,13 +69,13 @@ class DetectorConfig:
 
 
 class Decoded(NamedTuple):
-    """What the decoder knows between two of its layers; N frames.
+    """State of the decoder between two layers; N frames.
 
     Attributes:
       content: float[N, Q, D].
-      reference: points float[N, Q, 2] or boxes float[N, Q, 4], where the next layer looks.
+      reference: points float[N, Q, 2] or boxes float[N, Q, 4] around which the next layer samples.
       logits: of every layer so far, float[N, Q, C].
-      boxes: of every layer so far, float[N, Q, 4], centre x, y, width, height in [0, 1] of what is no padding.
+      boxes: of every layer so far, float[N, Q, 4], centre x, y, width, height in [0, 1] of the unpadded frame.
     """
 
     content: Array
@@ -85,7 +85,7 @@ class Decoded(NamedTuple):
 
 
 def refined(change: Array, reference: Array) -> Array:
-    """Return boxes float[..., 4] from changes of the logits of points float[..., 2] or boxes float[..., 4].
+    """Return boxes float[..., 4] from offsets to the logits of points float[..., 2] or boxes float[..., 4].
 
     >>> refined(jnp.zeros(4), jnp.array([0.25, 0.625])).round(3).tolist()
     [0.25, 0.625, 0.5, 0.5]
@@ -96,12 +96,12 @@ def refined(change: Array, reference: Array) -> Array:
 
 
 def anchored(reference: Array, ratios: Array) -> Array:
-    """Return references float[N, Q, 1, 2 or 4] in [0, 1] of the padded map, from those of what is no padding."""
+    """Rescale references to float[N, Q, 1, 2 or 4] in [0, 1] of the padded map, from the unpadded frame."""
     return reference[:, :, None] * jnp.tile(ratios, reference.shape[-1] // 2)[:, None]
 
 
 class BoxHead(nn.Module):
-    """Three affine maps with ReLU between them, to changes of the logits of a box.
+    """Three affine maps with ReLUs between them, to offsets of a box's logits.
 
     Attributes:
       side: initial logit of the sides.
@@ -118,7 +118,7 @@ class BoxHead(nn.Module):
 
 
 def class_head(classes: int, name: str | None = None) -> nn.Dense:
-    """Return the affine map to logits, which say that hardly anything is there before it is trained."""
+    """Return the affine map to class logits, with a bias for a low initial probability."""
     return nn.Dense(classes, bias_init=nn.initializers.constant(-math.log((1 - PRIOR) / PRIOR)), name=name)
 
 
@@ -167,11 +167,11 @@ class DecoderBlock(nn.Module):
 
 
 class DeformableDetr(nn.Module):
-    """Frames to a map, the map to encoded cells, those to boxes."""
+    """Backbone, encoder and decoder: from frames to boxes."""
 
     config: DetectorConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.resnet = ResNet(c.resnet)
         self.project, self.norm = Linear(c.width), nn.GroupNorm(c.groups, epsilon=1e-5, use_fast_variance=False)
@@ -184,9 +184,10 @@ class DeformableDetr(nn.Module):
         self.place = [BoxHead(0.0 if i and c.refine else -2.0) for i in range(c.decoders)]
 
     def embed(self, frames: Array) -> Array:
-        """Return the cells that enter the encoder, float[N, h w, D], of normalised frames float[N, H, W, 3]."""
+        """Embed the input of the encoder, float[N, h w, D], of normalised frames float[N, H, W, 3]."""
         maps = self.norm(self.project(self.resnet(frames)))
-        return maps.reshape(len(maps), -1, self.config.width)
+        result: Array = maps.reshape(len(maps), -1, self.config.width)
+        return result
 
     def encode(
         self,
@@ -204,7 +205,7 @@ class DeformableDetr(nn.Module):
         return self.encoder(cells, position, mask, [shape], prompts, Span(start, stop, leave))
 
     def begin(self, count: int) -> Decoded:
-        """Return what enters the decoder for so many frames."""
+        """Return the initial state of the decoder for a number of frames."""
         place, content = jnp.split(jnp.broadcast_to(self.query, (count, *self.query.shape)), 2, axis=-1)
         return Decoded(content, jax.nn.sigmoid(self.start(place)))
 
@@ -244,7 +245,7 @@ class DeformableDetr(nn.Module):
         return Decoded(content, reference, logits, boxes)
 
     def __call__(self, frames: Array, mask: Array) -> Decoded:
-        """Return what all layers find in normalised frames float[N, H, W, 3], whose map has the mask bool[N, h, w]."""
+        """Return detections of all layers in normalised frames float[N, H, W, 3]; mask is the map's, bool[N, h, w]."""
         count, height, width = mask.shape
         shown, shape = mask.reshape(count, -1), (height, width)
         cells = self.encode(self.embed(frames), shown, shape)

@@ -1,9 +1,9 @@
 """DVIS for video instance segmentation: a segmenter of single frames, a tracker, and a refiner of whole videos.
 
 After zhang-tao-whu/DVIS: a ResNet and Mask2Former's two decoders see every frame by itself (MinVIS, the first stage);
-the referring tracker (online) and the temporal refiner (offline) make instances of its queries. The halves are cut
-inside the encoder of the pixel decoder, the only place with dense tokens; the prompts of a clip go to all its frames.
-Where they are inserted, and how, is our choice, as DLM-VMTL does not say it for such models.
+the referring tracker (online) and the temporal refiner (offline) link its queries into instances. The split is inside
+the encoder of the pixel decoder, the only place with dense tokens; the prompts of a video go to all its frames. Place
+and rule of insertion are our choice, as DLM-VMTL does not specify them for such models.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ class DvisConfig:
     """Sizes of a DVIS; the defaults are those of YouTube-VIS 2019 with a ResNet-50.
 
     Attributes:
-      stage: minvis is the segmenter alone, whose queries are followed from frame to frame; online adds the tracker;
-        offline adds the refiner to that.
-      backbone: its last maps, all but the first, are what the pixel decoder's encoder sees.
+      stage: minvis is the segmenter alone, whose queries are linked from frame to frame; online adds the tracker;
+        offline also adds the refiner.
+      backbone: of the ResNet; all its maps but the first enter the pixel decoder's encoder.
       pixels: of the pixel decoder.
       decoder: of the mask decoder.
       tracker: of the tracker, and of the refiner.
@@ -49,7 +49,7 @@ class DvisConfig:
     decoder: MaskDecoderConfig = field(default_factory=MaskDecoderConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pick(self.stage, STAGES, "stage of DVIS")
 
     @property
@@ -58,7 +58,7 @@ class DvisConfig:
         return self.pixels.width
 
     def shapes(self, height: int, width: int) -> Shapes:
-        """Return the shapes of the maps that the encoder sees of a frame, coarse to fine.
+        """Return the shapes of the encoder's maps of a frame, coarse to fine.
 
         >>> DvisConfig().shapes(360, 640)
         [(12, 20), (23, 40), (45, 80)]
@@ -67,7 +67,7 @@ class DvisConfig:
 
 
 class Instances(NamedTuple):
-    """What the model says of B clips after each of K layers of its last part.
+    """Predictions for B videos after each of K layers of the last part.
 
     Attributes:
       logits: float[K, B, L, Q, C + 1]; the last class is "no object".
@@ -85,11 +85,11 @@ class Instances(NamedTuple):
 
 
 class Dvis(nn.Module):
-    """All parts that the stage has."""
+    """The model with the parts of its stage."""
 
     config: DvisConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.backbone, self.pixels, self.decoder = ResNet(c.backbone), PixelDecoder(c.pixels), MaskDecoder(c.decoder)
         if c.stage != "minvis":
@@ -98,7 +98,7 @@ class Dvis(nn.Module):
             self.refiner = TemporalRefiner(c.tracker)
 
     def lower(self, video: Array, middle: int) -> tuple[Array, Array]:
-        """Return the tokens before encoder layer `middle`, and the finest map, which goes around the encoder.
+        """Return the tokens before encoder layer `middle`, and the finest map, which bypasses the encoder.
 
         Args:
           video: float[B, L, H, W, 3], normalised.
@@ -135,7 +135,7 @@ class Dvis(nn.Module):
           prompts: float[B, P, D] or float[1, P, D].
           middle: encoder layer before which prompts enter.
           leave: encoder layer before which they leave; after the last one when `None`.
-          insertion: joint_softmax as said; decoder_queries makes them queries of the mask decoder's upper half instead.
+          insertion: joint_softmax, as above; or decoder_queries, as queries in the mask decoder's upper half.
         """
         clips = tokens.shape[:2]
         if prompts is not None:
@@ -151,7 +151,7 @@ class Dvis(nn.Module):
         return self.instances(logits, masks, queries, features, valid)
 
     def instances(self, logits: Array, masks: Array, queries: Array, features: Array, valid: Array) -> Instances:
-        """Make instances of what the segmenter says of every frame; see `Instances` and `Segments`."""
+        """Link the segmenter's predictions per frame into instances; see `Instances` and `Segments`."""
         if self.config.stage == "minvis":
             order = tracker.follow(queries)
             logits, masks = (jax.vmap(tracker.reorder, (0, None))(x, order) for x in (logits, masks))
@@ -164,7 +164,7 @@ class Dvis(nn.Module):
         return Instances(refined.logits, refined.masks, tracked.logits[-1], tracked.masks[-1], valid)
 
     def __call__(self, video: Array, valid: Array) -> Instances:
-        """Return the instances of normalised clips float[B, L, H, W, 3]; valid is bool[B, L]."""
+        """Return the instances of normalised videos float[B, L, H, W, 3]; valid is bool[B, L]."""
         tokens, fine = self.lower(video, self.config.pixels.layers)
         shapes = self.config.shapes(*video.shape[2:4])
         return self.upper(tokens, fine, valid, shapes, middle=self.config.pixels.layers)
@@ -178,10 +178,10 @@ def handle(
     cut: Cut = IN_HALF,
     insertion: str = "joint_softmax",
 ) -> VideoBackbone:
-    """Return a DVIS whose encoder is in two halves; see `halves`.
+    """Return a DVIS split within its encoder; see `halves`.
 
-    The inputs of `lower` are {video: float[B, L, H, W, 3], mask: bool[B, L]}, true up to the last frame of a clip;
-    `upper` gives `Instances`. The middle tokens are those of all frames, one frame after the other.
+    The inputs of `lower` are {video: float[B, L, H, W, 3], mask: bool[B, L]}, true up to the last frame of a video;
+    `upper` gives `Instances`. The middle tokens are those of all frames, concatenated.
 
     Args:
       name, config, params, cut: see `halves`.
@@ -198,7 +198,7 @@ def handle(
 def lower_half(
     model: Dvis, size: tuple[int, int], middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
-    """Return the middle state of clips; it carries the finest map and which frames there are."""
+    """Return the middle state of videos; it carries the finest map and which frames there are."""
     video, valid = inputs["video"], inputs["mask"]
     if video.ndim != 5 or video.shape[2:4] != size or valid.shape != video.shape[:2]:
         raise UserError(
@@ -226,4 +226,5 @@ def upper_half(
     tokens = rearrange(state.tokens, "b (l n) d -> b l n d", l=valid.shape[1])
     options: dict[str, Any] = {"middle": middle, "leave": leave, "insertion": insertion}
     found: Any = model.apply({"params": params}, tokens, fine, valid, shapes, prompts, **options, method="upper")
-    return found
+    result: Instances = found
+    return result

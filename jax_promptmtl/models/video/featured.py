@@ -1,7 +1,7 @@
-"""Models of feature sequences on top of a frozen video transformer, so that they take clips like every other backbone.
+"""Models of feature sequences on top of a frozen video transformer, so that they accept videos like other backbones.
 
-A clip is cut into stretches of as many frames as the transformer was trained with; its last tokens, averaged over each
-moment's places, are the features, one per tubelet. Such a model may only see features that it was trained on.
+A video is cut into segments of the transformer's training length; the last tokens, averaged over space, are the
+features, one per tubelet. Such a model only accepts features of the extractor that it was trained on.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ PyTree = Any
 
 
 def features(config: VideoMaeConfig, trunk: PyTree, video: Array) -> Array:
-    """Return a feature of every tubelet of normalised clips.
+    """Compute a feature per tubelet of normalised videos.
 
     Args:
       config: of the transformer.
@@ -33,28 +33,29 @@ def features(config: VideoMaeConfig, trunk: PyTree, video: Array) -> Array:
       float[B, L / tubelet, D].
 
     Raises:
-      UserError: a clip of another length.
+      UserError: a video of another length.
     """
     if video.shape[1] % config.frames:
         raise UserError(f"A clip of {video.shape[1]} frames is not a multiple of {config.frames}; give such a clip.")
     stretches = rearrange(video, "b (s l) h w c -> (b s) l h w c", l=config.frames)
     tokens: Any = VideoMae(config).apply({"params": trunk}, stretches)
     moments = rearrange(tokens, "n (t p) d -> n t p d", t=config.frames // config.tubelet).mean(axis=2)
-    return rearrange(moments, "(b s) t d -> b (s t) d", b=len(video))
+    result: Array = rearrange(moments, "(b s) t d -> b (s t) d", b=len(video))
+    return result
 
 
 def on_features(
     backbone: VideoBackbone, config: VideoMaeConfig, trunk: PyTree, repeat: int = 1, *, given: bool = False
 ) -> VideoBackbone:
-    """Return a backbone of features as one of clips; its parameters are {trunk, model: its own}.
+    """Turn a backbone of features into one of videos, with parameters {trunk, model}.
 
-    The inputs of `lower` are normalised clips float[B, L, H, W, C], or the features themselves where they are `given`.
+    The inputs of `lower` are normalised videos float[B, L, H, W, C], or the features themselves where they are `given`.
 
     Args:
       backbone: whose inputs are {features, mask}.
       config, trunk: of the transformer.
-      repeat: how often every output of the last axis but one stands in time, for labels of frames instead of tubelets.
-      given: for training on features that were kept.
+      repeat: repetitions of every output along time, the last axis but one, for labels per frame instead of tubelet.
+      given: whether inputs are precomputed features, for training.
     """
     return replace(
         backbone,
@@ -67,7 +68,7 @@ def on_features(
 def lower_half(
     backbone: VideoBackbone, config: VideoMaeConfig | None, params: Mapping[str, Any], inputs: Array
 ) -> Middle:
-    """Return the middle state of clips, or of features where there is no config."""
+    """Return the middle state of videos, or of features where there is no config."""
     seen = inputs if config is None else features(config, params["trunk"], inputs)
     return backbone.lower(params["model"], {"features": seen, "mask": jnp.ones(seen.shape[:2], bool)})
 

@@ -1,4 +1,4 @@
-"""In which form a model sees videos."""
+"""Input forms: how a batch of videos is converted to the input of a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Features:
-    """Sequences of features that a model reads instead of frames.
+    """Form of feature sequences that a model reads instead of frames.
 
     Attributes:
       steps: of a sequence, padding included; any number if 0.
@@ -33,14 +33,14 @@ class Features:
 
 @dataclass(frozen=True)
 class InputForm:
-    """In which form a model sees a video.
+    """Input form of a model.
 
     Attributes:
-      frames: that it sees, at even distances; all that there are if 0.
+      frames: number of evenly spaced frames; all if 0.
       size: rows and columns of a frame, padding included.
       pixels: a key of `PIXELS`.
-      boxes: whether it is given labelled boxes; an auxiliary is not, since they are labels.
-      features: what it reads, where that is features.
+      boxes: whether its input includes labelled boxes; not for auxiliaries, which must not see labels.
+      features: form of its features, where it reads features.
     """
 
     frames: int
@@ -52,7 +52,7 @@ class InputForm:
     def video(self, batch: Batch) -> Array:
         """Return the frames of a batch in this form, float[B, L, H, W, 3], zero in the padding of frames.
 
-        Frames of another size are cut to the form's shape, around their centre, and resized.
+        Frames of another size are centre-cropped to the form's aspect ratio and resized.
         """
         video = PIXELS[self.pixels](self.seen(batch, "frames"))
         video = jnp.where(batch["shown"][:, None, :, :, None], video, 0.0) if "shown" in batch else video
@@ -81,14 +81,14 @@ class InputForm:
         return fit(shown, self.size)[:, 0, :, :, 0] > 0.5
 
     def features_of(self) -> Features:
-        """Return what is read, of a model of features."""
+        """Return the form of features; raises an error for a model of frames."""
         if self.features is None:
             raise UserError("A model of features was given a video; give it features, or an extractor.")
         return self.features
 
 
 def fit(video: Array, size: tuple[int, int]) -> Array:
-    """Return the largest centred part of a video [B, L, h, w, 3] that has the shape of a size, resized to it.
+    """Centre-crop a video [B, L, h, w, 3] to the aspect ratio of a size, and resize it.
 
     >>> fit(jnp.zeros((1, 2, 8, 16, 3)), (4, 4)).shape
     (1, 2, 4, 4, 3)
@@ -100,4 +100,5 @@ def fit(video: Array, size: tuple[int, int]) -> Array:
     columns = min(width, round(height * size[1] / size[0]))
     top, left = (height - rows) // 2, (width - columns) // 2
     part = video[:, :, top : top + rows, left : left + columns]
-    return jax.image.resize(part, (*video.shape[:2], *size, video.shape[-1]), "linear")  # with antialiasing
+    result: Array = jax.image.resize(part, (*video.shape[:2], *size, video.shape[-1]), "linear")  # with antialiasing
+    return result

@@ -1,8 +1,8 @@
-"""Mask2Former's transformer decoder: queries that find a class and a mask each in the feature maps of a frame.
+"""Mask2Former's transformer decoder: queries that each predict a class and a mask from the feature maps of a frame.
 
 After facebookresearch/Mask2Former `mask2former_transformer_decoder.py`: every layer attends to one level of the maps,
-to no more of it than the mask of the layer before shows, then among the queries; the heads speak before the first
-layer and after each.
+within the mask predicted by the previous layer, then among the queries; the heads run before the first layer and after
+each.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class MaskDecoderConfig:
 
 
 class Segments(NamedTuple):
-    """What queries say of F frames, before the first layer and after each of K.
+    """Predictions for F frames, before the first layer and after each of K.
 
     Attributes:
       logits: float[K + 1, F, Q, C + 1]; the last class is "no object".
@@ -62,13 +62,13 @@ class Segments(NamedTuple):
 
 
 class MaskHeads(nn.Module):
-    """The norm of queries, and what they say: a class and, with a frame's mask features, a mask."""
+    """The norm of queries and their heads: a class and, with a frame's mask features, a mask."""
 
     width: int
     mask_width: int
     classes: int
 
-    def setup(self):
+    def setup(self) -> None:
         self.norm = LayerNorm()
         self.classify = Linear(self.classes + 1)
         self.embed = Perceptron((self.width, self.width, self.mask_width))
@@ -88,7 +88,7 @@ class MaskDecoderLayer(nn.Module):
 
     config: MaskDecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.cross, self.own = Attend(c.width, c.heads), Attend(c.width, c.heads)
         self.feed = FeedForward(c.inner)
@@ -124,7 +124,7 @@ class MaskDecoder(nn.Module):
 
     config: MaskDecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c, normal = self.config, nn.initializers.normal(1.0)
         self.query = self.param("query", normal, (c.queries, c.width))
         self.place = self.param("place", normal, (c.queries, c.width))
@@ -138,7 +138,7 @@ class MaskDecoder(nn.Module):
         Args:
           maps: of every level float[F, h_i, w_i, D], coarse to fine.
           features: float[F, h, w, M], of which masks are made.
-          prompts: float[F, P, D], which join the queries above half of the layers and say nothing.
+          prompts: float[F, P, D], which join the queries from layer K // 2 on and have no predictions.
         """
         sizes = [(level.shape[1], level.shape[2]) for level in maps]
         memory = [rearrange(level, "f h w d -> f (h w) d") + self.level[i] for i, level in enumerate(maps)]
@@ -164,11 +164,11 @@ def positions(height: int, width: int, channels: int) -> Array:
 
 
 def shown(masks: Array, height: int, width: int) -> Array:
-    """Return where queries may look, bool[F, Q, height width]: in their masks, or everywhere where a mask is empty.
+    """Return the attention mask bool[F, Q, height width]: within a query's mask, or everywhere if that is empty.
 
     Args:
       masks: logits float[F, Q, h, w].
-      height, width: of the map that they look at.
+      height, width: of the attended map.
 
     >>> shown(jnp.array([[[[1.0, -1.0]], [[-1.0, -1.0]]]]), 1, 2).tolist()
     [[[True, False], [True, True]]]

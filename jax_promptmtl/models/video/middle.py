@@ -1,4 +1,4 @@
-"""The seam in every video backbone: what its lower half hands to its upper half, and the handle that carries both."""
+"""The split of a video backbone: the state between its lower and upper half, and the handle on both."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Middle(NamedTuple):
     Attributes:
       tokens: float[B, N, D], E_middle of DLM-VMTL.
       mask: bool[B, N], false where a token is padding.
-      carry: pytree of arrays, all else that the upper half needs; () where it needs nothing.
+      carry: pytree of arrays with everything else that the upper half needs; () if nothing.
     """
 
     tokens: Array
@@ -33,10 +33,10 @@ class VideoBackbone:
     """A loaded video model, cut in two; `upper(params, lower(params, inputs), None)` is the unsplit model bit for bit.
 
     Attributes:
-      name: what reports call it.
+      name: in reports.
       dim: width D of the middle tokens.
-      depth: number of layers that count for the cut.
-      middle: layers in the lower half, depth // 2 unless told otherwise.
+      depth: number of layers among which to split.
+      middle: split layer: layers in the lower half, depth // 2 by default.
       params: nested dict of arrays, frozen.
       lower: (params, inputs) -> Middle.
       upper: (params, middle, prompts float[B, P, D], float[1, P, D] or None) -> outputs of the task.
@@ -54,7 +54,7 @@ class VideoBackbone:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a model is cut, and how long prompts stay.
+    """The split layer of a model, and how many layers see prompts.
 
     Attributes:
       middle: layers in the lower half; half the depth when `None`.
@@ -77,7 +77,7 @@ def halves(
     upper: Callable[[int, int, Any, Middle, Array | None], Any],
     cut: Cut = IN_HALF,
 ) -> VideoBackbone:
-    """Return a model in two halves.
+    """Return a model split in two halves.
 
     Args:
       name, dim, depth, params: see `VideoBackbone`.
@@ -87,7 +87,7 @@ def halves(
       cut: see there.
 
     Raises:
-      UserError: a cut outside the model, or fewer layers above it than shall see the prompts.
+      UserError: a split outside the model, or more layers with prompts than above the split.
     """
     middle, drop_after = layers_below(depth, cut.middle), cut.drop_after
     if not 0 <= drop_after <= depth - middle:
@@ -100,7 +100,7 @@ def halves(
 
 
 def layers_below(depth: int, middle: int | None) -> int:
-    """Return where to cut: `middle` if it is legal, half the depth if it is None.
+    """Return the split layer: `middle` if legal, half the depth if None.
 
     >>> layers_below(7, None)
     3
@@ -117,8 +117,8 @@ def read_features(inputs: Mapping[str, Array], width: int, length: int | None = 
 
     Args:
       inputs: {features, mask}.
-      width: wanted.
-      length: L wanted; any when `None`.
+      width: expected.
+      length: expected L; any if `None`.
 
     Raises:
       UserError: other shapes.
@@ -135,7 +135,7 @@ def read_features(inputs: Mapping[str, Array], width: int, length: int | None = 
 
 
 def until(prompts: Array | None, middle: int, leave: int, depth: int) -> dict[int, Array] | None:
-    """Return prompts [B or 1, P, D] as those of layers: they enter before `middle`, and leave before `leave`.
+    """Return prompts [B or 1, P, D] by layer: they enter before layer `middle` and leave before layer `leave`.
 
     >>> {layer: tokens.shape for layer, tokens in until(jax.numpy.zeros((1, 2, 4)), 3, 5, 6).items()}
     {3: (1, 2, 4), 5: (1, 0, 4)}
@@ -145,12 +145,12 @@ def until(prompts: Array | None, middle: int, leave: int, depth: int) -> dict[in
     return {middle: prompts} | ({leave: prompts[:, :0]} if leave < depth else {})
 
 
-def draw(model: nn.Module, inputs: tuple, seed: int) -> Any:
-    """Draw the parameters of a model from inputs of any legal shape."""
+def draw(model: nn.Module, inputs: tuple[Any, ...], seed: int) -> Any:
+    """Initialise a model from inputs of any legal shape."""
     return initialiser(model)(jax.random.key(seed), *inputs)["params"]
 
 
 @cache
 def initialiser(model: nn.Module) -> Any:
-    """Return the compiled function that draws a model's parameters: training and tests draw the same ones."""
+    """Return the compiled initialiser of a model, cached so that training and tests get equal parameters."""
     return jax.jit(model.init)

@@ -1,7 +1,7 @@
-"""Model files of our own: `<name>.safetensors`, and beside it `<name>.json`, a card with the hash of the weights.
+"""Our model files: `<name>.safetensors` with a card `<name>.json` that holds the hash of the weights.
 
-There is one writer and one reader: of the models that come with the package, of those that `configs/video.py` and
-`configs/video_full.py` train, and of the weights that a stage of a training hands to the next.
+One writer and one reader serve the models shipped with the package, those trained by `configs/video.py` and
+`configs/video_full.py`, and the weights passed between training stages.
 """
 
 import json
@@ -24,13 +24,13 @@ SUFFIX = ".safetensors"
 
 
 class Model(NamedTuple):
-    """Weights, and what their card says of them."""
+    """Weights with their card."""
 
     params: PyTree
     card: Mapping[str, Any]
 
 
-def write_model(folder: str | os.PathLike, name: str, params: PyTree, card: Mapping[str, Any]) -> pathlib.Path:
+def write_model(folder: str | os.PathLike[str], name: str, params: PyTree, card: Mapping[str, Any]) -> pathlib.Path:
     """Write weights as float32 and their card; returns the path of the weights."""
     path = pathlib.Path(folder) / f"{name}{SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,22 +44,22 @@ def write_model(folder: str | os.PathLike, name: str, params: PyTree, card: Mapp
     return path
 
 
-def has_card(path: str | os.PathLike) -> bool:
-    """Return whether a file is one of ours: weights of others have no card beside them."""
+def has_card(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is one of ours, with a card beside it."""
     weights = pathlib.Path(path)
     return weights.suffix == SUFFIX and weights.with_suffix(".json").is_file()
 
 
-def read_model(path: str | os.PathLike, *, shapes: PyTree = None, advice: str = "train it again") -> Model:
-    """Read weights, and compare them with their card.
+def read_model(path: str | os.PathLike[str], *, shapes: PyTree = None, advice: str = "train it again") -> Model:
+    """Load weights and verify them against their card.
 
     Args:
       path: of the weights.
-      shapes: a tree of the shapes that are wanted; any when `None`.
-      advice: what to do about a file that is refused.
+      shapes: tree of expected shapes; any if `None`.
+      advice: for the error message: how to fix a refused file.
 
     Raises:
-      UserError: a file that is missing or damaged, of other shapes, or whose weights are not those of the card.
+      UserError: a missing or damaged file, other shapes, or weights that do not match the card's hash.
     """
     weights = pathlib.Path(path)
     try:

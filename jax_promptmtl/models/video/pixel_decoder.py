@@ -1,6 +1,6 @@
-"""Mask2Former's pixel decoder: a deformable encoder over three maps of a frame, and one step to a finer map.
+"""Mask2Former's pixel decoder: a deformable encoder over three maps of a frame, and one upsampling step.
 
-After facebookresearch/Mask2Former `pixel_decoder/msdeformattn.py`. DVIS's middle is inside the encoder.
+After facebookresearch/Mask2Former `pixel_decoder/msdeformattn.py`. The split of DVIS is inside the encoder.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ class PixelDecoderConfig:
     Attributes:
       width: channels D.
       heads: attention heads.
-      points: that a head looks at in each map.
+      points: sampled points per head and map.
       inner: width inside the encoder's MLPs.
       layers: encoder layers.
-      levels: maps that the encoder sees, those of strides 32, 16 and 8.
+      levels: number of maps in the encoder, of strides 32, 16 and 8.
       groups: of the GroupNorms.
-      mask_width: channels of the features that masks are made of.
+      mask_width: channels of the mask features.
     """
 
     width: int = 256
@@ -45,7 +45,7 @@ class PixelDecoderConfig:
 
 
 class PixelDecoder(nn.Module):
-    """The encoder, what comes before it and what comes after.
+    """The encoder with its input and output layers.
 
     >>> config = PixelDecoderConfig(width=8, heads=2, inner=16, layers=2, levels=2, groups=2, mask_width=4)
     >>> maps = [jnp.zeros((3, size, size, channels)) for size, channels in ((2, 6), (4, 5), (8, 4))]
@@ -56,7 +56,7 @@ class PixelDecoder(nn.Module):
 
     config: PixelDecoderConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.project = [Linear(c.width) for _ in range(c.levels)]
         self.project_norm = [group_norm(c.groups) for _ in range(c.levels)]
@@ -83,11 +83,11 @@ class PixelDecoder(nn.Module):
         """Run encoder layers `start` to `stop` with prompts float[F, P, D]; see `DeformableEncoder`."""
         places = [positions(*shape, self.config.width) + self.level[i] for i, shape in enumerate(shapes)]
         place = jnp.broadcast_to(jnp.concatenate(places), tokens.shape)
-        no_padding = jnp.ones(tokens.shape[:2], bool)  # upstream sees the padding of a batch too
+        no_padding = jnp.ones(tokens.shape[:2], bool)  # upstream does not mask the padding of a batch either
         return self.encoder(tokens, place, no_padding, shapes, prompts, Span(start, stop, leave))
 
     def finish(self, tokens: Array, shapes: Shapes, fine: Array) -> tuple[list[Array], Array]:
-        """Return the maps that a mask decoder reads, and the features that masks are made of.
+        """Return the maps for the mask decoder, and the mask features.
 
         Args:
           tokens: float[F, N, D], of the encoder.

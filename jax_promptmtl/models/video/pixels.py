@@ -1,4 +1,4 @@
-"""Frames of 0 to 255 in the forms that models see them in."""
+"""Normalisation and temporal subsampling of frames in 0..255."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,19 +14,19 @@ NORMALISED, STANDARDISED, SHARES = "normalised", "standardised per clip", "share
 
 
 def normalise(frames: Array) -> Array:
-    """Return frames [..., 3] with ImageNet's mean and spread taken out of each colour."""
+    """Normalise frames [..., 3] by ImageNet's mean and standard deviation per channel."""
     return (frames.astype(jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
 
 
 def standardise(frames: Array) -> Array:
-    """Take the mean colour from a video [B, L, H, W, 3] of bytes, and divide by its spread over pixels and colours.
+    """Subtract a video's mean colour and divide by its standard deviation over pixels and channels, [B, L, H, W, 3].
 
     >>> standardise(jnp.array([0, 2], jnp.uint8).reshape(1, 1, 1, 2, 1)).ravel().tolist()
     [-0.5, 0.5]
     """
     video = frames.astype(jnp.float32)
     video -= video.mean(axis=(1, 2, 3), keepdims=True)
-    return video / (1 + video.std(axis=(1, 2, 3, 4), keepdims=True))  # a video of one colour has no spread
+    return video / (1 + video.std(axis=(1, 2, 3, 4), keepdims=True))  # the deviation of a single-colour video is 0
 
 
 PIXELS: Mapping[str, Callable[[Array], Array]] = {
@@ -37,11 +37,11 @@ PIXELS: Mapping[str, Callable[[Array], Array]] = {
 
 
 def uniform(frames: Any, count: int) -> Any:
-    """Return so many frames at even distances, repeated where there are fewer.
+    """Return `count` evenly spaced frames, repeated if there are fewer.
 
     Args:
       frames: [B, L, ...].
-      count: frames wanted; 0 for all.
+      count: number of frames; 0 for all.
 
     >>> uniform(np.arange(8)[None], 4).tolist(), uniform(np.arange(2)[None], 4).tolist()
     ([[1, 3, 5, 7]], [[0, 0, 1, 1]])

@@ -1,4 +1,4 @@
-"""ResNet with bottleneck blocks whose batch norms are frozen: of each, a factor and a summand per channel are left.
+"""ResNet with bottleneck blocks and frozen batch norms, folded into a scale and bias per channel.
 
 After pytorch/vision `torchvision/models/resnet.py` with its `replace_stride_with_dilation`, which detectors call DC5
 when it keeps the last stage at the rate of the one before: there the first block still has the dilation of the stage
@@ -22,8 +22,8 @@ class ResNetConfig:
       width: channels of the stem; stage i has 4 * 2 ** i times as many.
       strides: of every stage.
       dilated: stages that are dilated instead of having their stride, such as (3,).
-      stem: side of the first convolution, whose stride is 2 with pooling and 1 without.
-      pool: halve the map once more after the stem by a maximum.
+      stem: kernel size of the first convolution, whose stride is 2 with pooling and 1 without.
+      pool: whether to max-pool by 2 after the stem.
     """
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
@@ -36,7 +36,8 @@ class ResNetConfig:
     @property
     def channels(self) -> int:
         """Return the width of the last stage."""
-        return 4 * self.width * 2 ** (len(self.depths) - 1)
+        result: int = 4 * self.width * 2 ** (len(self.depths) - 1)
+        return result
 
     def shape_of(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the map of an image, both rounded up at every halving.
@@ -115,7 +116,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images to the map of the last stage, or of all stages.
+    """Backbone from images to the map of the last stage, or of all stages.
 
     >>> config = ResNetConfig(depths=(1, 1), width=2, strides=(2, 2), dilated=(1,), stem=3, pool=False)
     >>> ResNet(config).init_with_output(jax.random.key(0), jax.numpy.zeros((3, 8, 6, 3)))[0].shape
@@ -134,7 +135,7 @@ class ResNet(nn.Module):
         c, maps = self.config, []
         x = nn.relu(Conv(c.width, c.stem, stride=2 if c.pool else 1, name="stem")(images))
         if c.pool:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))  # type: ignore[no-untyped-call]
         dilation = 1
         for i, (depth, stride) in enumerate(zip(c.depths, c.strides, strict=True)):
             before = dilation

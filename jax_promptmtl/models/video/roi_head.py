@@ -1,4 +1,4 @@
-"""Spatial action detection as on AVA: a VideoMAE whose tokens are pooled per box, and classified without exclusion.
+"""Spatial action detection as on AVA: a VideoMAE with RoIAlign per box and multi-label classification.
 
 The maths of VideoMAE's detection recipe: LayerNorm, mean over time, RoIAlign to 7 x 7 cells, maximum over the cells,
 affine map. Boxes are given: ground truth in training, a person detector's in testing.
@@ -32,7 +32,7 @@ def roi_align(maps: Array, boxes: Array, cells: int = CELLS) -> Array:
     Args:
       maps: float[B, h, w, D].
       boxes: float[B, R, 4], x1, y1, x2, y2 in units of cells of the map, inside it.
-      cells: side of the output.
+      cells: output cells per axis.
 
     Returns:
       float[B, R, cells, cells, D].
@@ -57,7 +57,7 @@ def axis_weights(low: Array, high: Array, size: int, cells: int) -> Array:
     """
     side = jnp.maximum(high - low, 1.0)
     count = jnp.ceil(side / cells)[..., None]  # samples per cell
-    sample = jnp.arange(-(-size // cells) + 1)  # as many as a box of the whole map can have, and one for rounding
+    sample = jnp.arange(-(-size // cells) + 1)  # the number for a box of the whole map, plus one for rounding
     step = (side / cells)[..., None, None]
     inside = (sample + 0.5) / count[..., None]
     place = low[..., None, None] + (jnp.arange(cells)[:, None] + inside) * step
@@ -78,7 +78,7 @@ class RoiHead(nn.Module):
 
         Args:
           tokens: float[B, N, D] of a grid of N tokens.
-          boxes: float[B, R, 4], x1, y1, x2, y2 in [0, 1] of the frame; what lies outside is cut off.
+          boxes: float[B, R, 4], x1, y1, x2, y2 in [0, 1] of the frame, clipped to it.
           grid: tokens in time, rows and columns.
 
         Returns:
@@ -92,7 +92,7 @@ class RoiHead(nn.Module):
 
 
 class RoiDetector(nn.Module):
-    """The trunk and the head: clips and boxes to logits float[B, R, C].
+    """The trunk and the head: videos and boxes to logits float[B, R, C].
 
     >>> config = VideoMaeConfig(4, 8, patch=4, width=8, layers=2, heads=2, inner=16, classes=5)
     >>> video, boxes = jnp.zeros((3, 4, 8, 8, 3)), jnp.full((3, 2, 4), 0.5)
@@ -102,7 +102,7 @@ class RoiDetector(nn.Module):
 
     config: VideoMaeConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.trunk = VideoMae(self.config)
         self.roi = RoiHead(self.config.classes)
 
@@ -124,7 +124,7 @@ class RoiDetector(nn.Module):
         return self.roi(self.trunk.upper(tokens, prompts, middle=middle, keep=keep), boxes, grid)
 
     def __call__(self, video: Array, boxes: Array, prompts: LayerPrompts | None = None) -> Array:
-        """Return logits float[B, R, C] of normalised clips float[B, L, H, W, C] and boxes float[B, R, 4]."""
+        """Return logits float[B, R, C] of normalised videos float[B, L, H, W, C] and boxes float[B, R, 4]."""
         return self.roi(self.trunk(video, prompts), boxes, self.config.grid_of(video.shape))
 
 
@@ -153,7 +153,7 @@ def handle(
 
     Args:
       name, config, params, cut: see `halves`.
-      grid: of the clips, where they do not have the size that the config says.
+      grid: of the videos, where their size differs from the config's.
     """
     model, grid = RoiDetector(config), grid or config.grid
     lower, upper = partial(lower_half, model, grid), partial(upper_half, model, grid)
@@ -163,7 +163,7 @@ def handle(
 def lower_half(
     model: RoiDetector, grid: Grid, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]
 ) -> Middle:
-    """Return the middle state of clips, which carries the boxes and what drop path keeps."""
+    """Return the middle state of videos, which carries the boxes and what drop path keeps."""
     video, boxes = inputs["video"], inputs["boxes"]
     if (found := model.config.grid_of(video.shape)) != grid:
         raise UserError(f"A clip has {found} tokens in time, rows and columns, not {grid}; give clips of one size.")
@@ -188,4 +188,5 @@ def upper_half(
     arguments = (state.tokens, state.carry["boxes"], grid, given)
     keep = state.carry.get("keep")
     logits: Any = model.apply({"params": params}, *arguments, middle=middle, keep=keep, method="upper")
-    return logits
+    result: Array = logits
+    return result

@@ -1,4 +1,4 @@
-"""From the queries of single frames to instances of a video: MinVIS, and DVIS's referring tracker and temporal refiner.
+"""Link queries of single frames into instances of a video: MinVIS, DVIS's referring tracker and temporal refiner.
 
 After zhang-tao-whu/DVIS `dvis/video_dvis_modules.py`, in padded batches where upstream takes one video at a time.
 """
@@ -30,10 +30,10 @@ class TrackerConfig:
       heads: attention heads.
       inner: width inside the feed-forward layers.
       layers: number of layers K.
-      mask_width: channels of the features that masks are made of.
+      mask_width: channels of the mask features.
       classes: labels C, without "no object".
-      matching: released is what upstream's checkpoints were trained with, where the queries of a frame are put in
-        their places by the inverse of the assignment to the frame before; fixed puts them by the assignment itself.
+      matching: released is what upstream's checkpoints were trained with, which reorders the queries of a frame by the
+        inverse of the assignment to the previous frame; fixed reorders by the assignment itself.
     """
 
     width: int = 256
@@ -44,7 +44,7 @@ class TrackerConfig:
     classes: int = 40
     matching: str = "released"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         choose(self.matching, MATCHINGS, "matching of the tracker")
 
 
@@ -66,12 +66,12 @@ class Tracked(NamedTuple):
 
 
 def assign(reference: Array, current: Array, epsilon: float = 0.0) -> Array:
-    """Return int[B, Q], the current query that each reference query is assigned, by the largest sum of cosines.
+    """Return int[B, Q], the current query assigned to each reference query, maximising the sum of cosines.
 
     Args:
       reference: float[B, Q, D].
       current: float[B, Q, D].
-      epsilon: added to the lengths; what is not a number then counts as a cosine of one.
+      epsilon: added to the lengths; a remaining NaN counts as a cosine of one.
 
     >>> a = jnp.eye(3)[None]
     >>> assign(a, a[:, jnp.array([2, 0, 1])]).tolist()
@@ -84,7 +84,7 @@ def assign(reference: Array, current: Array, epsilon: float = 0.0) -> Array:
 
 
 def follow(queries: Array) -> Array:
-    """Return int[B, L, Q], which query of each frame continues each query of the first frame, from frame to frame.
+    """Return int[B, L, Q], the query of each frame that continues each query of the first, linked frame by frame.
 
     Args:
       queries: float[B, L, Q, D].
@@ -121,7 +121,7 @@ class TrackerLayer(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.cross, self.own = Attend(c.width, c.heads), Attend(c.width, c.heads)
         self.feed = FeedForward(c.inner)
@@ -130,8 +130,8 @@ class TrackerLayer(nn.Module):
         """Return the instances float[B, Q, D].
 
         Args:
-          stream: float[B, Q, D], to which what is seen is added.
-          query: float[B, Q, D], who looks.
+          stream: float[B, Q, D], the residual stream.
+          query: float[B, Q, D], the attending queries.
           frame: float[B, Q, D], the queries of the frame.
         """
         x = self.cross(stream, query, frame, frame)
@@ -139,7 +139,7 @@ class TrackerLayer(nn.Module):
 
 
 class ReferringTracker(nn.Module):
-    """Refer the instances of every frame to those of the frame before.
+    """Propagate instances from frame to frame by attention to the previous ones.
 
     >>> config = TrackerConfig(width=8, heads=2, inner=16, layers=2, mask_width=4, classes=3)
     >>> queries, features = jnp.zeros((1, 3, 5, 8)), jnp.zeros((1, 3, 6, 6, 4))
@@ -151,13 +151,13 @@ class ReferringTracker(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.blocks = [TrackerLayer(c) for _ in range(c.layers)]
         self.say = MaskHeads(c.width, c.mask_width, c.classes)
 
     def first(self, frame: Array) -> Array:
-        """Return the instances of a frame without a past, after every layer: float[B, Q, D] -> float[K, B, Q, D]."""
+        """Return the instances of a first frame after every layer: float[B, Q, D] -> float[K, B, Q, D]."""
         x, layers = frame, []
         for block in self.blocks:
             x = block(x, x, frame)
@@ -165,7 +165,7 @@ class ReferringTracker(nn.Module):
         return jnp.stack(layers)
 
     def next(self, past: tuple[Array, Array], frame: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Run a frame that has a past.
+        """Process a frame with a predecessor.
 
         Args:
           past: float[B, Q, D] each, the instances of the frame before after the last layer, and the queries of the
@@ -192,7 +192,7 @@ class ReferringTracker(nn.Module):
 
         Args:
           queries: float[B, L, Q, D], those of the segmenter.
-          features: float[B, L, h, w, M], of which masks are made.
+          features: float[B, L, h, w, M], the mask features.
 
         Returns:
           The instances, and int[B, L, Q], the order in which each frame's queries stood when they were looked at.
@@ -209,14 +209,15 @@ class ReferringTracker(nn.Module):
     def alone(self, queries: Array) -> Array:
         """Return float[B, L, Q, D], the queries of every frame as those of a first one, after the last norm."""
         flat = rearrange(queries, "b l q d -> (b l) q d")
-        return self.say.norm(self.first(flat)[-1]).reshape(queries.shape)
+        result: Array = self.say.norm(self.first(flat)[-1]).reshape(queries.shape)
+        return result
 
 
 # --- offline ----------------------------------------------------------------------------------------------------------
 
 
 class HeldConv(nn.Module):
-    """Convolution along time in which the first and the last frame of a video go on for ever."""
+    """Convolution along time with edge padding by the first and the last frame of a video."""
 
     width: int
     reach: int
@@ -240,7 +241,7 @@ class RefinerLayer(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.time, self.own, self.cross = (Attend(c.width, c.heads) for _ in range(3))
         self.wide, self.narrow, self.norm = HeldConv(c.width, 2), HeldConv(c.width, 1), LayerNorm()
@@ -267,7 +268,7 @@ class RefinerLayer(nn.Module):
 
 
 class TemporalRefiner(nn.Module):
-    """Refine the instances of whole videos; an instance has one class, that of a learned average over time.
+    """Refine the instances of whole videos; an instance has one class, from a learned average over time.
 
     >>> config = TrackerConfig(width=8, heads=2, inner=16, layers=2, mask_width=4, classes=3)
     >>> x, features, valid = jnp.zeros((1, 3, 5, 8)), jnp.zeros((1, 3, 6, 6, 4)), jnp.ones((1, 3), bool)
@@ -279,7 +280,7 @@ class TemporalRefiner(nn.Module):
 
     config: TrackerConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.blocks = [RefinerLayer(c) for _ in range(c.layers)]
         self.say = MaskHeads(c.width, c.mask_width, c.classes)

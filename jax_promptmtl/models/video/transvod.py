@@ -1,15 +1,15 @@
-"""TransVOD for objects in videos: frames are detected one by one, then each key frame asks the others.
+"""TransVOD for video object detection: single-frame detection, then attention from key frames to the other frames.
 
-After SJTU-LuHe/TransVOD `models/deformable_{detr,transformer}_multi.py`: the queries of the key frame look at the best
-queries of the reference frames, ever fewer of them (temporal query encoder), then once more at the key frame's own map
-(temporal decoder), and have heads of their own. The temporal encoder of the paper is not there, as the released code
-never runs it. Upstream has one key frame, the first, in a batch of one clip; here any number of frames are keys in
-turn, each with all others as references, for the price of one pass through the detector. Padding has no influence
-here; upstream's temporal decoder sees what stands in it. Without padding both are equal.
+After SJTU-LuHe/TransVOD `models/deformable_{detr,transformer}_multi.py`: queries of the key frame attend to the best
+queries of the reference frames, fewer in every layer (temporal query encoder), then again to the key frame's own map
+(temporal decoder), and have their own heads. The temporal encoder of the paper is omitted, as the released code never
+runs it. Upstream has one key frame, the first, in a batch of one video; here any number of frames are key frames, each
+with all others as references, at the cost of one pass through the detector. Padding has no influence here, whereas
+upstream's temporal decoder reads it. Without padding both are equal.
 
-In the released code the temporal decoder's points are kept once per reference frame, but its CUDA kernel reads them as
-if they were kept once. With R reference frames, and the heads of all queries numbered in order, head number i looks
-where number i // R should. Released weights were trained so: `temporal_points` says which of the two is wanted.
+In the released code the temporal decoder's points are stored once per reference frame, but its CUDA kernel reads them
+as if they were stored once. With R reference frames, and the heads of all queries numbered in order, head i samples
+where head i // R should. Released weights were trained this way; `temporal_points` selects either behaviour.
 """
 
 from collections.abc import Mapping
@@ -52,8 +52,8 @@ class TransVodConfig:
       detector: of the detector of single frames.
       selected: queries per reference frame that each layer of the temporal query encoder sees; none for the detector
         of single frames alone.
-      keys: frames that are detected, the first of a clip; 0 for all.
-      temporal_points: released as in upstream's code, where most queries look at the wrong places; or fixed.
+      keys: number of key frames, the first of a video; 0 for all.
+      temporal_points: released, as in upstream's code, where most queries sample at wrong locations; or fixed.
     """
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
@@ -61,11 +61,11 @@ class TransVodConfig:
     keys: int = 1
     temporal_points: str = "released"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         pick(self.temporal_points, TEMPORAL_POINTS, "temporal_points")
 
     def keys_of(self, frames: int) -> int:
-        """Return the number of key frames in a clip of so many frames."""
+        """Return the number of key frames in a video of `frames` frames."""
         d, least = self.detector, 2 if self.selected else 1
         if frames < max(self.keys, least) or max(self.selected, default=0) > d.queries * d.classes:
             raise UserError(
@@ -76,7 +76,7 @@ class TransVodConfig:
 
 
 class Detections(NamedTuple):
-    """What the model finds: S stages, the last of which predicts, K key frames, Q boxes, C classes.
+    """Predictions: S stages, of which the last counts, K key frames, Q boxes, C classes.
 
     Attributes:
       logits: float[B, S, K, Q, C].
@@ -102,7 +102,8 @@ class QueryBlock(nn.Module):
         look = Attention(width, self.heads, name="cross_attn")
         x = LayerNorm(name="ln_2")(x + look(x, look.keys_values(others)))
         hidden = nn.relu(Linear(self.inner, name="fc")(x))
-        return LayerNorm(name="ln_3")(x + Linear(width, name="proj")(hidden))
+        result: Array = LayerNorm(name="ln_3")(x + Linear(width, name="proj")(hidden))
+        return result
 
 
 class Temporal(nn.Module):
@@ -119,7 +120,7 @@ class Temporal(nn.Module):
           cells: float[N, h w, D] of the encoder.
           mask: bool[N, h w].
           shape: of the map.
-          frames: in a clip, F.
+          frames: in a video, F.
 
         Returns:
           logits float[B K, Q, C] and boxes float[B K, Q, 4].
@@ -150,7 +151,7 @@ def key_frames(x: Array, frames: int, keys: int) -> Array:
 def best_queries(found: Decoded, frames: int, keys: int, count: int) -> Array:
     """Return for every key frame the best queries of the other frames, float[B K, (F - 1) count, D], best first.
 
-    A query is there once for each of its classes that scores high enough, as upstream has it.
+    As in upstream, a query occurs once for each of its classes that scores high enough.
 
     Args:
       found: of the detector, N = B F frames.
@@ -166,7 +167,7 @@ def best_queries(found: Decoded, frames: int, keys: int, count: int) -> Array:
 
 
 class TransVod(nn.Module):
-    """The detector, and the temporal part where there is one.
+    """The detector with the optional temporal part.
 
     Between its halves are the cells of the map (`joint_softmax`: prompts enter the encoder), or the queries
     (`decoder_queries`: prompts enter the decoder, and the encoder is below).
@@ -174,7 +175,7 @@ class TransVod(nn.Module):
 
     config: TransVodConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.detector = DeformableDetr(self.config.detector)
         if self.config.selected:
             self.temporal = Temporal(self.config)
@@ -206,14 +207,14 @@ class TransVod(nn.Module):
     def upper_encoder(
         self, cells: Array, mask: Array, prompts: Array | None, shape: Shape, frames: int, middle: int, leave: int
     ) -> Detections:
-        """Run the rest from the cells before layer `middle` of the encoder; every frame has the clip's prompts."""
+        """Run the rest from the cells before layer `middle` of the encoder; every frame has the video's prompts."""
         d = self.detector
         given = None if prompts is None else per_frame(prompts, len(cells), frames)
         cells = d.encode(cells, mask, shape, given, middle, None, leave)
         return self.detect(d.decode(d.begin(len(cells)), cells, mask, shape), cells, mask, shape, frames)
 
     def lower_decoder(self, cells: Array, mask: Array, shape: Shape, middle: int) -> Decoded:
-        """Return what the decoder knows before its layer `middle`."""
+        """Return the decoder's state before its layer `middle`."""
         return self.detector.decode(self.detector.begin(len(cells)), cells, mask, shape, stop=middle)
 
     def upper_decoder(
@@ -233,7 +234,7 @@ class TransVod(nn.Module):
         return self.detect(found, cells, mask, shape, frames)
 
     def __call__(self, video: Array, mask: Array) -> Detections:
-        """Return what is found in the key frames of normalised clips; see `encode`."""
+        """Return detections in the key frames of normalised videos; see `encode`."""
         cells, shown = self.encode(video, mask)
         shape = self.config.detector.resnet.shape_of(*video.shape[2:4])
         found = self.detector.decode(self.detector.begin(len(cells)), cells, shown, shape)
@@ -241,7 +242,7 @@ class TransVod(nn.Module):
 
 
 def shrink(mask: Array, shape: Shape) -> Array:
-    """Return the mask of a map, bool[B, h, w], from that of its pixels: of each cell its first one.
+    """Subsample the mask of pixels to a map, bool[B, h, w]: a cell takes the value of its first pixel.
 
     >>> shrink(jnp.array([[[True, True, True, False]]]), (1, 2)).tolist()
     [[[True, True]]]
@@ -251,7 +252,7 @@ def shrink(mask: Array, shape: Shape) -> Array:
 
 
 def per_frame(prompts: Array, rows: int, frames: int) -> Array:
-    """Return the prompts of every frame, float[rows, P, D], from those of the clips float[B or 1, P, D]."""
+    """Return the prompts of every frame, float[rows, P, D], from those of the videos float[B or 1, P, D]."""
     clips = jnp.broadcast_to(prompts, (rows // frames, *prompts.shape[1:]))
     return repeat(clips, "b p d -> (b f) p d", f=frames)
 
@@ -265,16 +266,16 @@ def handle(
     cut: Cut = IN_HALF,
     insertion: str = "joint_softmax",
 ) -> VideoBackbone:
-    """Return a TransVOD whose encoder (or, with `decoder_queries`, decoder) is in two halves; see `halves`.
+    """Return a TransVOD split within its encoder (or, with `decoder_queries`, its decoder); see `halves`.
 
     The inputs of `lower` are {video: float[B, F, H, W, 3], mask: bool[B, H, W]}; `upper` gives `Detections`. Both rules
-    for prompts are ours; DLM-VMTL does not say what prompts are in deformable attention.
+    for prompts are ours; DLM-VMTL does not define prompts in deformable attention.
 
     Args:
       name, config, params, cut: see `halves`.
-      frames: of every clip, F.
+      frames: of every video, F.
       size: rows and columns of its frames in pixels, padding included.
-      insertion: joint_softmax, where prompts enter the encoder as `layers/deformable.py` says; or decoder_queries,
+      insertion: joint_softmax, where prompts enter the encoder as in `layers/deformable.py`; or decoder_queries,
         where they take part in the self-attention of the decoder's queries.
     """
     model, shape = TransVod(config), config.detector.resnet.shape_of(*size)
@@ -287,7 +288,7 @@ def handle(
 
 
 class Setting(NamedTuple):
-    """A model and the clips that it sees: their frames, the size of these, the shape of their maps."""
+    """A model and the videos that it sees: their frames, the size of these, the shape of their maps."""
 
     model: TransVod
     frames: int
@@ -306,11 +307,11 @@ class Setting(NamedTuple):
         return video, mask
 
     def run(self, params: Mapping[str, Any], method: str, *inputs: Any) -> Any:
-        """Run a method of the model."""
+        """Apply a method of the model."""
         return self.model.apply({"params": params}, *inputs, method=method)
 
     def clips(self, x: Array) -> Array:
-        """Put the frames of a clip side by side: [B F, N, ...] -> [B, F N, ...]."""
+        """Put the frames of a video side by side: [B F, N, ...] -> [B, F N, ...]."""
         return rearrange(x, "(b f) n ... -> b (f n) ...", f=self.frames)
 
     def single(self, x: Array) -> Array:
@@ -319,7 +320,7 @@ class Setting(NamedTuple):
 
 
 def lower_encoder(setting: Setting, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Middle:
-    """Return the middle state of clips: the cells of all frames."""
+    """Return the middle state of videos: the cells of all frames."""
     cells, mask = setting.run(params, "encode", *setting.read(inputs), middle)
     return Middle(setting.clips(cells), setting.clips(mask))
 
@@ -329,11 +330,14 @@ def upper_encoder(
 ) -> Detections:
     """Return `Detections` of a middle state and prompts float[B or 1, P, D]."""
     cells, mask = setting.single(state.tokens), setting.single(state.mask)
-    return setting.run(params, "upper_encoder", cells, mask, prompts, setting.shape, setting.frames, middle, leave)
+    result: Detections = setting.run(
+        params, "upper_encoder", cells, mask, prompts, setting.shape, setting.frames, middle, leave
+    )
+    return result
 
 
 def lower_decoder(setting: Setting, middle: int, params: Mapping[str, Any], inputs: Mapping[str, Array]) -> Middle:
-    """Return the middle state of clips: the queries of all frames; it carries the cells and what is found so far."""
+    """Return the middle state of videos: the queries of all frames; `carry` holds cells and detections so far."""
     cells, mask = setting.run(params, "encode", *setting.read(inputs))
     state = setting.run(params, "lower_decoder", cells, mask, setting.shape, middle)
     content, reference, logits, boxes = jax.tree.map(setting.clips, state)
@@ -351,4 +355,7 @@ def upper_decoder(
     logits, boxes = (tuple(stage[key] for stage in stages) for key in ("logits", "boxes"))
     known = Decoded(setting.single(state.tokens), carry["reference"], logits, boxes)
     seen = (known, carry["cells"], carry["mask"])
-    return setting.run(params, "upper_decoder", *seen, prompts, setting.shape, setting.frames, middle, leave)
+    result: Detections = setting.run(
+        params, "upper_decoder", *seen, prompts, setting.shape, setting.frames, middle, leave
+    )
+    return result

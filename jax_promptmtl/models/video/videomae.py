@@ -1,4 +1,4 @@
-"""VideoMAE's vision transformer for clips, of any size, cut in two at any block.
+"""VideoMAE's vision transformer for videos, of any size, split at any block.
 
 After OpenGVLab/VideoMAEv2 `models/modeling_finetune.py`: tubelet tokens in the order time, row, column; no class token;
 fixed positions; pre-norm blocks with epsilon 1e-6, exact GELU and no key bias (here zeros, and softmax cancels any);
@@ -26,7 +26,7 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class VideoMaeConfig:
-    """Sizes of a VideoMAE: clips in frames and pixels, widths in channels; `inner` is the width inside an MLP.
+    """Sizes of a VideoMAE: videos in frames and pixels, widths in channels; `inner` is the width inside an MLP.
 
     The defaults are ViT-B on 16 frames of 224 x 224 pixels. `frames` and `image_size` are those that the positions were
     trained with; another input resizes them. `remat` computes the inside of blocks twice, to save memory.
@@ -46,15 +46,15 @@ class VideoMaeConfig:
 
     @property
     def grid(self) -> Grid:
-        """Return the tokens in time, rows and columns of a clip of the trained size."""
+        """Return the tokens in time, rows and columns of a video of the trained size."""
         side = self.image_size // self.patch
         return self.frames // self.tubelet, side, side
 
     def grid_of(self, shape: tuple[int, ...]) -> Grid:
-        """Return the grid of a clip of shape [..., L, H, W, C].
+        """Return the grid of a video of shape [..., L, H, W, C].
 
         Raises:
-          UserError: a clip that tubelets do not cut evenly, or of other channels.
+          UserError: a video that tubelets do not cut evenly, or of other channels.
 
         >>> VideoMaeConfig().grid_of((1, 16, 256, 320, 3))
         (8, 16, 20)
@@ -98,13 +98,13 @@ class VideoMae(nn.Module):
 
     config: VideoMaeConfig
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         self.patch = TubeletEmbedding(c)
         self.transformer = Transformer(c.layers, c.heads, "gelu", epsilon=EPSILON, inner=c.inner, remat=c.remat)
 
     def embed(self, video: Array) -> Array:
-        """Return the tokens of clips with their positions: float[B, L, H, W, C] -> float[B, N, D]."""
+        """Return the tokens of videos with their positions: float[B, L, H, W, C] -> float[B, N, D]."""
         c = self.config
         grid = c.grid_of(video.shape)
         tokens = self.patch(video)
@@ -117,7 +117,7 @@ class VideoMae(nn.Module):
     def upper(
         self, tokens: Array, prompts: LayerPrompts | None = None, *, middle: int, keep: Array | None = None
     ) -> Array:
-        """Run the blocks from `middle` on; prompts go in front before their block and are cut off at the end."""
+        """Run the blocks from `middle` on; prompts are prepended before their block and removed at the end."""
         return self.transformer(tokens, prompts, Pass(at=0, start=middle, keep=keep))
 
     def __call__(self, video: Array, prompts: LayerPrompts | None = None) -> Array:
@@ -137,7 +137,7 @@ class MeanHead(nn.Module):
 
 
 class VideoClassifier(nn.Module):
-    """The trunk and the head of recognition: clips to logits float[B, C].
+    """The trunk and the head of recognition: videos to logits float[B, C].
 
     >>> config = VideoMaeConfig(4, 8, patch=4, width=8, layers=2, heads=2, inner=16, classes=5)
     >>> VideoClassifier(config).init_with_output(jax.random.key(0), jnp.zeros((3, 4, 8, 8, 3)))[0].shape
@@ -146,7 +146,7 @@ class VideoClassifier(nn.Module):
 
     config: VideoMaeConfig
 
-    def setup(self):
+    def setup(self) -> None:
         self.trunk = VideoMae(self.config)
         self.pool = MeanHead(self.config.classes)
 
@@ -161,14 +161,14 @@ class VideoClassifier(nn.Module):
         return self.pool(self.trunk.upper(tokens, prompts, middle=middle, keep=keep))
 
     def __call__(self, video: Array, prompts: LayerPrompts | None = None) -> Array:
-        """Return logits float[B, C] of normalised clips float[B, L, H, W, C]."""
+        """Return logits float[B, C] of normalised videos float[B, L, H, W, C]."""
         return self.pool(self.trunk(video, prompts))
 
 
 def handle(name: str, config: VideoMaeConfig, params: Mapping[str, Any], cut: Cut = IN_HALF) -> VideoBackbone:
     """Return a classifier in two halves; see `halves`.
 
-    The inputs of `lower` are normalised clips float[B, L, H, W, C]; the outputs of `upper` are logits float[B, C].
+    The inputs of `lower` are normalised videos float[B, L, H, W, C]; the outputs of `upper` are logits float[B, C].
     """
     model = VideoClassifier(config)
     lower, upper = partial(lower_half, model), partial(upper_half, model)
@@ -176,7 +176,7 @@ def handle(name: str, config: VideoMaeConfig, params: Mapping[str, Any], cut: Cu
 
 
 def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:
-    """Draw which branches of the blocks are left out (Huang et al. 2016), for training.
+    """Draw the residual branches to drop in training (stochastic depth, Huang et al. 2016).
 
     Args:
       rate: probability in the last block; it rises linearly from 0 in the first.
@@ -185,7 +185,7 @@ def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:
       rng: of this step.
 
     Returns:
-      float[B, K, 2], 0 where a branch is left out and else what keeps its mean.
+      float[B, K, 2], 0 where a branch is dropped, else the factor that preserves its mean.
 
     >>> drop_path(0.0, 3, 2, jax.random.key(0)).min().item()
     1.0
@@ -197,7 +197,7 @@ def drop_path(rate: float, layers: int, clips: int, rng: Array) -> Array:
 def lower_half(
     model: VideoClassifier, middle: int, params: Mapping[str, Any], video: Array, keep: Array | None = None
 ) -> Middle:
-    """Return the middle state of clips float[B, L, H, W, C], no token of which is padding; it carries `keep`."""
+    """Return the middle state of videos float[B, L, H, W, C], no token of which is padding; it carries `keep`."""
     tokens: Any = model.apply({"params": params}, video, middle, keep, method="lower")
     return Middle(tokens, jnp.ones(tokens.shape[:2], bool), () if keep is None else {"keep": keep})
 
@@ -209,4 +209,5 @@ def upper_half(
     given = until(prompts, middle, leave, model.config.layers)
     keep = state.carry["keep"] if state.carry else None
     logits: Any = model.apply({"params": params}, state.tokens, given, middle=middle, keep=keep, method="upper")
-    return logits
+    result: Array = logits
+    return result

@@ -1,4 +1,4 @@
-"""A frozen video model together with the form in which it sees a clip, and its middle state as arrays of a batch."""
+"""A frozen video model with its input form, and its middle state as arrays of a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class View:
-    """A frozen model and the form in which it sees a clip.
+    """A frozen model with its input form.
 
     Attributes:
       backbone: the model.
       adapt: pure function from a batch to the inputs of the model's lower half.
-      spec: what `adapt` does, in words and numbers; a cache is only good for the same.
+      spec: a description of `adapt`; a cache is valid only for an equal one.
     """
 
     backbone: VideoBackbone
@@ -47,7 +47,7 @@ def pack(state: Middle, name: str) -> dict[str, Any]:
 
 
 def unpack(batch: Batch, name: str) -> Middle:
-    """Return the middle state that a batch brings for a model."""
+    """Return a model's middle state from the arrays of a batch."""
 
     def gather(node: Any) -> Any:
         if not isinstance(node, Mapping):

@@ -16,7 +16,7 @@ import numpy as np
 
 from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.models.weights import names
-from jax_promptmtl.models.weights.inert import interpret
+from jax_promptmtl.models.weights.inert import Globals, interpret
 from jax_promptmtl.models.weights.values import Array, Module, Name, Object, Refused, Storage, Tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first value of torch's stream
@@ -81,7 +81,8 @@ def _read_zip(stream: BinaryIO, size: int) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(stream) as archive:
         root = _root(archive, size)
         pickled = archive.read(root + "data.pkl")
-        content = interpret(io.BytesIO(pickled), len(pickled), names.storage, size)
+        known = Globals(names.named, names.construct, names.storage)
+        content = interpret(io.BytesIO(pickled), len(pickled), known, size)
 
         def load(storage: Storage) -> np.ndarray:
             return np.frombuffer(archive.read(f"{root}data/{storage.key}"), storage.dtype)
@@ -120,16 +121,17 @@ def _read_stream(stream: BinaryIO, size: int) -> dict[str, np.ndarray]:
             raise Refused(f"storage {found.key[:40]!r} has two sizes or types")
         return found
 
-    content = interpret(stream, size, storage)
+    known = Globals(names.named, names.construct, storage)
+    content = interpret(stream, size, known)
     if content != MAGIC:
         return _arrays(_tensors(content), _no_storage, size)
-    if interpret(stream, size, storage) != PROTOCOL:
+    if interpret(stream, size, known) != PROTOCOL:
         raise Refused(f"it has another protocol than torch's {PROTOCOL}")
-    system = interpret(stream, size, storage)
+    system = interpret(stream, size, known)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refused("it was written on a big-endian machine")
-    tensors = _tensors(interpret(stream, size, storage))
-    places = _places(stream, size, interpret(stream, size, storage), seen)
+    tensors = _tensors(interpret(stream, size, known))
+    places = _places(stream, size, interpret(stream, size, known), seen)
 
     def load(wanted: Storage) -> np.ndarray:
         stream.seek(places[wanted.key])

@@ -7,9 +7,9 @@ are bounded by the length of the pickle: opcodes are counted, and what could be 
 
 import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
 
-from jax_promptmtl.models.weights.names import construct, named
 from jax_promptmtl.models.weights.values import MARK, Array, DType, Module, Name, Object, Refused, expect
 
 FEWEST, SHARE, MOST = 100_000, 8, 2_000_000  # opcodes that any file may have, bytes for each one more, and of any size
@@ -20,6 +20,28 @@ CONSTANTS = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+
+
+class Construct(Protocol):
+    """What calls stand for; see `names.construct`."""
+
+    def __call__(self, name: Any, arguments: Any, *, new: bool) -> Any:
+        """Return the inert value."""
+
+
+@dataclass(frozen=True)
+class Globals:
+    """What a pickle may refer to; see the functions of `names`.
+
+    Attributes:
+      named: text -> a global that may be named.
+      construct: what a call of one stands for.
+      storage: persistent id -> what it stands for.
+    """
+
+    named: Callable[[str], Name]
+    construct: Construct
+    storage: Callable[[Any], Any]
 
 
 class Bounded:
@@ -41,19 +63,19 @@ class Bounded:
         return self.stream.tell()
 
 
-def interpret(stream: BinaryIO, size: int, storage: Callable[[Any], Any], whole: int = 0) -> Any:
+def interpret(stream: BinaryIO, size: int, known: Globals, whole: int = 0) -> Any:
     """Return the value of the pickle at which the stream stands, and leave the stream behind it.
 
     Args:
       stream: seekable.
       size: of the stream in bytes.
-      storage: what stands for a persistent id.
+      known: what the pickle may refer to.
       whole: size of the file that the stream is a part of; an opcode of a checkpoint has tens of bytes of tensors.
 
     Raises:
       Refused: the pickle asks for something that weights do not need.
     """
-    machine, most = Machine(storage), min(MOST, FEWEST + max(size, whole) // SHARE)
+    machine, most = Machine(known), min(MOST, FEWEST + max(size, whole) // SHARE)
     for count, (opcode, argument, _) in enumerate(pickletools.genops(Bounded(stream, size))):  # type: ignore[arg-type]
         if count > most:
             raise Refused(f"its pickle has over {most:,} opcodes, too many for so few weights")
@@ -66,10 +88,10 @@ def interpret(stream: BinaryIO, size: int, storage: Callable[[Any], Any], whole:
 class Machine:
     """A stack and a memo of inert values."""
 
-    def __init__(self, storage: Callable[[Any], Any]):
+    def __init__(self, known: Globals):
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.storage = storage
+        self.known = known
 
     def run(self, opcode: str, argument: Any) -> None:
         """Run one opcode."""
@@ -91,16 +113,16 @@ class Machine:
         """Run one opcode that has to do with globals and what they build."""
         match opcode:
             case "GLOBAL":
-                self.stack.append(named(argument.replace(" ", ".")))
+                self.stack.append(self.known.named(argument.replace(" ", ".")))
             case "STACK_GLOBAL":
                 module, name = (expect(part, str) for part in self.pop(2))
-                self.stack.append(named(f"{module[:300]}.{name[:300]}"))
+                self.stack.append(self.known.named(f"{module[:300]}.{name[:300]}"))
             case "BINPERSID":
-                self.stack.append(self.storage(self.pop(1)[0]))
+                self.stack.append(self.known.storage(self.pop(1)[0]))
             case "REDUCE" | "NEWOBJ":
-                self.stack.append(construct(*self.pop(2), new=opcode == "NEWOBJ"))
+                self.stack.append(self.known.construct(*self.pop(2), new=opcode == "NEWOBJ"))
             case "NEWOBJ_EX":
-                self.stack.append(construct(*self.pop(3)[:2], new=True))
+                self.stack.append(self.known.construct(*self.pop(3)[:2], new=True))
             case "BUILD":
                 self.build(*self.pop(1))
             case _:

@@ -14,11 +14,11 @@ SPECS: dict[str, VideoTaskSpec] = {  # in the order of the paper's table 1
     module.SPEC.name: module.SPEC
     for module in (recognition, spatial_action, temporal_action, segmentation, video_object, video_instance)
 }
-SHARING = tuple(name for name, spec in SPECS.items() if spec.own)  # one transformer can serve them
+SHARING = tuple(name for name, spec in SPECS.items() if spec.own)  # tasks that can share one transformer trunk
 
 
 def next_task(name: str) -> str:
-    """Return the next task of the table, the first one after the last.
+    """Return the next task of the table, cyclically.
 
     >>> next_task("video_instance")
     'recognition'

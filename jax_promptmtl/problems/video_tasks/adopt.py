@@ -1,4 +1,4 @@
-"""Put weights of a file in the place of drawn ones: heads for other classes stay drawn, parts of other stages too."""
+"""Initialise parameters from a file; heads for other classes, and parts of other stages, stay random."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,17 +14,17 @@ PyTree = Any
 def adopt(
     drawn: PyTree, given: PyTree, name: str, *, head: str, later: tuple[str, ...] = (), unused: int = 0
 ) -> PyTree:
-    """Return drawn parameters with those that weights have in their place.
+    """Replace random parameters by given ones where the shapes match.
 
     Args:
       drawn, given: trees of parameters; given may be {}.
       name: of the weights, for the message.
       head: in the path of what depends on the classes.
-      later: parts that a later stage adds; those of another stage stay drawn, or are left out.
-      unused: first classes of a head that may be there and are left out: upstream's detector counts from 1.
+      later: parts that a later training stage adds; where the file lacks them they stay random.
+      unused: leading classes of a head to drop: upstream's detector counts from 1.
 
     Raises:
-      UserError: weights of other sizes.
+      UserError: weights of different sizes.
     """
     if not given:
         return drawn
@@ -40,7 +40,7 @@ def adopt(
 
 
 def belongs(path: str, parts: set[str], later: tuple[str, ...]) -> bool:
-    """Return whether a weight is of a part that the stage has, or of none that a stage adds."""
+    """Return whether a weight belongs to the stage, or to no later stage."""
     part = path.split("/")[0]
     return part in parts or part not in later
 
@@ -51,7 +51,7 @@ def is_head(path: str, head: str, wanted: Mapping[str, Any]) -> bool:
 
 
 def fit(leaf: Any, drawn: Any, unused: int) -> Any:
-    """Return a head's weight, without its first classes if it fits then; the drawn one if it does not."""
+    """Return a head's weight, without its leading classes if it then fits; else the random one."""
     for some in (leaf, leaf[..., unused:]):
         if np.shape(some) == np.shape(drawn):
             return some

@@ -1,6 +1,6 @@
-"""Video models from files: what upstreams publish, what `configs/video_full.py` trained, the small ones of the package.
+"""Video models from files: published by upstreams, trained by `configs/video_full.py`, or shipped with the package.
 
-A file of ours has a card that says its sizes; for others the section of the config says them.
+A file of ours has a card with its sizes; for others the sizes come from the config.
 """
 
 import pathlib
@@ -19,24 +19,24 @@ from jax_promptmtl.models.video.middle import IN_HALF, Cut
 from jax_promptmtl.models.video.model_file import SUFFIX, has_card
 from jax_promptmtl.models.video.pixels import PIXELS
 from jax_promptmtl.models.video.view import View
-from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskSpec
 
 PyTree = Any
 Section = Mapping[str, Any]
+Specs = Mapping[str, VideoTaskSpec]
 Batch = Mapping[str, Any]
-PACKAGE = "package:"  # before the name of a model that comes with the package
+PACKAGE = "package:"  # prefix of the models shipped with the package
 
 
 @dataclass(frozen=True)
 class FileModel:
-    """A frozen model, and the form in which it was trained to see videos.
+    """A frozen model and the input form that it was trained on.
 
     Attributes:
       spec: its task.
       sizes, params: of the model.
-      form: in which it sees videos.
-      extractor: what makes its features, where it reads features and batches bring frames.
+      form: of its input.
+      extractor: computes its features, where it reads features but batches hold frames.
     """
 
     spec: VideoTaskSpec
@@ -46,17 +46,17 @@ class FileModel:
     extractor: Extractor | None = None
 
     def view(self, *, auxiliary: bool, cut: Cut = IN_HALF) -> View:
-        """Return it as primary or as auxiliary, which sees no labels."""
+        """Return its view as primary or as auxiliary, which sees no labels."""
         form = replace(self.form, boxes=not auxiliary)
         return self.spec.view(self.sizes, self.params, form, cut=cut, extractor=self.extractor)
 
     def count(self) -> int:
-        """Return its parameters, the extractor's included."""
+        """Return the number of its parameters, including the extractor's."""
         return tree.count(self.params) + (tree.count(self.extractor.trunk) if self.extractor else 0)
 
 
 def place_of(weights: str) -> str:
-    """Return the path of weights, of which "package:recognition" names a small model that comes with the package.
+    """Resolve a path of weights; "package:recognition" is a small model shipped with the package.
 
     >>> place_of("a.pth")
     'a.pth'
@@ -75,7 +75,7 @@ def card_of(weights: str) -> Mapping[str, Any]:
 
 
 def plain_sizes(section: Section, card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sizes that a card says, or else those of the config."""
+    """Return the sizes from the card, else from the config."""
     trained = card.get("config", {})
     return constant(trained["model"] if "model" in trained else section["model"])
 
@@ -94,10 +94,10 @@ def constant(sizes: Section) -> dict[str, Any]:
 
 
 def form_of(config: Section, batch: Batch) -> InputForm:
-    """Return the form of the videos, or of the features, of a batch.
+    """Return the input form of a batch of videos or features.
 
     Args:
-      config: of a job on files; `feature` is read, of sets of features.
+      config: of a job on files; reads `feature` for data sets of features.
       batch: any batch, of which only shapes are read.
     """
     if "features" not in batch:
@@ -105,13 +105,13 @@ def form_of(config: Section, batch: Batch) -> InputForm:
         return InputForm(frames, (size[0], size[1]))
     steps, channels = batch["features"].shape[1:]
     rate = config["feature"]["rate"]
-    middle = config["feature"]["window"] / 2 / rate  # of its window of frames
+    middle = config["feature"]["window"] / 2 / rate  # half of its window of frames
     times = (config["feature"]["stride"] / rate, middle)
     return InputForm(0, (0, 0), features=Features(steps, channels, *times))
 
 
 def sizes_of(spec: VideoTaskSpec, classes: int, config: Section, batch: Batch) -> Sizes:
-    """Return the sizes of a data set's model, whose positions are those of the videos that it is trained on."""
+    """Return the sizes of a data set's model, with positions for the videos that it is trained on."""
     side = config["sampling"]["size"]
     trained = replace(form_of(config, batch), frames=config["sampling"]["frames"], size=(side, side))
     return spec.sizes(config["model"], classes, trained)
@@ -120,17 +120,17 @@ def sizes_of(spec: VideoTaskSpec, classes: int, config: Section, batch: Batch) -
 def open_primary(
     spec: VideoTaskSpec, classes: Sequence[str], config: Section, batch: Batch, *, drawn: bool = False
 ) -> FileModel:
-    """Return the frozen model of a data set.
+    """Load the frozen primary of a data set.
 
     Args:
       spec: of its task.
       classes: names of the data set's classes.
       config: of the job: `primary`, `model`, `sampling`, `feature`.
       batch: any batch of the data set, of which only shapes are read.
-      drawn: draw the weights where none are given, to look at sizes.
+      drawn: allow random weights where none are given, for a dry run.
 
     Raises:
-      UserError: see `read_primary`; a card with other classes, or the same in another order.
+      UserError: see `read_primary`; or a card with other classes, or the same in another order.
     """
     section = config["primary"]
     card = card_of(section["weights"]) if section["weights"] else {}
@@ -160,10 +160,10 @@ def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool
       spec: of its task.
       sizes: of the model.
       weights: path, or a name of the package.
-      drawn: return drawn parameters where no weights are given, to look at sizes.
+      drawn: return random parameters where no weights are given, for a dry run.
 
     Raises:
-      UserError: no weights, of other sizes, or with a head for other classes: a frozen head must know its classes.
+      UserError: no weights, weights of other sizes, or a head for other classes, which a frozen model cannot learn.
     """
     if not weights:
         if drawn:
@@ -184,7 +184,7 @@ def read_primary(spec: VideoTaskSpec, sizes: Sizes, weights: str, *, drawn: bool
 
 
 def same_leaves(found: PyTree, drawn: PyTree) -> list[str]:
-    """Return the paths of matrices that are still what was drawn.
+    """Return the paths of matrices that are unchanged from their random initialisation.
 
     >>> same_leaves({"a": np.eye(2), "b": np.ones((2, 2))}, {"a": np.eye(2), "b": np.zeros((2, 2))})
     ['a']
@@ -197,10 +197,11 @@ def same_leaves(found: PyTree, drawn: PyTree) -> list[str]:
     ]
 
 
-def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileModel:
+def open_auxiliary(specs: Specs, name: str, section: Section, size: tuple[int, int]) -> FileModel:
     """Read an auxiliary.
 
     Args:
+      specs: the registry of tasks.
       name: of it, for messages.
       section: of the config: `task`, `weights`, `model`, `frames`, `size` (0 for that of the primary's frames),
         `pixels`, `extractor` with its own `weights`, `model`, `frames` and `size`.
@@ -209,12 +210,12 @@ def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileMo
     Raises:
       UserError: weights that cannot be read, or a model of features without an extractor.
     """
-    spec, card = SPECS[pick(section["task"], SPECS, f"task of the auxiliary {name!r}")], card_of(section["weights"])
+    spec, card = specs[pick(section["task"], specs, f"task of the auxiliary {name!r}")], card_of(section["weights"])
     side = section["size"]
     form = InputForm(section["frames"], (side, side) if side else size, pick(section["pixels"], PIXELS, "pixels"))
     extractor = None
     if spec.extractor:
-        extractor, form = open_extractor(name, spec.extractor, section["extractor"], form)
+        extractor, form = open_extractor(name, specs[spec.extractor], section["extractor"], form)
     sizes = spec.sizes(plain_sizes(section, card), max(len(card.get("classes", ())), 1), trained(form, card))
     params = spec.read(place_of(section["weights"]), sizes)
     if "model" in params and "trunk" in params:  # a model of features that was saved with its extractor
@@ -223,14 +224,14 @@ def open_auxiliary(name: str, section: Section, size: tuple[int, int]) -> FileMo
 
 
 def trained(form: InputForm, card: Mapping[str, Any]) -> InputForm:
-    """Return the form that a model was trained on, as its card says; positions of a transformer are of that."""
+    """Return the input form from a model's card, which sizes a transformer's position table."""
     sampling = card.get("config", {}).get("sampling")
     if not sampling:
         return form
     return replace(form, frames=sampling["frames"], size=(sampling["size"], sampling["size"]))
 
 
-def open_extractor(name: str, task: str, section: Section, form: InputForm) -> tuple[Extractor, InputForm]:
+def open_extractor(name: str, spec: VideoTaskSpec, section: Section, form: InputForm) -> tuple[Extractor, InputForm]:
     """Return the vision transformer that makes an auxiliary's features, and the form of what it sees."""
     if not section["weights"]:
         raise UserError(
@@ -239,7 +240,6 @@ def open_extractor(name: str, task: str, section: Section, form: InputForm) -> t
         )
     side, frames = section["size"], section["frames"]
     seen = replace(form, frames=frames, size=(side, side))
-    spec = SPECS[task]
     sizes = spec.sizes(plain_sizes(section, card_of(section["weights"])), 1, seen)
     trunk = spec.read(place_of(section["weights"]), sizes)["trunk"]
     steps = frames // sizes.tubelet

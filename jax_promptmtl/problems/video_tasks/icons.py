@@ -1,8 +1,8 @@
-"""The small models of the moving icons: their sizes, what they see, and where their weights are.
+"""The small models for moving icons: sizes, input forms and weights.
 
 recognition and spatial_action see 16 frames; temporal_action and segmentation read features of the trained recognition
 model, one per four frames. video_object and video_instance see 8 frames of a video as primaries, 4 as auxiliaries.
-Every model takes videos of 16 or 64 frames of any task, so each can be the auxiliary of each other.
+Every model accepts videos of 16 or 64 frames of any task, so each can be an auxiliary of any other.
 """
 
 import os
@@ -26,19 +26,19 @@ from jax_promptmtl.models.video.pixels import STANDARDISED, uniform
 from jax_promptmtl.models.video.videomae import VideoMaeConfig
 from jax_promptmtl.models.video.view import View
 from jax_promptmtl.problems.video_tasks import SPECS
-from jax_promptmtl.problems.video_tasks.spec import Extractor, Sizes, VideoTaskSpec
+from jax_promptmtl.problems.video_tasks.spec import AS_PRIMARY, Extractor, Sight, Sizes, VideoTaskSpec
 
 Array = jax.Array
 PyTree = Any
 VIT = {"tubelet": 4, "patch": 8, "width": 96, "layers": 6, "heads": 3, "inner": 384}
 RESNET = {"width": 16, "stem": 3, "pool": False}
 MASKS = {"width": 64, "heads": 4, "mask_width": 64}
-SIZES: dict[str, dict[str, Any]] = {  # plain, as `config.model` of configs/video_full.py
+SIZES: dict[str, dict[str, Any]] = {  # in the format of `config.model` in configs/video_full.py
     "recognition": VIT,
     "spatial_action": VIT,
     "temporal_action": {"width": 64, "heads": 4, "window": 9, "embeddings": 1, "stem": 2, "branch": 2, "reach": 4.0},
     "segmentation": {"width": 64, "layers": 5, "decoders": 1},
-    "video_object": {  # maps of 8 x 8 cells; every frame that it sees is a key frame in turn
+    "video_object": {  # maps of 8 x 8 cells; every frame is a key frame
         "stage": "multi",
         "resnet": RESNET | {"depths": (1, 1, 1), "strides": (2, 2, 2), "dilated": (2,)},
         "detector": {"width": 64, "heads": 4, "encoders": 4, "decoders": 3, "inner": 128, "groups": 8, "queries": 10},
@@ -55,34 +55,13 @@ SIZES: dict[str, dict[str, Any]] = {  # plain, as `config.model` of configs/vide
         "tracker": {"inner": 128, "layers": 2, "matching": "fixed"},
     },
 }
-SIDE, STRETCH = 32, 16  # pixels of a frame's side, frames that the vision transformers see
-SEEN = {"primary": 8, "auxiliary": 4}  # frames that models with labels of frames see of a video
+SIDE, STRETCH = 32, 16  # side of a frame in pixels, frames per vision transformer input
+SEEN = {"primary": 8, "auxiliary": 4}  # frames per video for models with per-frame labels
 EMBEDDED = ASSETS / "video"
 
 
-@dataclass(frozen=True)
-class Sight:
-    """How a small model sees a video.
-
-    Attributes:
-      auxiliary: whether it is one, and sees no labels.
-      middle: layers in the lower half; half of them when `None`.
-      drop_after: layers that see prompts; all above the middle if 0.
-      given: take features instead of frames, for the training of a model on them.
-      seen: frames that a model with labels of frames sees; see `SEEN` if 0.
-      stage: of a model that has several; that of `SIZES` if "".
-    """
-
-    auxiliary: bool = False
-    middle: int | None = None
-    drop_after: int = 0
-    given: bool = False
-    seen: int = 0
-    stage: str = ""
-
-
 def frames_of(task: str) -> int:
-    """Return the frames of a task's videos.
+    """Return the number of frames of a task's videos.
 
     >>> frames_of("segmentation")
     64
@@ -90,7 +69,7 @@ def frames_of(task: str) -> int:
     return moving_icons.DOMAINS[pick(task, SPECS, "video model"), "base"].frames
 
 
-def form_of(spec: VideoTaskSpec, frames: int, sight: Sight = Sight()) -> InputForm:
+def form_of(spec: VideoTaskSpec, frames: int, sight: Sight = AS_PRIMARY) -> InputForm:
     """Return the form in which a task's model sees videos of so many frames."""
     seen = frames if spec.extractor else STRETCH
     if spec.frame_labels:
@@ -113,19 +92,19 @@ def initial(task: str, seed: int) -> PyTree:
 
 
 def trunk_sizes(spec: VideoTaskSpec) -> VideoMaeConfig:
-    """Return the sizes of the transformer that makes a task's features."""
+    """Return the sizes of the transformer that computes a task's features."""
     found: VideoMaeConfig = sizes(spec.extractor)
     return found
 
 
-def view(task: str, weights: Mapping[str, PyTree], frames: int, sight: Sight = Sight()) -> View:
+def view(task: str, weights: Mapping[str, PyTree], frames: int, sight: Sight = AS_PRIMARY) -> View:
     """Return a task's model with the form in which it sees videos of so many frames.
 
     Args:
       task: whose model.
       weights: task -> parameters, with those of the extractor where the task needs features.
       frames: of the videos, 16 or 64.
-      sight: see there. Where features are `given`, they are what `extract` returns.
+      sight: how it reads them. Where features are `given`, they are those of `extract`.
     """
     spec = SPECS[task]
     extractor = None
@@ -142,7 +121,7 @@ def extract(task: str, trunk: PyTree, batch: Mapping[str, Any]) -> dict[str, Arr
 
 
 def needed(tasks: Iterable[str]) -> set[str]:
-    """Return tasks whose models are wanted, with the extractor's where some need its features.
+    """Return the given tasks, plus the extractor's where some need its features.
 
     >>> sorted(needed(["segmentation"])), needed(["video_object"])
     (['recognition', 'segmentation'], {'video_object'})
@@ -151,7 +130,7 @@ def needed(tasks: Iterable[str]) -> set[str]:
 
 
 def load(folder: str | os.PathLike[str], tasks: Iterable[str]) -> dict[str, PyTree]:
-    """Return task -> parameters, with the extractor's where a task needs features.
+    """Load task -> parameters, with the extractor's where a task needs features.
 
     Args:
       folder: of the model files; those of the package when empty.
@@ -173,7 +152,7 @@ def load(folder: str | os.PathLike[str], tasks: Iterable[str]) -> dict[str, PyTr
 
 
 def wanted(task: str) -> dict[str, Any]:
-    """Return what a task's model file must be, and how one is made."""
+    """Describe the model file expected of a task and how to create one."""
     command = f"python -m jax_promptmtl.main --config=configs/video.py:{task}"
     advice = f"make it with {command}, or give another config.models"
     return {"shapes": jax.eval_shape(lambda: initial(task, 0)), "advice": advice}
@@ -181,7 +160,7 @@ def wanted(task: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Moving icons of a task that take no memory: every video is drawn when it is asked for, in a millisecond or two.
+    """Moving icons rendered on demand, one or two milliseconds per video, instead of kept in memory.
 
     >>> Drawn("recognition", 1000, "tune").take(np.array([0, 999]))["label"].shape
     (2,)
@@ -209,7 +188,7 @@ def videos(task: str, count: int, part: str, *, variant: str = "base", seed: int
 
 
 def label_seen(task: str, made: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
-    """Return videos whose labels of frames are those of the frames that the task's model sees.
+    """Subsample per-frame labels to the frames that the task's model sees.
 
     >>> label_seen("video_object", {"valid": np.arange(4)[None], "label": np.arange(3)[None]}, 2)
     {'valid': array([[1, 3]]), 'label': array([[0, 1, 2]])}
@@ -218,5 +197,5 @@ def label_seen(task: str, made: Mapping[str, np.ndarray], count: int) -> dict[st
 
 
 def labels(source: Clips) -> Clips:
-    """Return videos without their frames, where models bring what they saw of them."""
+    """Return labels without frames, for models with cached middle states."""
     return Clips({key: value for key, value in source.arrays.items() if key != "frames"})

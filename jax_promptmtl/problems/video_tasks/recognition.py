@@ -21,18 +21,18 @@ NAME = "recognition"
 
 
 def handle(sizes: VideoMaeConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
-    """Return a classifier whose inputs are a video and what `videomae.drop_path` keeps of the branches."""
+    """Return a classifier with the inputs video and, in training, the branch factors of `videomae.drop_path`."""
     model = videomae.handle(NAME, sizes, params, cut)
     return replace(model, lower=lambda params, inputs: model.lower(params, *inputs))
 
 
 def see(form: InputForm, batch: Batch) -> tuple[Array, Array | None]:
-    """Return the video, and the branches to keep in training."""
+    """Return the video and, in training, the branch factors of drop path."""
     return form.video(batch), batch.get("keep")
 
 
 def rule(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return the task with the mean over the views of a test video, and with soft labels where they are."""
+    """Return the task with scores averaged over test views, and with soft labels where enabled."""
     soft: dict[str, Any] = {"loss": recognition.soft_loss} if rules.soft else {}
     return replace(task, measure=partial(recognition.measure_views, views=rules.views), **soft)
 

@@ -26,12 +26,12 @@ NAME = "segmentation"
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> AsFormerConfig:
-    """Return the sizes of an ASFormer."""
+    """Construct an `AsFormerConfig` from plain sizes."""
     return AsFormerConfig(inputs=form.features_of().channels, classes=classes, **model)
 
 
 def handle(sizes: AsFormerConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
-    """Return a model that labels every step."""
+    """Return an ASFormer, which labels every step of a feature sequence."""
     return asformer.handle(NAME, sizes, params, cut)
 
 
@@ -41,7 +41,7 @@ def convert(path: str, sizes: AsFormerConfig) -> PyTree:
 
 
 def rule(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return the task with all frames of the labels, and with the classes that make no segments."""
+    """Return the task measured on all labelled frames, with the data set's background classes."""
     measure = partial(measure_frames, every=rules.every, background=rules.background)
     return replace(task, labels=("label", "full"), measure=measure)
 
@@ -49,7 +49,7 @@ def rule(task: VideoTask, rules: Rules) -> VideoTask:
 def measure_frames(
     predictions: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], *, every: int, background: tuple[int, ...]
 ) -> dict[str, float]:
-    """Return the measures of segmentation over all frames, each prediction standing for `every` of them.
+    """Measure segmentation over all frames, each prediction repeated `every` times.
 
     >>> found, true = {"label": np.array([[1, 2]])}, {"full": np.array([[1, 1, 2, -1]])}
     >>> measure_frames(found, true, every=2, background=())["accuracy"]

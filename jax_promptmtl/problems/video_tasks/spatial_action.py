@@ -20,7 +20,7 @@ from jax_promptmtl.tasks.task import VideoTask
 Array = jax.Array
 PyTree = Any
 NAME = "spatial_action"
-ABSENT = -4.6  # logit: most actions of most boxes are absent
+ABSENT = -4.6  # initial logit of the head's bias: most boxes lack most actions
 
 
 def example(sizes: VideoMaeConfig) -> tuple[Array, ...]:
@@ -34,14 +34,14 @@ def handle(sizes: VideoMaeConfig, params: PyTree, form: InputForm, cut: Cut) -> 
 
 
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:
-    """Return the video, the boxes, and the branches to keep in training."""
+    """Return the video, the boxes and, in training, the branch factors of drop path."""
     video = form.video(batch)
     boxes = batch["box"] if form.boxes else jnp.zeros((len(video), 0, 4))
     return {"video": video, "boxes": boxes} | {key: batch[key] for key in ("keep",) if key in batch}
 
 
 def adopt(sizes: VideoMaeConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return the weights of a detector of these classes; else the trunk and last norm, and a head that says little."""
+    """Return a detector's weights for these classes; else its trunk and last norm with a head near zero."""
     if "roi" in given:
         drawn = SPEC.draw(sizes, seed)
         if not tree.describe_difference(drawn, given):
@@ -53,12 +53,12 @@ def adopt(sizes: VideoMaeConfig, seed: int, given: PyTree, name: str) -> PyTree:
 
 
 def inherit(drawn: PyTree, base: PyTree) -> PyTree:
-    """Return the trunk of a classifier with a drawn head."""
+    """Return a classifier's trunk with a new head."""
     return roi_head.from_classifier(base, drawn["roi"]["head"])
 
 
 def rule(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return the task with the classes that count, and the loss of AVA's recipe."""
+    """Return the task with the scored classes and the loss of AVA's recipe."""
     return replace(task, loss=spatial.mean_loss, measure=partial(spatial.measure, scored=rules.scored))
 
 

@@ -1,7 +1,7 @@
-"""What there is to know of a video task: its model, what the model sees and learns, how answers are scored.
+"""The specification of a video task: its model, inputs, training and scoring.
 
-A task is a module of this folder with a `VideoTaskSpec`, and a line in the table of `__init__.py`; nothing else asks
-for a task by name. Sizes come from configs: the small models of the moving icons and the full-size ones of
+A task is a module of this folder with a `VideoTaskSpec` and a line in the table of `__init__.py`; no other code
+refers to a task by name. Sizes come from configs: the small models of the moving icons and the full-size ones of
 `configs/video_full.py` are the same constructors with other numbers.
 """
 
@@ -35,12 +35,12 @@ Sizes = Any  # the config class of a task's model
 
 @dataclass(frozen=True)
 class Extractor:
-    """The frozen vision transformer that turns videos into features.
+    """The frozen vision transformer that computes features of videos.
 
     Attributes:
       sizes: of the transformer.
       trunk: its parameters.
-      given: whether batches bring the features, so that it does not run.
+      given: whether batches hold precomputed features.
     """
 
     sizes: VideoMaeConfig
@@ -49,17 +49,41 @@ class Extractor:
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What a data set or a recipe decides about learning and scoring.
+class Sight:
+    """How a model sees a video; `given`, `seen` and `stage` are for the small ones, see `icons`.
 
     Attributes:
-      scored: classes that count, all when `None`.
-      background: classes that make no segments.
-      views: of a test video, whose scores are averaged.
-      soft: whether labels are shares of the classes.
-      every: labelled frames that an answer stands for.
-      points: at which masks are compared; every cell if 0.
-      sizes: of the model, which say its stage where it learns in several.
+      auxiliary: whether it is one, and sees no labels.
+      middle: layers in the lower half; half of them when `None`.
+      drop_after: layers that see prompts; all above the middle if 0.
+      given: take features instead of frames, for the training of a model on them.
+      seen: frames that a model with labels of frames sees; see `icons.SEEN` if 0.
+      stage: of a model that has several; that of `icons.SIZES` if "".
+    """
+
+    auxiliary: bool = False
+    middle: int | None = None
+    drop_after: int = 0
+    given: bool = False
+    seen: int = 0
+    stage: str = ""
+
+
+AS_PRIMARY = Sight()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Choices of a data set or recipe on training and scoring.
+
+    Attributes:
+      scored: classes to evaluate; all if `None`.
+      background: classes that form no segments.
+      views: number of test views whose scores are averaged.
+      soft: whether labels are distributions over classes.
+      every: labelled frames per prediction.
+      points: sampled points of the mask losses; every cell if 0.
+      sizes: of the model, which include its training stage where it has several.
     """
 
     scored: tuple[int, ...] | None = None
@@ -73,14 +97,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """One training of a small model.
+    """One stage in the training of a small model.
 
     Attributes:
       name: of the training.
-      tune: patterns of the weights that are trained.
+      tune: patterns of the trained weights.
       stage: of the model, where it has several.
-      loss: of the outputs, that of the task when `None`.
-      epochs: the key of `config.train` that says how many.
+      loss: of the outputs; the task's if `None`.
+      epochs: key of `config.train` with the number of epochs.
     """
 
     name: str
@@ -91,52 +115,52 @@ class TrainingStage:
 
 
 def unchanged(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return a task about which data sets decide nothing."""
+    """Return the task unchanged: data sets have no choices."""
     return task
 
 
 def inherit_nothing(drawn: PyTree, base: PyTree) -> PyTree:
-    """Return drawn parameters as they are."""
+    """Return the random parameters unchanged: there is no base model."""
     return drawn
 
 
 @dataclass(frozen=True)
 class VideoTaskSpec:
-    """A video task; its fields are all that the rest of the package knows of it.
+    """A video task, as the rest of the package sees it.
 
     Attributes:
       task: loss, labels, decoding and metric.
       module: class of the model, constructed from its sizes.
-      sizes: (plain sizes of a config, classes, the form that it is trained on) -> sizes.
-      example: sizes -> inputs of any legal shape, to draw parameters with.
+      sizes: (plain sizes of a config, number of classes, training input form) -> config of the model.
+      example: sizes -> inputs of any legal shape, for initialisation.
       handle: (sizes, params, form, cut) -> the model in two halves.
       see: (form, batch) -> inputs of the lower half; auxiliaries see no labels, as the form says.
       width: sizes -> width of the middle tokens.
-      convert: (path, sizes) -> parameters from a published file; `None` where nothing published is read.
-      head: in the path of weights that depend on the classes.
-      later: parts of the model that its later stages add.
-      unused: classes that published heads have before those of the data set.
-      adopt: (sizes, seed, weights, their name) -> parameters to fine-tune from, where it is not all that fits of the
-        weights; they are {} where none are given.
-      heads: patterns of what VPT trains beside its prompts.
-      own: subtree that hard parameter sharing leaves to the task; "" where the task's trunk is not shared.
+      convert: (path, sizes) -> parameters from a published file; `None` if there is no converter.
+      head: substring of the paths of class-dependent weights.
+      later: parts of the model that later training stages add.
+      unused: leading classes of published heads that no data set has.
+      adopt: (sizes, seed, weights or {}, their name) -> parameters to fine-tune from, where that is not simply every
+        weight that fits.
+      heads: patterns of the weights that VPT trains besides its prompts.
+      own: task-specific subtree under hard parameter sharing; "" where the trunk cannot be shared.
       block: path of a layer by number, "{}", where the model is a plain transformer.
-      frame_labels: keys of the labels that have a row for every frame that the model sees.
-      extractor: the task whose trunk makes the features that the small model reads.
-      every_frame: whether labels are of frames, where answers are of features.
-      base: the task whose small model must be trained before.
-      inherit: (drawn parameters, the base's) -> where the training of the small model starts.
-      stages: of that training; one of everything where there are none.
+      frame_labels: keys of labels with one row per input frame.
+      extractor: the task whose trunk computes the small model's features.
+      every_frame: whether labels are per frame although predictions are per feature.
+      base: the task whose small model must be trained first.
+      inherit: (random parameters, the base's) -> initial parameters of the small model.
+      stages: of that training; a single one of all weights if empty.
       rule: (task, rules of a data set) -> task.
-      evaluate: (problem, params, batches, classes) -> metrics; given where the answers for a data set are too large to
-        be kept for `task.measure`.
-      classifies: whether an answer is one class for the whole video.
+      evaluate: (problem, params, batches, classes) -> metrics, for predictions too large to be collected for
+        `task.measure`.
+      classifies: whether it predicts one class for the whole video.
       soft_labels: whether labels may be mixed and smoothed.
-      drop_path: whether the model can leave branches out in training.
-      key_frames: whether every labelled frame is an example of its own.
-      weigh: (training batch) -> the same with the weights that the loss of `rule` is a mean with.
-      timed: whether labels are in seconds, so that features of videos of several frame rates need one clock.
-      guided: whether a frozen part may choose who answers for what in the first steps.
+      drop_path: whether the model supports drop path.
+      key_frames: whether every labelled frame is a separate example.
+      weigh: (training batch) -> the batch with the example weights that `rule`'s loss needs.
+      timed: whether labels are in seconds, so that videos of different frame rates need a common time step.
+      guided: whether a frozen part may match queries to instances in the first steps.
     """
 
     task: VideoTask
@@ -176,7 +200,7 @@ class VideoTaskSpec:
         return self.task.name
 
     def draw(self, sizes: Sizes, seed: int) -> PyTree:
-        """Draw the parameters of a model."""
+        """Initialise a model at random."""
         return draw(self.module(sizes), self.example(sizes), seed)
 
     def start(self, sizes: Sizes, seed: int, weights: str = "") -> PyTree:
@@ -184,7 +208,7 @@ class VideoTaskSpec:
 
         Args:
           sizes: of the model.
-          seed: draws what the weights do not have.
+          seed: of the parameters that the weights lack.
           weights: path of a model file of ours or of a published one; "" for none.
 
         Raises:
@@ -193,7 +217,7 @@ class VideoTaskSpec:
         return self.place(sizes, seed, self.read(weights, sizes) if weights else {}, weights)
 
     def place(self, sizes: Sizes, seed: int, given: PyTree, name: str) -> PyTree:
-        """Return drawn parameters with what fits of weights in their place; the name is for messages."""
+        """Replace random parameters by the weights that fit; `name` is for messages."""
         if self.adopt:
             return self.adopt(sizes, seed, given, name)
         return adopt(self.draw(sizes, seed), given, name, head=self.head, later=self.later, unused=self.unused)
@@ -212,13 +236,13 @@ class VideoTaskSpec:
     def view(
         self, sizes: Sizes, params: PyTree, form: InputForm, *, cut: Cut = IN_HALF, extractor: Extractor | None = None
     ) -> View:
-        """Return a model with the form in which it sees a video.
+        """Return a model with its input form.
 
         Args:
           sizes, params: of the model.
           form: see there.
           cut: see there.
-          extractor: of a model of features, where batches bring frames or features without a mask.
+          extractor: of a model of features, where batches hold frames or features without a mask.
         """
         spec = {"frames": form.frames, "pixels": form.pixels, "boxes": form.boxes}
         model = self.handle(sizes, params, form, cut)
@@ -229,21 +253,21 @@ class VideoTaskSpec:
         return View(whole, given_features if extractor.given else form.video, spec)
 
     def layer_above(self, backbone: VideoBackbone) -> str | None:
-        """Return the path of the layer above the middle of a transformer, `None` for a model of another kind."""
+        """Return the path of the first layer above the split of a transformer; `None` for other models."""
         return self.block.format(backbone.middle) if self.block else None
 
 
 def given_features(batch: Batch) -> Array:
-    """Return features that a batch brings, none of which is padding."""
+    """Return a batch's precomputed features, with a mask of no padding."""
     features: Array = batch["features"]
     return features
 
 
 def features_with_mask(form: InputForm, batch: Batch) -> dict[str, Array]:
-    """Return what a model of features sees of a batch of padded sequences."""
+    """Return the features and mask of a batch of padded sequences."""
     return {"features": batch["features"], "mask": batch["mask"]}
 
 
 def feature_example(sizes: Sizes) -> tuple[Array, Array]:
-    """Return a sequence of features and its mask, long enough for every pyramid."""
+    """Return an example sequence of features and its mask, long enough for any pyramid."""
     return jnp.zeros((1, 32, sizes.inputs)), jnp.ones((1, 32), bool)

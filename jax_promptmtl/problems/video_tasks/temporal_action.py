@@ -16,12 +16,12 @@ NAME = "temporal_action"
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> ActionFormerConfig:
-    """Return the sizes of an ActionFormer."""
+    """Construct an `ActionFormerConfig` from plain sizes."""
     return ActionFormerConfig(inputs=form.features_of().channels, classes=classes, **model)
 
 
 def handle(sizes: ActionFormerConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
-    """Return a detector in the unit of time of the labels."""
+    """Return a detector whose times are in the unit of the labels."""
     given = form.features_of()
     times = {"step": given.step, "start": given.start}
     return actionformer.handle(NAME, sizes, params, given.steps, cut, **times)

@@ -30,7 +30,7 @@ NAME = "video_instance"
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> DvisConfig:
-    """Return the sizes of a DVIS."""
+    """Construct a `DvisConfig` from plain sizes."""
     common: dict[str, Any] = {key: model[key] for key in ("width", "heads", "mask_width")}
     return DvisConfig(
         model["stage"],
@@ -47,10 +47,10 @@ def example(sizes: DvisConfig) -> tuple[Array, Array]:
 
 
 def handle(sizes: DvisConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
-    """Return a segmenter of videos of the form.
+    """Return a segmenter for videos of the input form.
 
     Raises:
-      UserError: frames that masks do not fit.
+      UserError: frames whose size the mask stride does not divide.
     """
     (height, width), stride = form.size, stride_of(sizes)
     if height % stride or width % stride:
@@ -71,14 +71,14 @@ def stride_of(sizes: DvisConfig) -> int:
 
 
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:
-    """Return the video, and which of its frames are no padding."""
+    """Return the video and its mask of real frames."""
     video = form.video(batch)
     present = form.seen(batch, "present") if "present" in batch else jnp.ones(video.shape[:2], bool)
     return {"video": video, "mask": present}
 
 
 def inherit(drawn: PyTree, base: PyTree) -> PyTree:
-    """Return drawn parameters with the ResNet of a detector."""
+    """Return random parameters with a detector's ResNet."""
     return {**drawn, "backbone": drawn["backbone"] | base["detector"]["resnet"]}
 
 
@@ -88,9 +88,9 @@ def convert(path: str, sizes: DvisConfig) -> PyTree:
 
 
 def rule(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return the task as a stage of DVIS learns and answers it.
+    """Return the task with the loss and decoding of a training stage.
 
-    Where the batch says `guided`, the part below decides which query answers for which instance.
+    Where the batch sets `guided`, the matching of queries to instances is that of the stage below.
     """
     stage, stride = rules.sizes.stage, stride_of(rules.sizes)
     one = partial(instance.loss, stage=stage, points=rules.points)
@@ -109,7 +109,7 @@ def rule(task: VideoTask, rules: Rules) -> VideoTask:
 
 
 def evaluate(problem: Problem, params: PyTree, batches: Iterable[Batch], classes: int) -> dict[str, float]:
-    """Return YouTube-VIS's measures of all videos in percent; the masks of one batch are in memory at a time."""
+    """Compute YouTube-VIS's metrics in percent, holding the masks of one batch at a time."""
     predict, videos = jax.jit(partial(video_mtl.predict_step, problem)), []
     for batch in batches:
         found = instance.found_of(jax.device_get(predict(params, problem.frozen, batch)))
@@ -126,7 +126,7 @@ SPEC = VideoTaskSpec(
         NAME,
         ("mask", "label", "valid"),
         instance.joint_loss,
-        partial(instance.decode, stride=2),  # of the moving icons' model; `rule` knows that of others
+        partial(instance.decode, stride=2),  # of the moving icons' model; `rule` derives that of others
         instance.measure,
         "map",
     ),
@@ -141,7 +141,7 @@ SPEC = VideoTaskSpec(
     frame_labels=("mask",),
     base="video_object",
     inherit=inherit,
-    stages=(  # as DVIS's makers do it
+    stages=(  # as upstream does
         TrainingStage(
             "segmenter",
             ("(pixels|decoder)/.*", "backbone/block_[23]_.*"),

@@ -25,7 +25,7 @@ STAGES = ("single", "multi")
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> TransVodConfig:
-    """Return the sizes of a TransVOD, or of its detector of single frames."""
+    """Construct a `TransVodConfig`, or that of its single-frame detector alone, from plain sizes."""
     several = pick(model["stage"], STAGES, "stage of TransVOD") == "multi"
     parts = ("stage", "resnet", "detector", "selected")
     rest = {key: value for key, value in model.items() if key not in parts}
@@ -39,12 +39,12 @@ def example(sizes: TransVodConfig) -> tuple[Array, Array]:
 
 
 def handle(sizes: TransVodConfig, params: PyTree, form: InputForm, cut: Cut) -> VideoBackbone:
-    """Return a detector of videos of the form."""
+    """Return a detector for videos of the input form."""
     return transvod.handle(NAME, sizes, params, form.frames, form.size, cut)
 
 
 def see(form: InputForm, batch: Batch) -> dict[str, Array]:
-    """Return the video, and where frames are no padding."""
+    """Return the video and the mask of real pixels."""
     return {"video": form.video(batch), "mask": form.shown(batch)}
 
 
@@ -54,7 +54,7 @@ def convert(path: str, sizes: TransVodConfig) -> PyTree:
 
 
 def rule(task: VideoTask, rules: Rules) -> VideoTask:
-    """Return the task of a stage: with the temporal part, only its own detections are compared with the truth."""
+    """Return the task of a training stage; with the temporal part only the detections of that part enter the loss."""
     if not rules.sizes.selected:
         return task
 

@@ -1,4 +1,4 @@
-"""What the tasks with a VideoMAE have in common: sizes, and the weights that fine-tuning starts from."""
+"""Shared by tasks with a VideoMAE: sizes and initial weights of fine-tuning."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ BLOCK = "trunk/transformer/blocks_{}"
 
 
 def sizes(model: Mapping[str, Any], classes: int, form: InputForm) -> VideoMaeConfig:
-    """Return the sizes of a VideoMAE; its positions are of the form that it is trained on."""
+    """Construct a `VideoMaeConfig` with positions for the training input form."""
     return VideoMaeConfig(frames=form.frames, image_size=form.size[0], classes=classes, **model)
 
 
@@ -30,7 +30,7 @@ def example(sizes: VideoMaeConfig) -> tuple[Array]:
 
 
 def adopt(sizes: VideoMaeConfig, seed: int, given: PyTree, name: str) -> PyTree:
-    """Return the trunk and the last norm of the weights, and a new head; all drawn without weights."""
+    """Return the trunk and last norm of the weights with a new head; all random without weights."""
     drawn = draw(videomae.VideoClassifier(sizes), example(sizes), seed)
     if not given:
         return drawn

@@ -1,4 +1,4 @@
-"""Top-1 and top-k accuracy of clips, also where several views of a clip are averaged first."""
+"""Top-1 and top-k accuracy, optionally over the mean scores of several views of a video."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def softmax(logits: Array) -> Array:
 def top(scores: Array, label: Array, k: int = 1, weight: Array | None = None) -> tuple[float, float]:
     """Count examples whose label is among the k highest scores.
 
-    Equal scores are counted as a half-blind reader would: the lower class comes first, as with `argmax`.
+    Ties are broken in favour of the lower class, as by `argmax`.
 
     Args:
       scores: [N, C].

@@ -6,7 +6,7 @@ Array = np.ndarray
 
 
 def match(overlap: Array, thresholds: Array, ignored: Array | None = None) -> Array:
-    """Give each detection, best first, the free true instance that it overlaps most.
+    """Match each detection, best first, with the free true instance that it overlaps most.
 
     As in COCOeval and its copy for YouTube-VIS: each threshold by itself; of equal overlaps the later instance wins; an
     ignored instance is taken only if no other is left.

@@ -1,4 +1,4 @@
-"""From ranked hits to one number: the two definitions of average precision that the benchmarks use."""
+"""Average precision of ranked hits, in the two definitions that the benchmarks use."""
 
 import numpy as np
 

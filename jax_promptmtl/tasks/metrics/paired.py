@@ -1,4 +1,4 @@
-"""The difference of two models on the same test images, and how sure it is."""
+"""Paired differences of two models on the same test images, with bootstrap intervals."""
 
 import functools
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=8)
 def resample(count: int, repeats: int, *key: int) -> np.ndarray:
-    """Return how often each of `count` clusters is drawn, float[repeats, count]; the same for the same key.
+    """Draw bootstrap counts of `count` clusters, float[repeats, count], deterministic in the key.
 
     >>> resample(3, 2, 0, 0).sum(axis=1).tolist()
     [3.0, 3.0]
@@ -25,14 +25,14 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Return the mean over parts of the mean difference, and a percentile interval for it.
+    """Return the mean over parts of the mean difference, with a percentile bootstrap interval.
 
-    Whole clusters are drawn with replacement within each part, since the pictures of one drawing are right or wrong
-    together; were every picture a cluster of its own, the interval would be too narrow.
+    Whole clusters are resampled within each part, since answers to renderings of one drawing are correlated; treating
+    every picture as independent would make the interval too narrow.
 
     Args:
       differences: per part (a task) float[n], the difference of two models on each test image.
-      clusters: per part int[n], which images belong together.
+      clusters: per part int[n], the cluster of each image.
       repeats: number of resamples.
       level: share of the resamples within the interval.
       seed: of the resamples.

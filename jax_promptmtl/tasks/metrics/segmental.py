@@ -10,7 +10,7 @@ import numpy as np
 
 Array = np.ndarray
 OVERLAPS = (0.10, 0.25, 0.50)
-BACKGROUND = ("background",)  # compared by equality: numbers are never background unless you say which
+BACKGROUND = ("background",)  # compared by equality: no number is background by default
 
 
 class Segments(NamedTuple):
@@ -66,7 +66,7 @@ def edit_score(
     true: Sequence[Hashable] | Array,
     background: Collection[Hashable] = BACKGROUND,
 ) -> float:
-    """Return 100 for the same order of segments, 0 for nothing in common; 100 if neither has a segment.
+    """Return the segmental edit score: 100 for equal order of segments (or none in either), 0 for nothing in common.
 
     >>> edit_score(["a", "a", "b"], ["a", "b", "b"])
     100.0

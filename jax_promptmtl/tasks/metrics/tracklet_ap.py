@@ -32,9 +32,9 @@ def tube_iou(left: Array, right: Array) -> Array:
     """
     sides = [np.asarray(masks, bool) for masks in (left, right)]
     both, areas = np.zeros((len(left), len(right))), [np.zeros(len(side)) for side in sides]
-    for frame in range(sides[0].shape[1]):  # one at a time, as masks are large once they are numbers
+    for frame in range(sides[0].shape[1]):  # one at a time: masks are large as floats
         here = [side[:, frame].reshape(len(side), math.prod(side.shape[2:])).astype(np.float32) for side in sides]
-        both += here[0] @ here[1].T  # float32 counts the pixels of a frame exactly
+        both += here[0] @ here[1].T  # exact in float32 up to 2**24 pixels
         areas = [area + flat.sum(1, dtype=np.float64) for area, flat in zip(areas, here, strict=True)]
     union = areas[0][:, None] + areas[1][None] - both
     return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
@@ -71,12 +71,12 @@ def tracklet_ap(
 
 
 def compare(true: Video, detected: Video, *, num_classes: int) -> Compared:
-    """Return all that the score needs to know of one video, which is small: no masks; see `tracklet_ap`."""
+    """Reduce one video to overlaps, areas and scores, which `score` needs instead of masks; see `tracklet_ap`."""
     return [_pair(true, detected, c) for c in range(num_classes)]
 
 
 def score(pairs: Sequence[Compared], *, num_classes: int, areas: bool = False) -> dict[str, float]:
-    """Return `tracklet_ap` of videos that were compared one by one."""
+    """Compute `tracklet_ap` from the results of `compare` on every video."""
     by_class = [[video[c] for video in pairs] for c in range(num_classes)]
     result: dict[str, float] = {}
     for suffix, area in AREAS.items() if areas else [("", AREAS[""])]:

@@ -45,9 +45,3 @@ def test_masks_come_back_from_lists_and_from_text(mask):
 def test_broken_codes_are_one_sentence(code):
     with pytest.raises(UserError, match="The mask of 'clip' is no run-length code of its size"):
         rle.decode(code, "clip")
-
-
-def test_boxes_hold_the_mask():
-    mask = np.zeros((9, 8), bool)
-    mask[2:5, 1:7] = True
-    assert rle.box_of(mask) == (1, 2, 7, 5) and rle.box_of(~mask & mask) == (0, 0, 0, 0)

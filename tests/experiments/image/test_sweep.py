@@ -15,8 +15,10 @@ import pytest
 
 from jax_promptmtl.core.command import EXIT_USER
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.experiments import grid
-from jax_promptmtl.experiments.image import sweep, tune
+from jax_promptmtl.experiments import grid, sweep
+from jax_promptmtl.experiments.image import sweep as images
+from jax_promptmtl.experiments.image import tune
+from jax_promptmtl.experiments.image.sweep import Images
 from jax_promptmtl.reporting import records
 from jax_promptmtl.reporting.benchmark import console_tables
 from tests.tiny import CLASSES, TASKS, save_clip, save_images
@@ -66,8 +68,21 @@ def config(files):
 def finished(files, tmp_path_factory):
     """Return the folder of a grid that was run to its end."""
     folder = tmp_path_factory.mktemp("finished")
-    sweep.run(runpy.run_path(str(files / "tiny.py"))["get_config"]().lock(), folder, dry_run=False)
+    run(runpy.run_path(str(files / "tiny.py"))["get_config"]().lock(), folder)
     return folder
+
+
+def run(config, folder, *, dry_run=False):
+    sweep.run(Images, config, folder, dry_run=dry_run)
+
+
+def plan(config):
+    return sweep.plan(Images(config, pathlib.Path()), config)
+
+
+def cell(config, method):
+    """Return the config of a method's run."""
+    return next(run.config for run in plan(config) if run.method == method)
 
 
 def read(folder):
@@ -108,7 +123,7 @@ def test_groups_are_shared_or_drawn(finished):
 
 
 def test_a_run_equals_the_job_of_its_own(files, config, finished, tmp_path):
-    part = sweep.configure(config, "mmap", "tiny", 2, 0, None)
+    part = cell(config, "mmap")
     tune.run(part, tmp_path, dry_run=False)
     alone, record = json.loads((tmp_path / "results.json").read_text()), read(finished)["mmap"]
     assert alone["correct"]["MmAP"] == record["correct"]
@@ -117,9 +132,9 @@ def test_a_run_equals_the_job_of_its_own(files, config, finished, tmp_path):
 
 
 def test_separate_runs_are_those_of_each_task_alone(config, finished, tmp_path):
-    part, record = sweep.configure(config, "full_ft_single", "tiny", 2, 0, None), read(finished)["full_ft_single"]
-    whole, correct = sweep.prepare(part, tmp_path), []
-    for job in sweep.split_job(whole):
+    part, record = cell(config, "full_ft_single"), read(finished)["full_ft_single"]
+    whole, correct = images.prepare(part, tmp_path), []
+    for job in images.split_job(whole):
         assert len(job.tasks) == 1
         outcome = tune.measure(job, ((0,),))
         correct += outcome.counts["correct"].tolist()
@@ -131,7 +146,7 @@ def test_separate_runs_are_those_of_each_task_alone(config, finished, tmp_path):
 def test_a_rerun_does_nothing(config, finished, capsys, monkeypatch):
     monkeypatch.setattr(tune, "measure", None)
     before = {path: path.stat().st_mtime_ns for path in (finished / "records").iterdir()}
-    sweep.run(config, finished, dry_run=False)
+    run(config, finished)
     assert {path: path.stat().st_mtime_ns for path in (finished / "records").iterdir()} == before
     printed = capsys.readouterr().out
     assert "5 done already" in printed and "tiny, 2 shots per class" in printed and "MmAP, random groups" in printed
@@ -139,11 +154,11 @@ def test_a_rerun_does_nothing(config, finished, capsys, monkeypatch):
 
 def test_a_foreign_record_is_replaced_loudly(config, tmp_path, capsys):
     config.methods = ("zero_shot",)
-    sweep.run(config, tmp_path, dry_run=False)
+    run(config, tmp_path)
     (path,) = (tmp_path / "records").iterdir()
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
-    sweep.run(config, tmp_path, dry_run=False)
+    run(config, tmp_path)
     assert path.name in capsys.readouterr().err
     assert read(tmp_path)["zero_shot"]["correct"] == json.loads(whole)["correct"]
 
@@ -153,7 +168,7 @@ def test_what_changes_a_result_changes_the_id(config, files, tmp_path):
         part = config.copy_and_resolve_references().unlock()
         part.methods = ("coop",)
         part.update_from_flattened_dict(changes)
-        made = sweep.make_grid(part, tmp_path)
+        made = sweep.make_grid(Images, part, tmp_path)
         return [made.id(run) for run in made.runs]
 
     same = ids()
@@ -168,7 +183,7 @@ def test_one_failure_does_not_end_the_grid(config, tmp_path, capsys):
     config.methods = ("coop", "zero_shot")
     config.presets.coop.train.optimizer.learning_rate = 1e30
     with pytest.raises(UserError, match=r"1 of 2 runs failed.*coop"):
-        sweep.run(config, tmp_path, dry_run=False)
+        run(config, tmp_path)
     found = read(tmp_path)
     assert found["zero_shot"]["status"] == "done" and found["coop"]["status"] == "failed"
     assert "\n" not in found["coop"]["error"] and "correct" not in found["coop"]
@@ -179,18 +194,18 @@ def test_one_failure_does_not_end_the_grid(config, tmp_path, capsys):
     )
     config.retry = False
     with pytest.raises(UserError, match="failed"):
-        sweep.run(config, tmp_path, dry_run=False)
+        run(config, tmp_path)
     assert path.stat().st_mtime_ns == written[1]
     config.retry = True
     with pytest.raises(UserError, match="failed"):
-        sweep.run(config, tmp_path, dry_run=False)
+        run(config, tmp_path)
     assert path.stat().st_mtime_ns > written[1]
 
 
 def test_a_search_for_rates_tries_them_all(config, tmp_path, capsys):
     config.methods = ("coop",)
     config.rates.unlock().coop = (1e-3, 1e-1)
-    sweep.run(config, tmp_path, dry_run=False)
+    run(config, tmp_path)
     found, _ = records.read_all(tmp_path)
     assert {record["rate"]: record["config"]["train"]["optimizer"]["learning_rate"] for record in found} == {
         1e-3: 1e-3,
@@ -208,26 +223,26 @@ def test_a_search_for_rates_tries_them_all(config, tmp_path, capsys):
 def test_a_wrong_grid_is_one_sentence(change, words, config, tmp_path):
     config.update(change)
     with pytest.raises(UserError) as caught:
-        sweep.run(config, tmp_path, dry_run=False)
+        run(config, tmp_path)
     assert all(word in str(caught.value) for word in words) and not (tmp_path / "records").exists()
 
 
 def test_a_dry_run_counts_and_writes_nothing(config, finished, tmp_path, capsys):
-    sweep.run(config, tmp_path / "none", dry_run=True)
+    run(config, tmp_path / "none", dry_run=True)
     printed = capsys.readouterr().out
     assert "coop: 128 trained parameters" in printed and "5 runs, 0 done, 5 to do" in printed
     assert not (tmp_path / "none").exists()
-    sweep.run(config, finished, dry_run=True)
+    run(config, finished, dry_run=True)
     assert "5 runs, 5 done, 0 to do" in capsys.readouterr().out
 
 
 def test_the_presets_of_the_benchmark_make_a_grid():
     get_config = runpy.run_path(str(ROOT / "configs" / "benchmark.py"))["get_config"]
-    sizes = {name: len(sweep.plan(get_config(name).lock())) for name in ("icons", "smoke", "rates", "shots")}
+    sizes = {name: len(plan(get_config(name).lock())) for name in ("icons", "smoke", "rates", "shots")}
     assert sizes == {"icons": 18 * 3, "smoke": 6, "rates": 9 * 3, "shots": 5 * 4 * 3}
-    assert all(run.config.suite.evaluate_on == "tune" for run in sweep.plan(get_config("rates").lock()))
-    office = sweep.plan(get_config("office_home").lock())
-    assert {(run.shots, run.config.train.batch_size) for run in office if run.method == "mmap"} == {(6, 16), (12, 16)}
+    assert all(run.config.suite.evaluate_on == "tune" for run in plan(get_config("rates").lock()))
+    office = [run for run in plan(get_config("office_home").lock()) if run.method == "mmap"]
+    assert {(run.setting.axes["shots"], run.config.train.batch_size) for run in office} == {(6, 16), (12, 16)}
 
 
 def command(files, workdir, *options):
@@ -290,7 +305,7 @@ def test_the_command_line_is_that_of_main(files, tmp_path):
 
 def test_the_clock_knows_what_each_method_takes():
     def run(method):
-        return sweep.Run(method, "tiny", 1, 0, None, None, False)
+        return grid.Run(method, grid.Setting({}, "on tiny", "tiny", ()), 0, None, None)
 
     clock = grid.Clock()
     assert clock.rest([run("a")]) == "time left unknown"

@@ -12,7 +12,6 @@ from jax_promptmtl.core.errors import UserError
 from jax_promptmtl.data.icons import moving_icons
 from jax_promptmtl.data.middle_cache import human
 from jax_promptmtl.experiments.video import prompting
-from jax_promptmtl.experiments.video.job import open_job
 from jax_promptmtl.problems.video_tasks import icons
 from jax_promptmtl.reporting import records
 from tests.runs import ROOT
@@ -140,7 +139,7 @@ def test_two_auxiliaries_of_one_task(root, tmp_path):
     with config.unlocked():
         config.aux.other.update(config.aux.spatial_action)
         config.aux.other.task = "spatial_action"
-    job = open_job(config, tmp_path, tmp_path)
+    job = prompting.open_job(config, tmp_path, tmp_path)
     assert set(job.footage.aux) == {"other", "spatial_action"}
     row = job.row(dict(config.method), {name: name for name in job.footage.aux})
     assert len(row.pipeline.aux) == 2 and row.pipeline.aux["other"].backbone.name == "spatial_action"

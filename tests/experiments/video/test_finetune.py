@@ -14,7 +14,7 @@ from jax_promptmtl.data import videos
 from jax_promptmtl.data.videos.index import VideoSet
 from jax_promptmtl.data.videos.sampling import Sampling
 from jax_promptmtl.experiments import check_data
-from jax_promptmtl.experiments.video import finetune
+from jax_promptmtl.experiments.video import finetune, training
 from jax_promptmtl.problems.video_tasks import SPECS
 from tests import video_trees
 from tests.small_videos import SMALL, STAGED
@@ -97,7 +97,7 @@ def test_features_of_another_frame_rate_are_trained_on_the_clock_of_the_config(t
     config, video = small("thumos14", video_trees.thumos14(tmp_path)), "video_validation_0000051"
     file = tmp_path / "annotations/thumos14.json"
     video_trees.edit(file, lambda c: c["database"][video].update(fps=15))
-    data = finetune.in_form(videos.build(config.data), config)
+    data = training.in_form(SPECS["temporal_action"], videos.build(config.data), config)
     (segment,) = [e.labels["segment"] for e in data.parts["train"] if e.name == video]
     np.testing.assert_allclose(segment, [[0.5, 2.0], [3.25, 4.5]])
 
@@ -105,7 +105,7 @@ def test_features_of_another_frame_rate_are_trained_on_the_clock_of_the_config(t
 def test_a_model_of_features_fits_its_data(tmp_path):
     config = small("thumos14", video_trees.thumos14(tmp_path / "data"))
     data = videos.build(config.data)
-    parts = finetune.sources_of(data, config)
+    parts = training.sources_of(data, config)
     params = finetune.tuning_problem(data, config, parts["train"])[0].params
     found = finetune.measure(data, config, parts["test"], params)
     assert "map" in found and all(0 <= value <= 100 for value in found.values() if value == value)
@@ -114,10 +114,10 @@ def test_a_model_of_features_fits_its_data(tmp_path):
 def test_a_data_set_decides_about_its_task(tmp_path):
     config = small("50salads", {"name": "50salads"}, every=2, points=7)
     data = VideoSet("x", "segmentation", pathlib.Path(), ("a", "b"), {}, {}, "", scored=(0,), background=(1,))
-    rules = finetune.rules_of(data, config, "sizes")
+    rules = training.rules_of(data, config, "sizes")
     assert (rules.scored, rules.background, rules.every) == ((0,), (1,), 2)
     assert (rules.views, rules.soft, rules.points, rules.sizes) == (1, False, 7, "sizes")
-    soft = finetune.rules_of(data, preset("ssv2"), None)
+    soft = training.rules_of(data, preset("ssv2"), None)
     assert soft.views == 6 and soft.soft
 
 
@@ -130,7 +130,7 @@ def test_recipes_have_what_upstream_has():
     views = {name: preset(name).sampling for name in ("ucf101", "hmdb51", "ucf101_tfds")}
     assert all((one.clips, one.crops) == (5, 3) for one in views.values()) and views["ucf101_tfds"].stride == 4
     for plain in (ava, thumos):
-        assert not finetune.mixing_of(plain).on and plain.sampling.clips == plain.sampling.crops == 1
+        assert not training.mixing_of(plain).on and plain.sampling.clips == plain.sampling.crops == 1
     assert ssv2.views == 60 and thumos.views == thumos.repeats == thumos.train.optimizer.layer_decay == 1
 
 
@@ -177,7 +177,7 @@ def test_training_varies_clips_and_labels_by_the_step_alone():
 
 def test_the_part_below_chooses_in_the_first_steps_only():
     batches = [{"weight": np.ones(2)}] * 4
-    found = finetune.by_rules(SPECS["video_instance"], batches, 3, 5.0)
+    found = training.by_rules(SPECS["video_instance"], batches, 3, 5.0)
     assert [batch["guided"].tolist() for batch in found] == [[True] * 2] * 2 + [[False] * 2] * 2
 
 
@@ -186,7 +186,7 @@ def test_weights_that_nothing_reads_are_refused(name, tmp_path):
     config = small(name, video_trees.TREES[preset(name).data.name](tmp_path / "data"), weights="nowhere.pth")
     data = videos.build(config.data)
     with pytest.raises(UserError, match=r"nowhere\.pth"):
-        finetune.tuning_problem(data, config, finetune.sources_of(data, config)["train"])
+        finetune.tuning_problem(data, config, training.sources_of(data, config)["train"])
 
 
 def test_every_preset_names_options_that_its_reader_has():

@@ -7,8 +7,7 @@ import pytest
 
 from configs import dlm
 from jax_promptmtl.data.icons import moving_icons
-from jax_promptmtl.experiments.video import job as video_job
-from jax_promptmtl.experiments.video import measuring
+from jax_promptmtl.experiments.video import measuring, prompting
 from jax_promptmtl.experiments.video import page as video_page
 from jax_promptmtl.problems.video_tasks import SPECS
 from jax_promptmtl.reporting import figures, records
@@ -20,7 +19,7 @@ CLIPS = 24
 def job_of(folder, task="recognition"):
     config = dlm.get_config(task)
     config.clips.train = config.clips.test = CLIPS
-    return video_job.open_job(config.lock(), folder, folder)
+    return prompting.open_job(config.lock(), folder, folder)
 
 
 def row_of(title, trainable, answers, metric="top1", **scores):

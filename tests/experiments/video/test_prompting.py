@@ -18,7 +18,7 @@ from jax_promptmtl.experiments.video import job as video_job
 from jax_promptmtl.experiments.video import pretrain, prompting
 from jax_promptmtl.experiments.video import rows as video_rows
 from jax_promptmtl.problems.video_tasks import icons
-from jax_promptmtl.problems.video_tasks.icons import Sight
+from jax_promptmtl.problems.video_tasks.spec import Sight
 from jax_promptmtl.reporting import records
 from tests.tiny import FAST, save_models
 
@@ -56,7 +56,7 @@ def test_prompts_of_a_temporal_primary_reach_the_level_of_most_answers(tmp_path)
     clips = {"frames": np.random.default_rng(0).integers(0, 256, (1, 64, 32, 32, 3)).astype(np.uint8)}
 
     def change(**options):
-        job = video_job.open_job(config_of("dlm", "temporal_action", **options), tmp_path, tmp_path)
+        job = prompting.open_job(config_of("dlm", "temporal_action", **options), tmp_path, tmp_path)
         view = video_rows.frozen(dataclasses.replace(job, parts=())).pipeline.primary
         model = view.backbone
 
@@ -134,17 +134,17 @@ def test_instances_start_from_the_detectors_resnet_and_their_tracker_is_trained_
 def test_the_mapper_can_start_as_a_copy_and_its_prompts_can_leave_early(tmp_path):
     save_models(tmp_path / "models")
     changes = {"models": str(tmp_path / "models"), "init_from_aux_layer": True, "drop_after": 1}
-    job = video_job.open_job(config_of("dlm", "recognition", **changes), tmp_path, tmp_path)
+    job = prompting.open_job(config_of("dlm", "recognition", **changes), tmp_path, tmp_path)
     row = video_rows.mapper(job)
     problem = video_job.row_problem(job, row)
     blocks = job.weights["spatial_action"]["trunk"]["transformer"]
     jax.tree.map(np.testing.assert_array_equal, problem.params["method"]["spatial_action"]["layer"], blocks["blocks_3"])
     batch = next(all_batches(row.sources["test"], batch_size=4))
-    kept = video_job.open_job(config_of("dlm", "recognition", models=changes["models"]), tmp_path, tmp_path)
+    kept = prompting.open_job(config_of("dlm", "recognition", models=changes["models"]), tmp_path, tmp_path)
     whole, early = (
         row.pipeline.outputs(problem.params, problem.frozen, batch)[0] for row in (row, video_rows.mapper(kept))
     )
     assert np.isfinite(whole).all() and np.abs(whole - early).max() > 1e-4
     config = config_of("dlm", "recognition", aux=("segmentation",), **changes)
     with pytest.raises(UserError, match="init_from_aux_layer copies a transformer's layer, and none of segmentation"):
-        video_rows.mapper(video_job.open_job(config, tmp_path, tmp_path))
+        video_rows.mapper(prompting.open_job(config, tmp_path, tmp_path))

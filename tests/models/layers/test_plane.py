@@ -28,4 +28,5 @@ def test_resizing_is_that_of_torch(size):
 
 def test_the_centres_of_cells_show_the_cells():
     maps = jnp.arange(12.0).reshape(3, 4)
-    np.testing.assert_allclose(plane.sample(maps, jnp.asarray(plane.centres(3, 4))), maps.ravel(), atol=1e-5)
+    centres = [((column + 0.5) / 4, (row + 0.5) / 3) for row in range(3) for column in range(4)]
+    np.testing.assert_allclose(plane.sample(maps, jnp.asarray(centres)), maps.ravel(), atol=1e-5)

@@ -14,7 +14,7 @@ from jax_promptmtl.data.video_batches import all_batches
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems import video_mtl
 from jax_promptmtl.problems.video_tasks import SPECS, icons
-from jax_promptmtl.problems.video_tasks.icons import Sight
+from jax_promptmtl.problems.video_tasks.spec import Sight
 
 SHAPES = {  # of the logits for one clip of the task
     "recognition": (1, 13),
