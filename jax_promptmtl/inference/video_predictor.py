@@ -1,8 +1,8 @@
 """Prediction on videos from the work directory of a video or fine-tuning job on action recognition.
 
 A fine-tuned model is a self-contained file. The double-layer mapper computes prompts per video, so it needs all the
-frozen models of its training: the package's own, or the files that the config names. Their mean over the training
-videos, which the job saves as prompts_<row>.safetensors, needs the primary alone.
+frozen models of its training: the package's own, or those of the files that the config names. Their mean over the
+training videos, which the job saves as prompts_<row>.safetensors, needs the primary alone.
 """
 
 import pathlib
