@@ -8,8 +8,9 @@ import pytest
 
 import jax_promptmtl
 from jax_promptmtl.core.errors import UserError
+from jax_promptmtl.data import videos
 from jax_promptmtl.data.video_batches import all_batches
-from jax_promptmtl.experiments.video import finetune, prompting
+from jax_promptmtl.experiments.video import prompting, training
 from jax_promptmtl.models.video.model_file import write_model
 from jax_promptmtl.problems.video_tasks import SPECS, files
 from tests import clips, video_trees
@@ -75,9 +76,10 @@ def drawn(spec, sizes, seed):
 
 def write_primary(config, folder):
     """Write a model of the config's data, as video_full.py would leave it."""
-    data = finetune.in_form(finetune.videos.build(config.data), config)
+    data = videos.build(config.data)
     spec = SPECS[data.task]
-    parts = finetune.sources_of(data, config)
+    data = training.in_form(spec, data, config)
+    parts = training.sources_of(data, config)
     sizes = files.sizes_of(spec, len(data.class_names), config, next(all_batches(parts["train"], batch_size=1)))
     card = {"kind": data.task, "classes": data.class_names, "config": config.to_dict()}
     return str(write_model(folder, "primary", drawn(spec, sizes, 0), card))
@@ -113,7 +115,7 @@ def published(path):
 def with_videos(config, folder):
     """Write a video for every file of features, and set the config to them."""
     root = folder / "videos"
-    data = finetune.videos.build(config.data)
+    data = videos.build(config.data)
     for example in {example.name: example for part in data.parts.values() for example in part}.values():
         clips.write(root / f"{example.name}.mp4", 12)
     config.frames.update({"root": str(root), "count": FRAMES, "size": SIDE})
@@ -163,7 +165,7 @@ def test_what_was_learnt_of_one_s_own_videos_predicts_and_carries_over(tmp_path,
     prompting.run(config, home, dry_run=False)
     (home / "config.json").write_text(json.dumps(config.to_dict()))
     found = json.loads((home / "results.json").read_text())["dlm"]["scores"]
-    data = finetune.videos.build(config.data)
+    data = videos.build(config.data)
     tests = data.parts["test"]
     paths = [data.path(example.video) for example in tests]
     truth = [data.class_names[int(example.labels["label"])] for example in tests]
