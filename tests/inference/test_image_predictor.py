@@ -170,7 +170,11 @@ def test_mistakes_are_one_sentence(home, model, tmp_path):
     path = images_of(home, "oil")[0]
     broken = tmp_path / "broken.png"
     broken.write_bytes(path.read_bytes()[:50])
-    for image, words in ((broken, "broken.png"), (tmp_path / "none.png", "none.png"), (np.zeros((2, 3, 4), int), "uint8")):
+    for image, words in (
+        (broken, "broken.png"),
+        (tmp_path / "none.png", "none.png"),
+        (np.zeros((2, 3, 4), int), "uint8"),
+    ):
         with pytest.raises(UserError, match=words):
             model.predict([image], "oil")
     with pytest.raises(UserError, match="ink, oil, pen, wax"):
