@@ -1,9 +1,11 @@
 """The files of a data set as the videos of a job, with models from files."""
 
+import math
 import pathlib
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,14 +28,19 @@ from jax_promptmtl.tasks.task import VideoTask
 
 PyTree = Any
 PRIMARY = "primary"
+LARGE = 4096  # bools of a label from which it is compressed
 FRAMES = "frames"  # the key of what a model of videos sees
 
 
 class Remembered:
-    """A source that remembers the labels of what was read, so that they can be had again without a video."""
+    """A source that remembers the labels of what was read, so that they can be had again without a video.
+
+    Masks are kept compressed: whole ones of a data set of instances would not fit into memory.
+    """
 
     def __init__(self, source: ClipSource):
-        self.source, self.rows = source, {}  # type: tuple[ClipSource, dict[int, Batch]]
+        self.source = source
+        self.rows: dict[int, dict[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -41,9 +48,37 @@ class Remembered:
     def take(self, indices: np.ndarray) -> Batch:
         """Return the videos at the indices."""
         batch = self.source.take(indices)
+        labels = {key: leaf for key, leaf in batch.items() if key not in (FRAMES, "features")}
         for row, index in enumerate(indices):
-            self.rows[int(index)] = {key: leaf[row] for key, leaf in batch.items() if key not in (FRAMES, "features")}
+            self.rows[int(index)] = {key: shrink(leaf[row]) for key, leaf in labels.items()}
         return batch
+
+
+class Shrunk(NamedTuple):
+    """A large array of bools: its shape, and its bits, compressed."""
+
+    shape: tuple[int, ...]
+    bits: bytes
+
+
+def shrink(leaf: np.ndarray) -> np.ndarray | Shrunk:
+    """Return a label to be kept; large arrays of bools are compressed."""
+    if leaf.dtype != bool or leaf.size < LARGE:
+        return leaf
+    return Shrunk(leaf.shape, zlib.compress(np.packbits(leaf).tobytes(), 1))
+
+
+def expand(kept: np.ndarray | Shrunk) -> np.ndarray:
+    """Return a label that was kept.
+
+    >>> mask = np.arange(3 * LARGE).reshape(3, -1) % 7 == 0
+    >>> bool((expand(shrink(mask)) == mask).all()), len(shrink(mask).bits) < mask.nbytes / 100
+    (True, True)
+    """
+    if not isinstance(kept, Shrunk):
+        return kept
+    bits = np.frombuffer(zlib.decompress(kept.bits), np.uint8)
+    return np.unpackbits(bits, count=math.prod(kept.shape)).reshape(kept.shape).astype(bool)
 
 
 @dataclass(frozen=True)
@@ -60,7 +95,7 @@ class Labels:
         if missing := sorted({int(index) for index in indices} - self.source.rows.keys()):
             self.source.take(np.array(missing))
         rows = [self.source.rows[int(index)] for index in indices]
-        return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+        return {key: np.stack([expand(row[key]) for row in rows]) for key in rows[0]}
 
 
 @dataclass(frozen=True)
