@@ -9,7 +9,6 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from jax_promptmtl.core.errors import UserError
-from jax_promptmtl.models.layers import plane
 from jax_promptmtl.tasks import mask_loss
 from jax_promptmtl.tasks.matching import assign
 from tests.weights import fast
@@ -41,10 +40,16 @@ def hugging_face(monkeypatch, places):
     return loss, torch
 
 
+def centres(height, width):
+    """Return x and y in [0, 1] of the centre of every cell, row by row."""
+    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
+    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+
+
 @pytest.mark.parametrize("dense", [False, True])
 def test_parity_with_transformers(monkeypatch, dense):
     logits, masks, label, truth, places = image()
-    places = plane.centres(5, 7) if dense else places
+    places = centres(5, 7) if dense else places
     theirs, torch = hugging_face(monkeypatch, places)
     as_torch = [torch.tensor(x)[None] for x in (masks, logits, truth, label)]
     wanted = theirs(*as_torch)

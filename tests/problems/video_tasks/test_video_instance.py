@@ -17,8 +17,10 @@ def test_frames_that_masks_do_not_fit_are_refused():
         icons.sizes(SPEC.name, "whole")
 
 
-def test_an_auxiliary_sees_which_of_its_frames_are_padding():
+def test_an_auxiliary_sees_frames_that_are_no_padding():
     batch = {"frames": np.zeros((1, 4, 2, 2, 3), np.uint8), "present": np.array([[True, True, True, False]])}
-    assert SPEC.see(InputForm(2, (2, 2)), batch)["mask"].tolist() == [[True, False]]
+    batch["frames"][0, 3] = 255
+    seen = SPEC.see(InputForm(2, (2, 2)), batch)
+    assert seen["mask"].tolist() == [[True, True]] and np.ptp(seen["video"], axis=(0, 1, 2, 3)).max() == 0
     del batch["present"]
     assert SPEC.see(InputForm(2, (2, 2)), batch)["mask"].tolist() == [[True, True]]
