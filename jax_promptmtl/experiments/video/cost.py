@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jax_promptmtl.core import tree
+from jax_promptmtl.core.problem import Problem
 from jax_promptmtl.data.middle_cache import human
 from jax_promptmtl.engine import loop
 from jax_promptmtl.experiments.video.job import Job, Row, cache_bytes, job_stream, row_problem, row_settings
@@ -24,13 +25,15 @@ def describe(job: Job) -> Iterator[str]:
         if name not in TRAINED_BEFORE:
             yield row_line(job, name)
     yield SHARE
-    yield cache_line(job)
+    if "data" in job.config:  # of moving icons a dry run draws one video only
+        yield cache_line(job)
 
 
 def row_line(job: Job, name: str) -> str:
     """Return what a row trains, its share, and the memory of a step."""
     row = ROWS[name][1](job)
-    trained, used = tree.count(row_problem(job, row).params), job.footage.loaded((job.footage.primary, *row.aux))
+    problem, used = row_problem(job, row), job.footage.loaded((job.footage.primary, *row.aux))
+    trained = tree.count(problem.params)
     line = f"{ROWS[name][0]}: {trained:,} trainable parameters, {100 * trained / used:.3g} % of all models"
     return f"{line}, {human(step_memory(job, row, name))} for a step" if trained else line
 
@@ -50,8 +53,8 @@ def cache_line(job: Job) -> str:
     return f"middle states of all videos: {human(cache_bytes(job))}, {kept}"
 
 
-def step_memory(job: Job, row: Row, name: str) -> int:
+def step_memory(job: Job, row: Row, problem: Problem, name: str) -> int:
     """Return the bytes that a training step of a row needs on one device."""
     sources = row.sources["train"]
-    problem, settings = row_problem(job, row), row_settings(job, name, len(sources[0]))
+    settings = row_settings(job, name, len(sources[0]))
     return loop.memory(problem, next(job_stream(job, sources, 0)), settings)
