@@ -35,7 +35,7 @@ def row_line(job: Job, name: str) -> str:
     problem, used = row_problem(job, row), job.footage.loaded((job.footage.primary, *row.aux))
     trained = tree.count(problem.params)
     line = f"{ROWS[name][0]}: {trained:,} trainable parameters, {100 * trained / used:.3g} % of all models"
-    return f"{line}, {human(step_memory(job, row, name))} for a step" if trained else line
+    return f"{line}, {human(step_memory(job, row, problem, name))} for a step" if trained else line
 
 
 def arithmetic(job: Job, model: str) -> str:
